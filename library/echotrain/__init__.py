@@ -1,0 +1,3 @@
+"""echotrain: train and study MRI models at cluster scale."""
+
+__all__: list[str] = []

@@ -1,0 +1,119 @@
+"""Typed configuration: frozen dataclasses, changed only by ``dotted.path=value``.
+
+The command line, sweeps and the chart all speak this one syntax. Values are YAML scalars or lists;
+types come from the annotations and are checked by pydantic, so ``model.num_cascades=twelve`` fails
+before anything starts.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from echotrain.errors import ConfigError
+
+__all__ = ["fingerprint", "from_dict", "keys", "override", "to_dict"]
+
+C = TypeVar("C")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a configuration as nested plain values that JSON can hold."""
+    return cast(dict[str, Any], TypeAdapter(type(config)).dump_python(config, mode="json"))
+
+
+def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
+    """Build a configuration of type ``cls`` from nested plain values.
+
+    Raises:
+        ConfigError: A key is unknown (the nearest known one is named), a value has the wrong type, or a
+            check of the dataclass itself fails.
+    """
+    known = set(keys(cls))
+    for path in _leaf_paths(values):
+        if path not in known:
+            raise _unknown_key(path, known)
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"] if not str(part)[:1].isupper())
+        raise ConfigError(f"{path}={first['input']!r}", first["msg"], f"Give {path} a value of the documented type.") from error
+
+
+def keys(cls: Any, prefix: str = "") -> Iterator[str]:
+    """Yield every dotted path of a configuration class, nested dataclasses included, in order."""
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        path = f"{prefix}{field.name}"
+        yield path
+        for nested in _nested_dataclasses(hints[field.name]):
+            yield from keys(nested, f"{path}.")
+
+
+def override(config: C, assignments: Sequence[str]) -> C:
+    """Return a copy of ``config`` with each ``dotted.path=value`` applied, left to right.
+
+    Raises:
+        ConfigError: An assignment has no ``=``, names an unknown key, or gives a value that does not fit.
+    """
+    values = to_dict(config)
+    known = set(keys(type(config)))
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        if not separator or not path:
+            raise ConfigError(repr(assignment), "is not of the form dotted.path=value", "Write it as, say, optim.lr=1e-3.")
+        if path not in known:
+            raise _unknown_key(path, known)
+        _set(values, path.split("."), _parse(path, text))
+    return from_dict(type(config), values)
+
+
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """Hash plain configuration values to 12 hexadecimal digits; the order of keys does not matter."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def _parse(path: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}={text}", "is not a YAML value", "Quote it for the shell, or write a plain number, word or [list].") from error
+
+
+def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        child = values.get(part)
+        values[part] = child if isinstance(child, dict) else {}
+        values = values[part]
+    values[path[-1]] = value
+
+
+def _nested_dataclasses(annotation: Any) -> Iterator[Any]:
+    """Yield the dataclasses an annotation admits: itself, or the members of a union."""
+    if dataclasses.is_dataclass(annotation):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if dataclasses.is_dataclass(argument):
+            yield argument
+
+
+def _leaf_paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _leaf_paths(value, f"{prefix}{key}.")
+
+
+def _unknown_key(path: str, known: set[str]) -> ConfigError:
+    near = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
+    last = path.rsplit(".", 1)[-1]
+    same_leaf = sorted(key for key in known if key.rsplit(".", 1)[-1] == last)
+    nearest = same_leaf[0] if same_leaf else near[0]
+    return ConfigError(f"unknown key {path!r}", "is not a setting of this recipe", f"Did you mean {nearest!r}?")

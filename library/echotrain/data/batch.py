@@ -1,0 +1,49 @@
+"""What a training step receives: slices of one shape, as tensors."""
+
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+import torch
+
+from echotrain.shapes import CoilMask, Counts, Kspace, LineMask, Magnitude, PerSample
+
+__all__ = ["Batch", "SampleId"]
+
+
+class SampleId(NamedTuple):
+    """The identity of one slice; everything random about it is a hash of (seed, epoch, this, purpose)."""
+
+    dataset: str
+    volume: str
+    slice: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Slices of one (coil, ky, kx) shape; volumes with fewer coils are zero-padded.
+
+    Attributes:
+        kspace: Measured k-space. Lines outside ``mask`` may be zero (the ``lines`` layout fetches only what the mask
+            acquires), so a task multiplies by ``mask`` and never reads outside it.
+        mask: Acquired phase-encode lines, partial-Fourier padding already removed.
+        num_low_frequencies: Fully sampled centre lines.
+        coil_mask: True where a coil is real, False where it is padding.
+        target: RSS image of the full k-space, cropped to the reconstruction matrix.
+        max_value: Maximum of the target **volume**: SSIM's data range.
+        weight: 1 for a sample that counts, 0 for a filler that keeps ranks in step.
+        ids: One per sample.
+    """
+
+    kspace: Kspace
+    mask: LineMask
+    num_low_frequencies: Counts
+    coil_mask: CoilMask
+    target: Magnitude
+    max_value: PerSample
+    weight: PerSample
+    ids: tuple[SampleId, ...]
+
+    def to(self, device: torch.device, *, non_blocking: bool = True) -> "Batch":
+        """Return the batch with its tensors on ``device``."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), torch.Tensor)}
+        return replace(self, **{name: tensor.to(device, non_blocking=non_blocking) for name, tensor in tensors.items()})

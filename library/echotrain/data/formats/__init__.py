@@ -1,0 +1,3 @@
+"""Readers: one module per scanner format."""
+
+__all__: list[str] = []

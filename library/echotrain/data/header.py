@@ -1,0 +1,68 @@
+"""What is known about one volume, free of anything that names a person."""
+
+from dataclasses import dataclass
+
+from echotrain.errors import ScanError
+
+__all__ = ["VolumeHeader"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeHeader:
+    """The typed header of one multi-coil volume, the same from every scanner format.
+
+    Every text field is de-identified before it gets here (``data.formats.deidentify``). Unknown text is ``""``,
+    an unknown number ``0``.
+
+    Attributes:
+        dataset: Name of the collection the volume belongs to.
+        volume: Id of the volume, unique in its dataset.
+        patient: Pseudonym of the patient; splits are made by it.
+        anatomy: ``knee``, ``brain``, ``spine``, …
+        contrast: ``T1``, ``T1_FS``, ``T2``, ``T2_FS``, ``PD``, ``PD_FS``, ``STIR``, …
+        fat_suppressed: Whether fat was suppressed; None where the header does not say.
+        orientation: ``AX``, ``SAG``, ``COR`` or ``""``.
+        acquisition: The protocol name as fastMRI writes it (``CORPD_FBK``, ``AXT2``).
+        field_strength: Tesla.
+        num_slices, num_coils: Sizes of the k-space array (slices, coils, height, width).
+        height, width: k-space matrix; the readout is ``height``, the phase encodes ``width``.
+        recon_height, recon_width: Matrix of the image after readout oversampling is cropped.
+        fov_mm: Reconstructed field of view (readout, phase, slice) in millimetres.
+        padding_left, padding_right: Measured phase-encode lines are [left, right); outside is partial-Fourier zero fill.
+        max_value, norm: Maximum and Frobenius norm of the target volume (fastMRI's ``max`` and ``norm``).
+    """
+
+    dataset: str
+    volume: str
+    patient: str
+    anatomy: str = ""
+    contrast: str = ""
+    fat_suppressed: bool | None = None
+    orientation: str = ""
+    acquisition: str = ""
+    vendor: str = ""
+    field_strength: float = 0.0
+    center: str = ""
+    num_slices: int
+    num_coils: int
+    height: int
+    width: int
+    recon_height: int
+    recon_width: int
+    fov_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    padding_left: int = 0
+    padding_right: int
+    max_value: float = 0.0
+    norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        sizes = {name: getattr(self, name) for name in ("num_slices", "num_coils", "height", "width", "recon_height", "recon_width")}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ScanError(f"{self.volume}: {name}={size}", "must be at least 1", "Check the header of the scan.")
+        if not 0 <= self.padding_left < self.padding_right <= self.width:
+            raise ScanError(
+                f"{self.volume}: measured lines [{self.padding_left}, {self.padding_right})",
+                f"must lie within the {self.width} phase encodes",
+                "Header and k-space disagree; export the scan again.",
+            )

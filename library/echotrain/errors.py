@@ -1,0 +1,82 @@
+"""Every error that echotrain raises on purpose.
+
+A message says three things, in this order: the offending value, the limit it broke, and the remedy.
+Arguments are positional so that an error survives the pickling between Ray processes.
+"""
+
+__all__ = [
+    "CatalogError",
+    "CheckpointError",
+    "ConfigError",
+    "CredentialsError",
+    "EchotrainError",
+    "LeakageError",
+    "ObjectMissingError",
+    "PayloadError",
+    "ResourceError",
+    "ScanError",
+    "StorageError",
+    "StorageFullError",
+    "TrainingError",
+]
+
+
+class EchotrainError(Exception):
+    """Base of all errors a user can act on."""
+
+    def __init__(self, value: str, limit: str, remedy: str) -> None:
+        super().__init__(value, limit, remedy)
+        self.value = value
+        self.limit = limit
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.value}: {self.limit}. {self.remedy}"
+
+
+class ConfigError(EchotrainError):
+    """A setting is unknown, of the wrong type, out of range, or contradicts another."""
+
+
+class ResourceError(EchotrainError):
+    """The machine or cluster does not have what the run asks for."""
+
+
+class ScanError(EchotrainError):
+    """A scanner file is truncated, malformed, hostile, or not what its header says."""
+
+
+class CatalogError(EchotrainError):
+    """A catalog is missing, of another version, inconsistent, or a selection of it is empty."""
+
+
+class LeakageError(CatalogError):
+    """A patient, or data of a held-out split, would reach training."""
+
+
+class PayloadError(EchotrainError):
+    """The bytes of a slice are not those that the catalog promised."""
+
+
+class StorageError(EchotrainError):
+    """An object store or a file system failed after bounded retries."""
+
+
+class ObjectMissingError(StorageError):
+    """An object that was named does not exist."""
+
+
+class CredentialsError(StorageError):
+    """The object store refused the credentials: none, wrong, or expired."""
+
+
+class StorageFullError(StorageError):
+    """No space is left where something was to be written."""
+
+
+class CheckpointError(EchotrainError):
+    """A checkpoint is damaged, of another model, or not resumable by this run."""
+
+
+class TrainingError(EchotrainError):
+    """Training cannot go on: a loss is not finite, or ranks disagree."""

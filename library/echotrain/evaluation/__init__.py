@@ -1,0 +1,3 @@
+"""Floor 5: volumes, statistics, tables, figures, report."""
+
+__all__: list[str] = []

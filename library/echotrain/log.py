@@ -1,0 +1,34 @@
+"""Logging set-up and progress bars, the same for every verb."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+__all__ = ["console", "setup_logging", "track"]
+
+T = TypeVar("T")
+
+console = Console(stderr=True, soft_wrap=True)
+
+
+def setup_logging(level: str = "INFO") -> None:
+    """Send echotrain's log records to stderr, readable by a person; other libraries only warn."""
+    on_terminal = sys.stderr.isatty()
+    handler: logging.Handler = RichHandler(console=console, show_path=False) if on_terminal else logging.StreamHandler()
+    if not on_terminal:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level="WARNING", handlers=[handler], force=True)
+    logging.getLogger("echotrain").setLevel(os.environ.get("ECHOTRAIN_LOG", level))
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yield the items under a progress bar on a terminal, silently elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield from progress.track(items, description=description, total=total)

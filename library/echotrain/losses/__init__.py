@@ -1,0 +1,3 @@
+"""Floor 3: losses."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Floor 3: networks."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Unrolled networks: one loop, any regularizer."""
+
+__all__: list[str] = []

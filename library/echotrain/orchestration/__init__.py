@@ -1,0 +1,3 @@
+"""Floor 6: the only floor that imports ray."""
+
+__all__: list[str] = []

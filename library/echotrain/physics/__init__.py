@@ -1,0 +1,3 @@
+"""Floor 2: MRI physics in pure torch: FFT, coils, masks, operators."""
+
+__all__: list[str] = []

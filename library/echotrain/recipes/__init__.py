@@ -1,0 +1,3 @@
+"""Floor 7: whole named experiments."""
+
+__all__: list[str] = []

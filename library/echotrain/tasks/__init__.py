@@ -1,0 +1,3 @@
+"""Floor 4: what one step means."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""One verb per file: parse, configure, call."""
+
+__all__: list[str] = []

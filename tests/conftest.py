@@ -1,0 +1,19 @@
+"""What every test may ask for."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def scanner_data() -> Path:
+    """Return the folder of real scans, or skip: the project stands alone without it."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("ECHOTRAIN_SCANNER_DATA", default))
+    if not (folder / "MANIFEST.md").is_file():
+        pytest.skip("real scanner data is not here; set ECHOTRAIN_SCANNER_DATA to its folder")
+    return folder
