@@ -1,0 +1,3 @@
+"""Floor 8: measurements, each a ratio in one run against a named baseline."""
+
+__all__: list[str] = []
