@@ -1,0 +1,49 @@
+# Two commands are enough: `make demo` and `make test`. Each sets up what it needs and says what it does.
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+DATA   ?=
+export RAY_USAGE_STATS_ENABLED := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format bench lock clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(READY)  ## make .venv with everything the demo, the tests and the benchmarks need
+
+$(READY): pyproject.toml .ci/constraints.txt
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); ok or sys.exit("echotrain needs Python 3.11 to 3.13, this is %d.%d; say make PYTHON=python3.12" % sys.version_info[:2])'
+	@echo ">> making $(VENV) (the first time this downloads PyTorch and Ray: a few minutes)"
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || { echo "python venv is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	@$(RUN) -m pip install -q --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
+	@# The public reference for parity tests and benchmarks; its own pins (torchvision, an old Lightning) are not needed for its models.
+	@$(RUN) -m pip install -q --disable-pip-version-check --no-deps -c .ci/constraints.txt fastmri
+	@touch $@
+
+demo: $(READY)  ## simulate scans (or DATA=folder of your own), prepare into S3, train, evaluate, report
+	@$(RUN) -m ray_jobs.demo $(if $(DATA),--data '$(DATA)')
+
+test: $(READY)  ## run every test that this machine can run
+	@$(RUN) -m pytest
+
+lint: $(READY)  ## ruff, mypy --strict, import-linter
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache | tail -n 6
+
+format: $(READY)  ## let ruff put the code in order
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(READY)  ## measure against the baselines and print one table
+	@$(RUN) -m ray_jobs.bench all
+
+lock: $(READY)  ## write what is installed now to .ci/constraints.txt
+	@$(RUN) -m pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+.*/\1/; /^nvidia-|^triton/d' > .ci/constraints.txt
+
+clean:  ## remove what was built, keep .venv
+	rm -rf build runs wandb .mypy_cache .ruff_cache .pytest_cache
