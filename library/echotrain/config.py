@@ -8,8 +8,9 @@ before anything starts.
 import dataclasses
 import difflib
 import hashlib
+import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast, get_type_hints
 
 import yaml
@@ -17,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from echotrain.errors import ConfigError
 
-__all__ = ["fingerprint", "from_dict", "keys", "override", "to_dict"]
+__all__ = ["fingerprint", "from_dict", "keys", "override", "parse_arguments", "to_dict"]
 
 C = TypeVar("C")
 
@@ -41,9 +42,9 @@ def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
     try:
         return TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"] if not str(part)[:1].isupper())
-        raise ConfigError(f"{path}={first['input']!r}", first["msg"], f"Give {path} a value of the documented type.") from error
+        # A member of a union appears in the location as its class name: no part of the path that a user writes.
+        path = ".".join(str(part) for part in error.errors()[0]["loc"] if not str(part)[:1].isupper())
+        raise _wrong_type(path, error) from error
 
 
 def keys(cls: Any, prefix: str = "") -> Iterator[str]:
@@ -64,14 +65,30 @@ def override(config: C, assignments: Sequence[str]) -> C:
     """
     values = to_dict(config)
     known = set(keys(type(config)))
-    for assignment in assignments:
-        path, separator, text = assignment.partition("=")
-        if not separator or not path:
-            raise ConfigError(repr(assignment), "is not of the form dotted.path=value", "Write it as, say, optim.lr=1e-3.")
+    for path, value in map(_split, assignments):
         if path not in known:
             raise _unknown_key(path, known)
-        _set(values, path.split("."), _parse(path, text))
+        _set(values, path.split("."), value)
     return from_dict(type(config), values)
+
+
+def parse_arguments(function: Callable[..., Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Parse ``name=value`` assignments into keyword arguments of a function, checked against its annotations.
+
+    Raises:
+        ConfigError: As ``override``.
+    """
+    hints = get_type_hints(function)
+    known = set(inspect.signature(function).parameters)
+    values: dict[str, Any] = {}
+    for path, value in map(_split, assignments):
+        if path not in known:
+            raise _unknown_key(path, known)
+        try:
+            values[path] = TypeAdapter(hints[path]).validate_python(value)
+        except ValidationError as error:
+            raise _wrong_type(path, error) from error
+    return values
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:
@@ -80,11 +97,16 @@ def fingerprint(values: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
-def _parse(path: str, text: str) -> Any:
+def _split(assignment: str) -> tuple[str, Any]:
+    path, separator, text = assignment.partition("=")
+    if not separator or not path:
+        raise ConfigError(repr(assignment), "is not of the form dotted.path=value", "Write it as, say, optim.lr=1e-3.")
     try:
-        return yaml.safe_load(text)
+        return path, yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}={text}", "is not a YAML value", "Quote it for the shell, or write a plain number, word or [list].") from error
+        raise ConfigError(
+            f"{path}={text}", "is not a YAML value", "Quote it for the shell, or write a plain number, word or [list]."
+        ) from error
 
 
 def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
@@ -109,6 +131,11 @@ def _leaf_paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _leaf_paths(value, f"{prefix}{key}.")
+
+
+def _wrong_type(path: str, error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    return ConfigError(f"{path}={first['input']!r}", first["msg"], f"Give {path} a value of the documented type.")
 
 
 def _unknown_key(path: str, known: set[str]) -> ConfigError:

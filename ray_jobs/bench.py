@@ -1,0 +1,74 @@
+"""Measure echotrain against named baselines on your own machine or cluster."""
+
+import argparse
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+
+from rich.table import Table
+
+from echotrain.benchmarks import resume, step, stream
+from echotrain.benchmarks.result import BenchResult
+from echotrain.config import parse_arguments
+from echotrain.errors import EchotrainError
+from echotrain.log import console, setup_logging
+
+BENCHMARKS: dict[str, Callable[..., BenchResult]] = {"stream": stream.run, "step": step.run, "resume": resume.run}
+
+EXAMPLES = """examples:
+  python -m ray_jobs.bench stream                      does S3 feed the trainer? share of the NIC, ratio to a DataLoader
+  python -m ray_jobs.bench stream gigabytes=8 --json   the same on more data, one JSON line
+  python -m ray_jobs.bench step device=cuda            training step against the public fastMRI VarNet
+  python -m ray_jobs.bench resume                      seconds from a killed worker to the next step
+  python -m ray_jobs.bench all --quick                 all of them, small
+
+settings:
+"""
+
+
+def settings_of(benchmark: Callable[..., BenchResult]) -> str:
+    """Return the settings of a benchmark as ``name=default``."""
+    return " ".join(f"{name}={parameter.default}" for name, parameter in inspect.signature(benchmark).parameters.items())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one benchmark, or all, and print a table or JSON lines."""
+    settings = "\n".join(f"  {name}: {settings_of(run)}" for name, run in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m ray_jobs.bench",
+        description=__doc__,
+        epilog=EXAMPLES + settings,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=[*BENCHMARKS, "all"])
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the benchmark")
+    parser.add_argument("--quick", action="store_true", help="small sizes: a check that it runs, not a measurement")
+    parser.add_argument("--json", action="store_true", help="end in one JSON line per benchmark")
+    options = parser.parse_args(argv)
+    setup_logging()
+    names = list(BENCHMARKS) if options.name == "all" else [options.name]
+    quick = ["quick=true"] if options.quick else []
+    try:
+        results = [BENCHMARKS[name](**parse_arguments(BENCHMARKS[name], [*quick, *options.settings])) for name in names]
+    except EchotrainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for result in results:
+        print(result.to_json() if options.json else as_table(result), flush=True)
+    return 0
+
+
+def as_table(result: BenchResult) -> str:
+    """Return a result as a table: the comparison first, then every detail."""
+    table = Table("", "figure", title=f"{result.name}: ratio {result.ratio:.3g}", title_justify="left")
+    table.add_row("ours", f"{result.ours:.4g} {result.unit}")
+    table.add_row("baseline", f"{result.baseline:.4g} {result.unit}")
+    for key, value in result.detail.items():
+        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
