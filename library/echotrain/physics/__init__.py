@@ -1,3 +1,3 @@
-"""Floor 2: MRI physics in pure torch: FFT, coils, masks, operators."""
+"""Floor 2: MRI physics: FFT, coils, crops, masks, operators."""
 
 __all__: list[str] = []
