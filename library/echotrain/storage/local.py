@@ -1,0 +1,134 @@
+"""A folder as a store: every write is a temporary file, an fsync and a rename."""
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from echotrain.errors import ObjectMissingError, StorageError, StorageFullError
+from echotrain.storage.store import ObjectInfo
+
+__all__ = ["LocalStore", "atomic_file"]
+
+_TEMPORARY = ".tmp-"
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, *, only_if_absent: bool = False) -> Iterator[Path]:
+    """Yield a temporary path that becomes ``path`` when the block ends well, and vanishes otherwise.
+
+    Raises:
+        FileExistsError: ``only_if_absent`` and ``path`` is there.
+        StorageFullError: No space is left.
+        StorageError: The file system refused otherwise.
+    """
+    temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+    with _typed(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _sync(temporary)
+            if only_if_absent:
+                # link() fails where the name is taken, which rename() does not.
+                os.link(temporary, path)
+            else:
+                temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class LocalStore:
+    """Objects are the files below a folder; see ``Store`` for what each method promises."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.expanduser().absolute()
+
+    @property
+    def uri(self) -> str:
+        """The folder's absolute path."""
+        return str(self._root)
+
+    def read(self, key: str) -> bytes:
+        """Return a whole file."""
+        with _typed(self._root / key):
+            return (self._root / key).read_bytes()
+
+    def write(self, key: str, data: bytes, *, only_if_absent: bool = False) -> bool:
+        """Write a whole file; with ``only_if_absent`` return False, unchanged, where it exists already."""
+        try:
+            with atomic_file(self._root / key, only_if_absent=only_if_absent) as temporary:
+                temporary.write_bytes(data)
+        except FileExistsError:
+            return False
+        return True
+
+    def upload(self, path: Path, key: str) -> None:
+        """Copy a local file into the folder."""
+        with atomic_file(self._root / key) as temporary:
+            shutil.copyfile(path, temporary)
+
+    def download(self, key: str, path: Path) -> None:
+        """Copy a file out; it appears whole or not at all."""
+        with atomic_file(path) as temporary, _typed(self._root / key):
+            shutil.copyfile(self._root / key, temporary)
+
+    def size(self, key: str) -> int | None:
+        """Return the file's size in bytes, or None where there is none."""
+        with _typed(self._root / key):
+            path = self._root / key
+            return path.stat().st_size if path.is_file() else None
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield the files whose relative paths begin with ``prefix``, in key order."""
+        # Only the folder that the prefix names is walked: a catalog beside a million shards stays quick to list.
+        top = self._root / prefix.rpartition("/")[0]
+        with _typed(top):
+            keys = sorted(
+                (Path(folder) / name).relative_to(self._root).as_posix()
+                for folder, _, names in os.walk(top)
+                for name in names
+                if not name.startswith(_TEMPORARY)
+            )
+            for key in keys:
+                if key.startswith(prefix):
+                    with contextlib.suppress(FileNotFoundError):
+                        yield ObjectInfo(key, (self._root / key).stat().st_size)
+
+    def delete(self, key: str) -> None:
+        """Remove a file; nothing happens where there is none."""
+        with _typed(self._root / key):
+            (self._root / key).unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or folder to the disk, so that a power cut cannot undo what was promised."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot fsync a folder; the rename itself is still atomic there.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _typed(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors about ``path`` into typed ones."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise ObjectMissingError(str(path), "does not exist", "Check the path, or prepare the data again.") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFullError(
+                str(path), "no space is left on this disk", "Free space or choose another storage, then run again."
+            ) from error
+        raise StorageError(str(path), str(error), "Check the path and its permissions.") from error
