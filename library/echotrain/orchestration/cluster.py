@@ -1,0 +1,54 @@
+"""Connecting to Ray: one way for every job, quiet, and with the driver's credentials passed on by hand."""
+
+import logging
+import os
+
+import ray
+
+__all__ = ["connect", "forwarded_environment", "num_cpus", "num_gpus"]
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # How soon a dead worker is noticed, and how soon a signal that reached a worker runs its Python handler.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+    # A dead peer never answers the farewell of its process group; the default waits half a minute for it.
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "3",
+}
+_FORWARDED = ("AWS_", "WANDB_", "ECHOTRAIN_")
+
+
+def connect() -> None:
+    """Join the cluster that ``RAY_ADDRESS`` names, or a running local one, or start one; nothing happens when joined already."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.WARNING, include_dashboard=False, configure_logging=True)
+
+
+def forwarded_environment() -> dict[str, str]:
+    """Return the storage and W&B settings that worker processes need.
+
+    A Ray worker inherits the environment of its node, not of the driver. These travel as an argument of the worker
+    function and not in Ray's ``runtime_env``, because the dashboard shows the latter to everybody.
+    """
+    return {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
+
+
+def num_cpus() -> float:
+    """Return the CPUs that the cluster has, or can grow to where its configuration says so."""
+    return _capacity("CPU")
+
+
+def num_gpus() -> float:
+    """Return the GPUs that the cluster has, or can grow to where its configuration says so."""
+    return _capacity("GPU")
+
+
+def _capacity(resource: str) -> float:
+    from ray._private.state import state  # Ray Train reads the autoscaler's limits here too; there is no public way.
+
+    growable: dict[str, float] = state.get_max_resources_from_cluster_config() or {}
+    present: dict[str, float] = ray.cluster_resources()
+    return max(float(growable.get(resource, 0)), float(present.get(resource, 0)))
