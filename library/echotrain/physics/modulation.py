@@ -5,27 +5,21 @@ length ``n`` is ``fftc(x) = b * FFT(a * x)`` and its inverse ``ifftc(k) = conj(a
 even ``n`` alike. A loop that goes back and forth between the two domains therefore modulates once at its entrance.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from jaxtyping import Complex
 from torch import Tensor
 
+from echotrain.physics.fft import FftNorm
 from echotrain.shapes import CoilImages, Kspace, SensMaps
 
-__all__ = ["FftNorm", "Hybrid", "HybridSpace", "adjoint_norm"]
+__all__ = ["Hybrid", "HybridSpace"]
 
-FftNorm = Literal["ortho", "backward", "forward"]
 # k-space after an inverse FFT along ky alone: what a mask of phase-encode lines (the last axis) still acts on directly.
 Hybrid = Complex[Tensor, "batch coil y kx"]
-
-
-def adjoint_norm(norm: FftNorm) -> FftNorm:
-    """Return the norm with which the inverse transform is the adjoint of the transform of norm ``norm``."""
-    adjoint: dict[FftNorm, FftNorm] = {"ortho": "ortho", "backward": "forward", "forward": "backward"}
-    return adjoint[norm]
 
 
 @dataclass(frozen=True)
@@ -39,44 +33,49 @@ class HybridSpace:
     Attributes:
         height, width: Matrix of the k-space.
         norm: Of the FFT, as in ``torch.fft``.
-        device: Where the phases live.
+        dtype, device: Of the k-space.
     """
 
     height: int
     width: int
     norm: FftNorm
+    dtype: torch.dtype
     device: torch.device
 
     @classmethod
     def of(cls, kspace: Kspace, norm: FftNorm) -> "HybridSpace":
         """Return the space that fits ``kspace``."""
-        return cls(kspace.shape[-2], kspace.shape[-1], norm, kspace.device)
+        return cls(kspace.shape[-2], kspace.shape[-1], norm, kspace.dtype, kspace.device)
 
     @cached_property
     def image_phase(self) -> Complex[Tensor, "y x"]:
         """Modulation ``a`` of images, along both axes."""
-        return _image_phase(self.height, self.device)[:, None] * _image_phase(self.width, self.device)
+        return self._outer(lambda index, center: index * center)
 
     @cached_property
     def kspace_phase(self) -> Complex[Tensor, "ky kx"]:
         """Modulation ``b`` of k-space, along both axes."""
-        return _kspace_phase(self.height, self.device)[:, None] * _kspace_phase(self.width, self.device)
+        return self._outer(lambda index, center: (index - center) * center)
 
     def enter(self, kspace: Kspace) -> Hybrid:
         """Take centred k-space to the hybrid space."""
-        return torch.fft.ifft(kspace * self.kspace_phase.conj(), dim=-2, norm=self.norm)
+        hybrid: Hybrid = torch.fft.ifft(kspace * self.kspace_phase.conj(), dim=-2, norm=self.norm)
+        return hybrid
 
     def leave(self, hybrid: Hybrid) -> Kspace:
         """Take the hybrid space back to centred k-space; the inverse of ``enter``."""
-        return torch.fft.fft(hybrid, dim=-2, norm=self.norm) * self.kspace_phase
+        kspace: Kspace = torch.fft.fft(hybrid, dim=-2, norm=self.norm) * self.kspace_phase
+        return kspace
 
     def fft(self, modulated: CoilImages) -> Hybrid:
         """Transform modulated images along x."""
-        return torch.fft.fft(modulated, dim=-1, norm=self.norm)
+        hybrid: Hybrid = torch.fft.fft(modulated, dim=-1, norm=self.norm)
+        return hybrid
 
     def ifft(self, hybrid: Hybrid) -> CoilImages:
         """Transform back along kx; what comes out is modulated."""
-        return torch.fft.ifft(hybrid, dim=-1, norm=self.norm)
+        modulated: CoilImages = torch.fft.ifft(hybrid, dim=-1, norm=self.norm)
+        return modulated
 
     def images(self, hybrid: Hybrid) -> CoilImages:
         """Return the centred coil images, their modulation removed."""
@@ -86,18 +85,12 @@ class HybridSpace:
         """Put the modulation into the sensitivity maps, so that combined images are free of it."""
         return maps * self.image_phase
 
+    def _outer(self, numerator: Callable[[Tensor, int], Tensor]) -> Complex[Tensor, "rows columns"]:
+        """Return ``exp(2 pi i numerator(index, n // 2) / n)`` of both axes, multiplied."""
+        rows, columns = (self._unit(numerator(torch.arange(n, device=self.device), n // 2), n) for n in (self.height, self.width))
+        return rows[:, None] * columns
 
-def _image_phase(n: int, device: torch.device) -> Complex[Tensor, " n"]:
-    center = n // 2
-    return _unit(torch.arange(n, device=device) * center, n)
-
-
-def _kspace_phase(n: int, device: torch.device) -> Complex[Tensor, " n"]:
-    center = n // 2
-    return _unit((torch.arange(n, device=device) - center) * center, n)
-
-
-def _unit(numerator: Tensor, n: int) -> Complex[Tensor, " n"]:
-    """``exp(2 pi i numerator / n)``, reduced modulo n as integers so that no precision is lost."""
-    turns = torch.remainder(numerator, n).double() / n
-    return torch.polar(torch.ones_like(turns), 2 * torch.pi * turns).to(torch.complex64)
+    def _unit(self, numerator: Tensor, n: int) -> Complex[Tensor, " n"]:
+        """Return ``exp(2 pi i numerator / n)``, reduced modulo n as integers so that no precision is lost."""
+        turns = torch.remainder(numerator, n).double() / n
+        return torch.polar(torch.ones_like(turns), 2 * torch.pi * turns).to(self.dtype)

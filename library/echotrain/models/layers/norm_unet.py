@@ -1,0 +1,64 @@
+"""A U-Net between a normalisation of complex images and its inverse."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from echotrain.models.layers.complex_channels import channels_to_complex, complex_to_channels
+from echotrain.models.layers.unet import Unet
+from echotrain.shapes import Channels, Image
+
+__all__ = ["NormUnet"]
+
+
+class NormUnet(nn.Module):
+    """Complex image -> complex image by a U-Net on normalised real and imaginary parts.
+
+    ``R(x) = sigma * U((x - mu) / sigma) + mu`` with mean and (unbiased) standard deviation of each sample's real and
+    imaginary part. An image of zeros, such as a padded coil's, stays one (the public implementation divides 0 by 0).
+
+    Source: Sriram et al., arXiv:2004.06688, section 3.1.
+
+    Args:
+        chans: Channels of the U-Net's first level.
+        pools: Number of poolings. Images are zero-padded to a multiple of 16, as public checkpoints expect.
+    """
+
+    def __init__(self, chans: int, pools: int) -> None:
+        super().__init__()
+        self.unet = Unet(2, 2, chans, pools)
+
+    def forward(self, image: Image) -> Image:
+        """Return an image of the same shape."""
+        channels = complex_to_channels(image)
+        std, mean = torch.std_mean(channels, dim=(2, 3), keepdim=True)
+        # The smallest normal number only stands in for 0: no other deviation is changed.
+        normalised = (channels - mean) / std.clamp_min(torch.finfo(std.dtype).tiny)
+        margins = Margins.of(normalised)
+        refined = margins.remove(self.unet(margins.add(normalised))).to(std.dtype)
+        return channels_to_complex(refined * std + mean)
+
+
+class Margins(NamedTuple):
+    """Rows and columns that take an image to a multiple of 16, the odd one at the far end."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Margins":
+        """Return the margins that ``x`` needs."""
+        rows, columns = -x.shape[-2] % 16, -x.shape[-1] % 16
+        return cls(rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
+
+    def add(self, x: Channels) -> Channels:
+        """Zero-pad."""
+        return F.pad(x, (self.left, self.right, self.top, self.bottom)) if any(self) else x
+
+    def remove(self, x: Channels) -> Channels:
+        """Crop what ``add`` padded."""
+        return x[..., self.top : x.shape[-2] - self.bottom, self.left : x.shape[-1] - self.right]

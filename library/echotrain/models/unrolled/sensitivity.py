@@ -1,0 +1,67 @@
+"""Coil sensitivities estimated from the fully sampled centre of k-space."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from echotrain.physics.coils import rss
+from echotrain.physics.modulation import Hybrid, HybridSpace
+from echotrain.shapes import CoilImages, CoilMask, Counts, LineMask, SensMaps
+
+__all__ = ["SensitivityModel", "center_lines", "count_center_lines"]
+
+
+class SensitivityModel(nn.Module):
+    """``S = R(F^-1 M_center k) / rss(R(F^-1 M_center k))``, with R applied to each coil on its own.
+
+    Source: Sriram et al., arXiv:2004.06688, section 3.2.
+
+    Args:
+        refiner: Complex images (batch, y, x) -> complex images; zero images stay zero.
+        mask_center: Estimate from the centre lines alone rather than from all that was measured.
+    """
+
+    def __init__(self, refiner: nn.Module, *, mask_center: bool = True) -> None:
+        super().__init__()
+        self.norm_unet = refiner
+        self.mask_center = mask_center
+
+    def forward(
+        self, measured: Hybrid, mask: LineMask, num_low_frequencies: Counts | None, coil_mask: CoilMask | None, space: HybridSpace
+    ) -> SensMaps:
+        """Return maps whose squared magnitudes sum to 1 over coils; those of padded coils are 0."""
+        center = measured * center_lines(mask, num_low_frequencies) if self.mask_center else measured
+        maps = self._refine(space.images(center), coil_mask)
+        return maps / rss(maps).unsqueeze(1)
+
+    def _refine(self, images: CoilImages, coil_mask: CoilMask | None) -> SensMaps:
+        if coil_mask is None or bool(coil_mask.all()):
+            refined: Tensor = self.norm_unet(images.flatten(0, 1))
+            return refined.view(images.shape)
+        padded = torch.zeros_like(images)
+        padded[coil_mask] = self.norm_unet(images[coil_mask])
+        return padded
+
+
+def center_lines(mask: LineMask, num_low_frequencies: Counts | None) -> LineMask:
+    """Return the mask of the fully sampled centre: ``num`` lines from ``(width - num + 1) // 2`` on."""
+    counted = count_center_lines(mask)
+    num = counted if num_low_frequencies is None else torch.where(num_low_frequencies > 0, num_low_frequencies, counted)
+    width = mask.shape[-1]
+    first = (width - num + 1) // 2
+    column = torch.arange(width, device=mask.device)
+    return ((column >= first[:, None]) & (column < (first + num)[:, None]))[:, None, None]
+
+
+def count_center_lines(mask: LineMask) -> Int[Tensor, " batch"]:
+    """Count the run of measured lines around the centre, symmetric, at least 1.
+
+    As in the public implementation, whose checkpoints depend on it, a side without any gap counts as 0; fully
+    sampled data should come with its number of centre lines.
+    """
+    lines = mask[:, 0, 0].to(torch.int8)
+    center = lines.shape[-1] // 2
+    # argmin returns the first 0: the length of the run before it.
+    left = lines[:, :center].flip(-1).argmin(-1)
+    right = lines[:, center:].argmin(-1)
+    return torch.clamp_min(2 * torch.minimum(left, right), 1)

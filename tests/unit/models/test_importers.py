@@ -1,0 +1,87 @@
+"""fastMRI checkpoints in and out."""
+
+import pytest
+import torch
+
+from echotrain.errors import CheckpointError
+from echotrain.models.importers import export_fastmri, fastmri_config, import_fastmri, load_fastmri, read_fastmri
+from echotrain.models.unrolled.varnet import VarNetConfig
+
+SMALL = VarNetConfig(num_cascades=2, chans=4, pools=3, sens_chans=3, sens_pools=2)
+
+
+def test_export_and_import_give_back_the_same_bits():
+    state = SMALL.build().state_dict()
+    again = import_fastmri(export_fastmri(state))
+    assert list(again) == list(state)
+    assert all(torch.equal(again[name], state[name]) for name in state)
+
+
+def test_names_are_the_public_ones():
+    names = set(export_fastmri(SMALL.build().state_dict()))
+    assert {
+        "sens_net.norm_unet.unet.down_sample_layers.0.layers.0.weight",
+        "sens_net.norm_unet.unet.up_conv.1.0.layers.4.weight",
+        "sens_net.norm_unet.unet.up_conv.1.1.bias",
+        "cascades.1.dc_weight",
+        "cascades.1.model.unet.conv.layers.4.weight",
+        "cascades.1.model.unet.up_transpose_conv.2.layers.0.weight",
+        "cascades.1.model.unet.up_conv.1.layers.0.weight",
+        "cascades.1.model.unet.up_conv.2.0.layers.0.weight",
+        "cascades.1.model.unet.up_conv.2.1.weight",
+    } <= names
+
+
+@pytest.mark.parametrize("lightning", [False, True])
+def test_plain_and_lightning_checkpoints_load_from_disk(tmp_path, lightning):
+    torch.manual_seed(0)
+    source, model = SMALL.build(), SMALL.build()
+    state = export_fastmri(source.state_dict())
+    if lightning:
+        prefixed = {f"varnet.{name}": tensor for name, tensor in state.items()} | {"loss.w": torch.ones(1, 1, 7, 7) / 49}
+        state = {"epoch": 3, "state_dict": prefixed, "hyper_parameters": {"lr": 1e-3}}
+    torch.save(state, tmp_path / "model.pt")
+    load_fastmri(tmp_path / "model.pt", model)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), source.state_dict().values(), strict=True))
+
+
+def test_the_architecture_is_read_off_the_state_dict():
+    assert fastmri_config(SMALL.build().state_dict()) == SMALL
+
+
+def test_a_checkpoint_of_another_size_is_refused_and_what_differs_is_named(tmp_path):
+    torch.save(
+        export_fastmri(VarNetConfig(num_cascades=3, chans=5, pools=3, sens_chans=3, sens_pools=2).build().state_dict()), tmp_path / "a.pt"
+    )
+    with pytest.raises(CheckpointError) as caught:
+        load_fastmri(tmp_path / "a.pt", SMALL.build())
+    message = str(caught.value)
+    assert "a.pt" in message
+    assert "cascades.2.dc_weight" in message
+    assert "(5, 2, 3, 3) where the model has (4, 2, 3, 3)" in message
+    assert "num_cascades=3 chans=5" in message
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "linear.pt")
+    with pytest.raises(CheckpointError, match=r"lacks \d+ tensors .*has 2 tensors that the model has not \(first: weight\)"):
+        load_fastmri(tmp_path / "linear.pt", SMALL.build())
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"text\.pt"):
+        read_fastmri(tmp_path / "text.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(CheckpointError, match="no state_dict"):
+        read_fastmri(tmp_path / "list.pt")
+
+
+class Arbitrary:
+    """Something ``weights_only`` must not unpickle."""
+
+
+def test_a_checkpoint_that_carries_code_is_refused(tmp_path):
+    torch.save({"state_dict": {}, "callbacks": Arbitrary()}, tmp_path / "code.pt")
+    with pytest.raises(CheckpointError, match="plain values"):
+        read_fastmri(tmp_path / "code.pt")
