@@ -1,3 +1,3 @@
-"""Floor 3: losses."""
+"""Floor 3: losses, one value per sample."""
 
 __all__: list[str] = []

@@ -1,3 +1,3 @@
-"""Floor 3: metrics by the public definitions."""
+"""Floor 3: metrics by the public definitions, per volume."""
 
 __all__: list[str] = []
