@@ -1,3 +1,8 @@
-"""Readers: one module per scanner format."""
+"""Readers of scanner files: each yields a ``Volume`` with the same typed, de-identified header."""
 
-__all__: list[str] = []
+from echotrain.data.formats.deidentify import Deidentifier
+from echotrain.data.formats.limits import ReadLimits
+from echotrain.data.formats.open import open_volume
+from echotrain.data.formats.volume import ByteRange, Volume
+
+__all__ = ["ByteRange", "Deidentifier", "ReadLimits", "Volume", "open_volume"]

@@ -1,0 +1,219 @@
+"""fastMRI- and MosaicMRI-layout HDF5: one volume per file, k-space already sorted.
+
+``kspace`` is complex64 (slices, coils, height, width), or (slices, height, width) of a single coil; the target is
+``reconstruction_rss`` (``reconstruction_esc`` of a single coil); test files carry ``mask`` instead of a target.
+"""
+
+import io
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import h5py
+import numpy as np
+
+from echotrain.data.formats.deidentify import Deidentifier, Identity, safe_word
+from echotrain.data.formats.hdf5 import contiguous_offset, hard_dataset, open_hdf5, read_attribute, read_rows, read_text
+from echotrain.data.formats.limits import ReadLimits
+from echotrain.data.formats.protocol import parse_protocol, vendor_name
+from echotrain.data.formats.volume import ByteRange
+from echotrain.data.formats.xml_header import ScanHeader, parse_header
+from echotrain.data.header import VolumeHeader
+from echotrain.errors import ScanError
+
+__all__ = ["DEFAULT_DATASET", "FastmriVolume", "fov_mm", "identity_of"]
+
+DEFAULT_DATASET = "scans"
+_TARGETS = ("reconstruction_rss", "reconstruction_esc")
+_MULTICOIL_RANK = 4
+_EXPORT_AGAIN = "Export the scan again."
+
+
+class FastmriVolume:
+    """A fastMRI-layout file, opened."""
+
+    def __init__(
+        self, source: Path | io.RawIOBase, name: str, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits
+    ) -> None:
+        """Open a file and check all that it declares; no k-space is read.
+
+        Args:
+            source: Path, or a seekable file of bytes (an object in S3 read by range).
+            name: File name, for messages and for the volume's id.
+            dataset: Collection the volume belongs to; "" takes the file's own ``dataset`` attribute.
+            deidentifier: Makes the pseudonyms.
+            limits: Memory limits.
+
+        Raises:
+            ScanError: The file is not what it says it is.
+        """
+        self._name = name
+        self._file = open_hdf5(source, name)
+        try:
+            self._kspace = self._open_kspace(limits)
+            self._target = self._open_target(limits)
+            self._mask = self._read_mask(limits)
+            xml = hard_dataset(self._file, "ismrmrd_header", name, limits)
+            if xml is None:
+                raise ScanError(f"{name}: no ismrmrd_header", "the header states which lines were measured", _EXPORT_AGAIN)
+            scan = parse_header(read_text(xml, name, limits), name)
+            self.num_partitions = max(scan.encoded[2], scan.maximum_z + 1)
+            self.header = self._build_header(scan, dataset, deidentifier)
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def has_target(self) -> bool:
+        """Whether the file brings its own target images."""
+        return self._target is not None
+
+    @property
+    def is_original_name(self) -> bool:
+        """Whether the volume's id is the file's stem, free of identifiers."""
+        return self.header.volume == Path(self._name).stem
+
+    def read_slice(self, index: int) -> np.ndarray:
+        """Return k-space of one slice: complex64 (coils, height, width)."""
+        kspace = read_rows(self._kspace, index, self._name).astype(np.complex64, copy=False)
+        return kspace.reshape(self.header.num_coils, self.header.height, self.header.width)
+
+    def read_target(self, index: int) -> np.ndarray | None:
+        """Return the target of one slice, float32 (recon_height, recon_width), or None."""
+        return None if self._target is None else read_rows(self._target, index, self._name).astype(np.float32, copy=False)
+
+    def raw_slice_range(self, index: int) -> ByteRange | None:
+        """Return where the slice lies as contiguous little-endian complex64, or None."""
+        return _row_range(self._kspace, index, "<c8")
+
+    def raw_target_range(self, index: int) -> ByteRange | None:
+        """Return where the target lies as contiguous little-endian float32, or None."""
+        return None if self._target is None else _row_range(self._target, index, "<f4")
+
+    def mask(self) -> np.ndarray | None:
+        """Return the acquired lines of an undersampled test file, bool (width,), or None."""
+        return self._mask
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _open_kspace(self, limits: ReadLimits) -> h5py.Dataset:
+        kspace = hard_dataset(self._file, "kspace", self._name, limits, slice_axes=3)
+        if kspace is None:
+            raise ScanError(f"{self._name}: no dataset 'kspace'", "fastMRI-layout files hold one", "Check that this is a k-space file.")
+        if len(kspace.shape) not in (_MULTICOIL_RANK, _MULTICOIL_RANK - 1) or math.prod(kspace.shape) == 0:
+            raise ScanError(
+                f"{self._name}: kspace of shape {kspace.shape}", "must be (slices, coils, height, width) or (slices, height, width)", _EXPORT_AGAIN
+            )
+        if kspace.dtype.kind != "c":
+            raise ScanError(f"{self._name}: kspace of type {kspace.dtype}", "must be complex", "Store it as complex64.")
+        return kspace
+
+    def _open_target(self, limits: ReadLimits) -> h5py.Dataset | None:
+        """Return the target dataset; None where there is none, or where it is wider than the k-space (interpolated)."""
+        num_slices, (height, width) = self._kspace.shape[0], self._kspace.shape[-2:]
+        for name in _TARGETS:
+            target = hard_dataset(self._file, name, self._name, limits, slice_axes=2)
+            if target is None:
+                continue
+            if len(target.shape) != 3 or target.shape[0] != num_slices or target.dtype.kind != "f":  # noqa: PLR2004
+                raise ScanError(
+                    f"{self._name}: {name} of shape {target.shape}, {target.dtype}",
+                    f"must be ({num_slices}, height, width) of float",
+                    "Remove it: prepare computes targets.",
+                )
+            if target.shape[1] <= height and target.shape[2] <= width:
+                return target
+        return None
+
+    def _read_mask(self, limits: ReadLimits) -> np.ndarray | None:
+        dataset = hard_dataset(self._file, "mask", self._name, limits)
+        if dataset is None:
+            return None
+        mask = read_rows(dataset, np.s_[...], self._name).reshape(-1)
+        if mask.size != self._kspace.shape[-1] or mask.dtype.kind not in "biuf":
+            raise ScanError(f"{self._name}: mask of {mask.size} lines", f"the k-space has {self._kspace.shape[-1]}", _EXPORT_AGAIN)
+        return mask.astype(bool)
+
+    def _build_header(self, scan: ScanHeader, dataset: str, deidentifier: Deidentifier) -> VolumeHeader:
+        shape = self._kspace.shape
+        num_coils = shape[1] if len(shape) == _MULTICOIL_RANK else 1
+        height, width = shape[-2:]
+        if scan.encoded[:2] != (height, width):
+            raise ScanError(
+                f"{self._name}: header matrix {scan.encoded[0]} x {scan.encoded[1]}",
+                f"the k-space is {height} x {width}",
+                "Header and k-space are of different scans; export the scan again.",
+            )
+        if scan.trajectory != "cartesian":
+            raise ScanError(f"{self._name}: trajectory {scan.trajectory[:20]!r}", "only Cartesian k-space is read", "Leave this scan out.")
+        identity = identity_of(scan, str(read_attribute(self._file, "patient_id") or ""))
+        words = {key: safe_word(str(read_attribute(self._file, key) or ""), identity) for key in ("acquisition", "anatomy", "contrast", "dataset")}
+        protocol = parse_protocol(anatomy=words["anatomy"], contrast=words["contrast"], acquisition=words["acquisition"], words=scan.protocol)
+        stem = Path(self._name).stem
+        recon = self._target.shape[1:] if self._target is not None else (min(scan.recon[0], height), min(scan.recon[1], width))
+        left, right = scan.padding(width, self._name)
+        return VolumeHeader(
+            dataset=dataset or words["dataset"] or DEFAULT_DATASET,
+            volume=deidentifier.volume(stem, identity),
+            patient=deidentifier.patient(identity, stem),
+            anatomy=protocol.anatomy,
+            contrast=protocol.contrast,
+            fat_suppressed=protocol.fat_suppressed,
+            orientation=protocol.orientation,
+            acquisition=words["acquisition"],
+            vendor=vendor_name(scan.vendor),
+            field_strength=scan.field_strength,
+            center=deidentifier.center(identity),
+            num_slices=shape[0],
+            num_coils=num_coils,
+            height=height,
+            width=width,
+            recon_height=int(recon[0]),
+            recon_width=int(recon[1]),
+            fov_mm=fov_mm(scan),
+            padding_left=left,
+            padding_right=right,
+            max_value=_positive(read_attribute(self._file, "max")),
+            norm=_positive(read_attribute(self._file, "norm")),
+        )
+
+
+def identity_of(scan: ScanHeader, patient_id: str = "") -> Identity:
+    """Gather what an ISMRMRD header says about a person; a dataset's own patient id takes precedence."""
+    named = {"patientID", "patientName", "patientBirthdate", "institutionName"}
+    others = [text for key, text in scan.identifiers if key not in named]
+    if patient_id:
+        others.append(scan.identifier("patientID"))
+    return Identity(
+        patient_id=patient_id or scan.identifier("patientID"),
+        patient_name=scan.identifier("patientName"),
+        birth_date=scan.identifier("patientBirthdate"),
+        institution=scan.identifier("institutionName"),
+        others=tuple(others),
+    )
+
+
+def fov_mm(scan: ScanHeader) -> tuple[float, float, float]:
+    """Return the reconstructed field of view, or the encoded one where that is not stated."""
+    return scan.recon_fov if any(scan.recon_fov) else scan.encoded_fov
+
+
+def _row_range(dataset: h5py.Dataset, index: int, dtype: str) -> ByteRange | None:
+    offset = contiguous_offset(dataset)
+    if offset is None or dataset.dtype != np.dtype(dtype):
+        return None
+    nbytes = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
+    return ByteRange(offset + index * nbytes, nbytes)
+
+
+def _positive(value: str | float | None) -> float:
+    return float(value) if isinstance(value, float) and math.isfinite(value) and value > 0 else 0.0

@@ -1,0 +1,192 @@
+"""HDF5 files of strangers: opened without following links, and measured before a byte is read.
+
+A dataset is accepted when it is a hard link, holds its own bytes, declares a shape that its file can
+contain and the memory limit allows, and uses no filter beyond those that ship with HDF5.
+"""
+
+import io
+import math
+import os
+import zlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from echotrain.data.formats.limits import ReadLimits, human_bytes
+from echotrain.errors import ScanError
+
+__all__ = ["contiguous_offset", "hard_dataset", "is_hdf5", "open_hdf5", "read_attribute", "read_rows", "read_text"]
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# deflate, shuffle, fletcher32, szip, nbit, scale-offset, and h5py's own lzf.
+_KNOWN_FILTERS = {1, 2, 3, 4, 5, 6, 32000}
+# Deflate cannot expand by more than about 1032; a constant-filled chunk comes near it.
+_MAX_EXPANSION = 1100
+_MAX_ATTRIBUTE_BYTES = 64 << 10
+_EXPORT_AGAIN = "Export the scan again."
+
+
+def is_hdf5(path: Path) -> bool:
+    """Say whether a file begins as HDF5, at offset 0 or after a user block of 512 · 2^n bytes."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        offset = 0
+        while offset + len(_SIGNATURE) <= size:
+            file.seek(offset)
+            if file.read(len(_SIGNATURE)) == _SIGNATURE:
+                return True
+            offset = max(512, offset * 2)
+    return False
+
+
+def open_hdf5(source: Path | io.RawIOBase, name: str) -> h5py.File:
+    """Open a file for reading, without locks that a read-only network mount refuses.
+
+    Raises:
+        ScanError: It is truncated or not HDF5.
+    """
+    try:
+        return h5py.File(source, "r", locking="best-effort") if isinstance(source, Path) else h5py.File(source, "r")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ScanError(f"{name}: {_first_line(error)}", "must be a complete HDF5 file", "Copy or download it again.") from error
+
+
+def hard_dataset(file: h5py.Group, path: str, name: str, limits: ReadLimits, *, slice_axes: int | None = None) -> h5py.Dataset | None:
+    """Return a dataset after checking where its bytes are and how many it claims; None where there is none.
+
+    Args:
+        file: The open file.
+        path: Path of the dataset, ``group/name``; every part has to be a hard link.
+        name: The file's name, for messages.
+        limits: Memory limits.
+        slice_axes: How many last axes make one slice; None for a small dataset, held to ``limits.header_bytes``.
+
+    Raises:
+        ScanError: It is a soft or external link, stored outside the file, larger than a limit or than its file.
+    """
+    node: h5py.Group = file
+    try:
+        for part in path.split("/"):
+            link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+            if link is None:
+                return None
+            if not isinstance(link, h5py.HardLink):
+                raise ScanError(f"{name}: {path} is a {type(link).__name__}", "only data inside the file are read", "Copy the data into the file.")
+            node = node[part]
+    except (OSError, RuntimeError, KeyError) as error:
+        raise ScanError(f"{name}: {path}: {_first_line(error)}", "must be readable", _EXPORT_AGAIN) from error
+    if not isinstance(node, h5py.Dataset):
+        raise ScanError(f"{name}: {path} is a {type(node).__name__}", "must be a dataset", _EXPORT_AGAIN)
+    _check_storage(node, f"{name}: {path}", limits, slice_axes)
+    return node
+
+
+def contiguous_offset(dataset: h5py.Dataset) -> int | None:
+    """Return the byte offset of a contiguous, unfiltered dataset in its file, or None."""
+    if dataset.chunks is not None or dataset.id.get_create_plist().get_nfilters():
+        return None
+    offset = dataset.id.get_offset()
+    return None if offset is None else int(offset)
+
+
+def read_rows(dataset: h5py.Dataset, index: int | slice | np.ndarray, name: str) -> np.ndarray:
+    """Read part of a dataset; a damaged chunk becomes a ``ScanError``."""
+    try:
+        return np.asarray(dataset[index])
+    except (OSError, RuntimeError, ValueError, TypeError, zlib.error) as error:
+        raise ScanError(f"{name}: {_first_line(error)}", "the data must be readable", "Copy or download the file again.") from error
+
+
+def read_attribute(file: h5py.File, key: str) -> str | float | None:
+    """Return a scalar attribute as text or number; None where it is absent, an array, or not of either kind."""
+    try:
+        if not h5py.h5a.exists(file.id, key.encode()):
+            return None
+        attribute = h5py.h5a.open(file.id, key.encode())
+        if math.prod(attribute.shape or ()) != 1 or attribute.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
+            return None
+        value = file.attrs[key]
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError):
+        return None
+    if isinstance(value, np.ndarray):
+        value = value.reshape(-1)[0]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        return value
+    return float(value) if isinstance(value, (int, float, np.number, np.bool_)) else None
+
+
+def read_text(dataset: h5py.Dataset, name: str, limits: ReadLimits) -> bytes:
+    """Return a dataset of one string, such as an ISMRMRD header, as bytes.
+
+    Raises:
+        ScanError: It is not one string, or longer than ``limits.header_bytes``.
+    """
+    if math.prod(dataset.shape) != 1:
+        raise ScanError(f"{name}: header of shape {dataset.shape}", "must be one string", _EXPORT_AGAIN)
+    value = read_rows(dataset, np.s_[...], name).reshape(-1)[0]
+    if isinstance(value, np.void):
+        value = value.tobytes()
+    text = value.encode() if isinstance(value, str) else value
+    if not isinstance(text, bytes):
+        raise ScanError(f"{name}: header of type {dataset.dtype}", "must be text", _EXPORT_AGAIN)
+    if len(text) > limits.header_bytes:
+        raise ScanError(f"{name}: header of {human_bytes(len(text))}", f"at most {human_bytes(limits.header_bytes)} are read", _EXPORT_AGAIN)
+    return text
+
+
+def _check_storage(dataset: h5py.Dataset, name: str, limits: ReadLimits, slice_axes: int | None) -> None:
+    plist = dataset.id.get_create_plist()
+    if dataset.is_virtual or plist.get_external_count():
+        raise ScanError(f"{name} is stored in other files", "only data inside the file are read", "Copy the data into the file.")
+    unknown = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())} - _KNOWN_FILTERS
+    if unknown:
+        raise ScanError(f"{name} uses HDF5 filter {min(unknown)}", "only HDF5's own filters are read", "Repack with h5repack -f NONE.")
+    if dataset.shape is None or dataset.dtype.itemsize == 0:
+        raise ScanError(f"{name} is empty", "must hold data", _EXPORT_AGAIN)
+    nbytes = math.prod(dataset.shape) * dataset.dtype.itemsize
+    if slice_axes is None:
+        if nbytes > limits.header_bytes:
+            raise ScanError(f"{name}: declares {human_bytes(nbytes)}", f"at most {human_bytes(limits.header_bytes)} are read", _EXPORT_AGAIN)
+    else:
+        limits.check_array(name, dataset.shape, dataset.dtype.itemsize, slice_axes=min(slice_axes, len(dataset.shape)))
+    _check_stored_size(dataset, name, nbytes, limits)
+
+
+def _check_stored_size(dataset: h5py.Dataset, name: str, nbytes: int, limits: ReadLimits) -> None:
+    """Compare what a dataset declares with what its file holds."""
+    file_bytes = _file_size(dataset)
+    stored = int(dataset.id.get_storage_size())
+    if dataset.chunks is None:
+        offset = dataset.id.get_offset()
+        end = stored if offset is None else offset + nbytes
+        is_complete = stored >= nbytes and end <= file_bytes
+    else:
+        chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
+        if chunk_bytes > limits.slice_bytes:
+            raise ScanError(f"{name}: chunks of {human_bytes(chunk_bytes)}", f"at most {human_bytes(limits.slice_bytes)}", "Repack with smaller chunks.")
+        expected = math.prod(-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+        # A chunk that was never written reads as zeros: that is how a short file can declare a terabyte.
+        is_complete = stored <= file_bytes and stored * _MAX_EXPANSION >= nbytes and dataset.id.get_num_chunks() == expected
+    if not is_complete:
+        raise ScanError(
+            f"{name}: declares {dataset.shape}, {human_bytes(nbytes)}",
+            f"but the file of {human_bytes(file_bytes)} holds {human_bytes(min(stored, file_bytes))} of it",
+            "Copy or download the file again.",
+        )
+
+
+def _file_size(dataset: h5py.Dataset) -> int:
+    name = dataset.file.filename
+    name = name.decode() if isinstance(name, bytes) else name
+    if dataset.file.driver == "fileobj":
+        return int(dataset.file.id.get_filesize())
+    return os.stat(name).st_size  # noqa: PTH116 - a name from h5py, already open
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the first line of HDF5's message, which may name the file's full path, without that path."""
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    return text.split(", name = ")[0][:200]

@@ -1,0 +1,67 @@
+"""What every reader yields: one multi-coil volume, read slice by slice."""
+
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+
+from echotrain.data.header import VolumeHeader
+
+__all__ = ["ByteRange", "Volume"]
+
+
+class ByteRange(NamedTuple):
+    """Where an array lies, as plain little-endian bytes, in the scanner's own file."""
+
+    offset: int
+    nbytes: int
+
+
+class Volume(Protocol):
+    """One volume of Cartesian k-space, opened but not yet read; a context manager that closes its file.
+
+    Every read may raise ``ScanError`` naming the file.
+
+    Attributes:
+        header: De-identified header.
+        num_partitions: Phase encodes along the slice direction: more than 1 is a 3D encode, which cannot be reconstructed slice-wise.
+        is_original_name: False where the file's own name holds an identifier, so that its path must not be written anywhere.
+    """
+
+    @property
+    def header(self) -> VolumeHeader:
+        """De-identified header."""
+
+    @property
+    def num_partitions(self) -> int:
+        """Phase encodes along the slice direction; 1 for a 2D encode."""
+
+    @property
+    def is_original_name(self) -> bool:
+        """Whether the volume's id is the file's stem, free of identifiers."""
+
+    @property
+    def has_target(self) -> bool:
+        """Whether the file brings its own target images."""
+
+    def read_slice(self, index: int) -> np.ndarray:
+        """Return k-space of one slice: complex64 (coils, height, width)."""
+
+    def read_target(self, index: int) -> np.ndarray | None:
+        """Return the target of one slice, float32 (recon_height, recon_width), or None where the file has none."""
+
+    def raw_slice_range(self, index: int) -> ByteRange | None:
+        """Return where the slice lies in the file as contiguous complex64, or None."""
+
+    def raw_target_range(self, index: int) -> ByteRange | None:
+        """Return where the target lies in the file as contiguous float32, or None."""
+
+    def mask(self) -> np.ndarray | None:
+        """Return the acquired phase-encode lines, bool (width,), of an undersampled file; None of a full one."""
+
+    def close(self) -> None:
+        """Close the file; reading is over."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
