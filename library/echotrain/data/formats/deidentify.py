@@ -21,7 +21,22 @@ _UID = re.compile(r"\d+(?:\.\d+){4,}")
 _SAFE_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
 _SAFE_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 # Words of a name or an institution that are everywhere, so their presence in a file name says nothing.
-_COMMON_WORDS = {"the", "and", "for", "hospital", "clinic", "klinikum", "university", "institute", "center", "centre", "mri", "brain", "knee", "spine"}
+_COMMON_WORDS = {
+    "the",
+    "and",
+    "for",
+    "hospital",
+    "clinic",
+    "klinikum",
+    "university",
+    "institute",
+    "center",
+    "centre",
+    "mri",
+    "brain",
+    "knee",
+    "spine",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,9 +33,7 @@ _EXPORT_AGAIN = "Export the scan again."
 class FastmriVolume:
     """A fastMRI-layout file, opened."""
 
-    def __init__(
-        self, source: Path | io.RawIOBase, name: str, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits
-    ) -> None:
+    def __init__(self, source: Path | io.RawIOBase, name: str, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits) -> None:
         """Open a file and check all that it declares; no k-space is read.
 
         Args:
@@ -111,7 +109,9 @@ class FastmriVolume:
             raise ScanError(f"{self._name}: no dataset 'kspace'", "fastMRI-layout files hold one", "Check that this is a k-space file.")
         if len(kspace.shape) not in (_MULTICOIL_RANK, _MULTICOIL_RANK - 1) or math.prod(kspace.shape) == 0:
             raise ScanError(
-                f"{self._name}: kspace of shape {kspace.shape}", "must be (slices, coils, height, width) or (slices, height, width)", _EXPORT_AGAIN
+                f"{self._name}: kspace of shape {kspace.shape}",
+                "must be (slices, coils, height, width) or (slices, height, width)",
+                _EXPORT_AGAIN,
             )
         if kspace.dtype.kind != "c":
             raise ScanError(f"{self._name}: kspace of type {kspace.dtype}", "must be complex", "Store it as complex64.")
@@ -124,7 +124,7 @@ class FastmriVolume:
             target = hard_dataset(self._file, name, self._name, limits, slice_axes=2)
             if target is None:
                 continue
-            if len(target.shape) != 3 or target.shape[0] != num_slices or target.dtype.kind != "f":  # noqa: PLR2004
+            if len(target.shape) != 3 or target.shape[0] != num_slices or target.dtype.kind != "f":
                 raise ScanError(
                     f"{self._name}: {name} of shape {target.shape}, {target.dtype}",
                     f"must be ({num_slices}, height, width) of float",
@@ -138,7 +138,7 @@ class FastmriVolume:
         dataset = hard_dataset(self._file, "mask", self._name, limits)
         if dataset is None:
             return None
-        mask = read_rows(dataset, np.s_[...], self._name).reshape(-1)
+        mask = read_rows(dataset, ..., self._name).reshape(-1)
         if mask.size != self._kspace.shape[-1] or mask.dtype.kind not in "biuf":
             raise ScanError(f"{self._name}: mask of {mask.size} lines", f"the k-space has {self._kspace.shape[-1]}", _EXPORT_AGAIN)
         return mask.astype(bool)
@@ -156,8 +156,13 @@ class FastmriVolume:
         if scan.trajectory != "cartesian":
             raise ScanError(f"{self._name}: trajectory {scan.trajectory[:20]!r}", "only Cartesian k-space is read", "Leave this scan out.")
         identity = identity_of(scan, str(read_attribute(self._file, "patient_id") or ""))
-        words = {key: safe_word(str(read_attribute(self._file, key) or ""), identity) for key in ("acquisition", "anatomy", "contrast", "dataset")}
-        protocol = parse_protocol(anatomy=words["anatomy"], contrast=words["contrast"], acquisition=words["acquisition"], words=scan.protocol)
+        words = {
+            key: safe_word(str(read_attribute(self._file, key) or ""), identity)
+            for key in ("acquisition", "anatomy", "contrast", "dataset")
+        }
+        protocol = parse_protocol(
+            anatomy=words["anatomy"], contrast=words["contrast"], acquisition=words["acquisition"], words=scan.protocol
+        )
         stem = Path(self._name).stem
         recon = self._target.shape[1:] if self._target is not None else (min(scan.recon[0], height), min(scan.recon[1], width))
         left, right = scan.padding(width, self._name)

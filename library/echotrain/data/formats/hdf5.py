@@ -9,6 +9,7 @@ import math
 import os
 import zlib
 from pathlib import Path
+from types import EllipsisType
 
 import h5py
 import numpy as np
@@ -72,7 +73,9 @@ def hard_dataset(file: h5py.Group, path: str, name: str, limits: ReadLimits, *, 
             if link is None:
                 return None
             if not isinstance(link, h5py.HardLink):
-                raise ScanError(f"{name}: {path} is a {type(link).__name__}", "only data inside the file are read", "Copy the data into the file.")
+                raise ScanError(
+                    f"{name}: {path} is a {type(link).__name__}", "only data inside the file are read", "Copy the data into the file."
+                )
             node = node[part]
     except (OSError, RuntimeError, KeyError) as error:
         raise ScanError(f"{name}: {path}: {_first_line(error)}", "must be readable", _EXPORT_AGAIN) from error
@@ -90,7 +93,7 @@ def contiguous_offset(dataset: h5py.Dataset) -> int | None:
     return None if offset is None else int(offset)
 
 
-def read_rows(dataset: h5py.Dataset, index: int | slice | np.ndarray, name: str) -> np.ndarray:
+def read_rows(dataset: h5py.Dataset, index: int | slice | EllipsisType | np.ndarray, name: str) -> np.ndarray:
     """Read part of a dataset; a damaged chunk becomes a ``ScanError``."""
     try:
         return np.asarray(dataset[index])
@@ -126,14 +129,16 @@ def read_text(dataset: h5py.Dataset, name: str, limits: ReadLimits) -> bytes:
     """
     if math.prod(dataset.shape) != 1:
         raise ScanError(f"{name}: header of shape {dataset.shape}", "must be one string", _EXPORT_AGAIN)
-    value = read_rows(dataset, np.s_[...], name).reshape(-1)[0]
+    value = read_rows(dataset, ..., name).reshape(-1)[0]
     if isinstance(value, np.void):
         value = value.tobytes()
     text = value.encode() if isinstance(value, str) else value
     if not isinstance(text, bytes):
         raise ScanError(f"{name}: header of type {dataset.dtype}", "must be text", _EXPORT_AGAIN)
     if len(text) > limits.header_bytes:
-        raise ScanError(f"{name}: header of {human_bytes(len(text))}", f"at most {human_bytes(limits.header_bytes)} are read", _EXPORT_AGAIN)
+        raise ScanError(
+            f"{name}: header of {human_bytes(len(text))}", f"at most {human_bytes(limits.header_bytes)} are read", _EXPORT_AGAIN
+        )
     return text
 
 
@@ -149,7 +154,9 @@ def _check_storage(dataset: h5py.Dataset, name: str, limits: ReadLimits, slice_a
     nbytes = math.prod(dataset.shape) * dataset.dtype.itemsize
     if slice_axes is None:
         if nbytes > limits.header_bytes:
-            raise ScanError(f"{name}: declares {human_bytes(nbytes)}", f"at most {human_bytes(limits.header_bytes)} are read", _EXPORT_AGAIN)
+            raise ScanError(
+                f"{name}: declares {human_bytes(nbytes)}", f"at most {human_bytes(limits.header_bytes)} are read", _EXPORT_AGAIN
+            )
     else:
         limits.check_array(name, dataset.shape, dataset.dtype.itemsize, slice_axes=min(slice_axes, len(dataset.shape)))
     _check_stored_size(dataset, name, nbytes, limits)
@@ -166,7 +173,9 @@ def _check_stored_size(dataset: h5py.Dataset, name: str, nbytes: int, limits: Re
     else:
         chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
         if chunk_bytes > limits.slice_bytes:
-            raise ScanError(f"{name}: chunks of {human_bytes(chunk_bytes)}", f"at most {human_bytes(limits.slice_bytes)}", "Repack with smaller chunks.")
+            raise ScanError(
+                f"{name}: chunks of {human_bytes(chunk_bytes)}", f"at most {human_bytes(limits.slice_bytes)}", "Repack with smaller chunks."
+            )
         expected = math.prod(-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True))
         # A chunk that was never written reads as zeros: that is how a short file can declare a terabyte.
         is_complete = stored <= file_bytes and stored * _MAX_EXPANSION >= nbytes and dataset.id.get_num_chunks() == expected

@@ -1,6 +1,5 @@
 """Choose the reader of a scanner file by its content, never by its name."""
 
-import io
 from pathlib import Path
 
 from echotrain.data.formats.deidentify import Deidentifier

@@ -9,14 +9,30 @@ from dataclasses import dataclass, replace
 
 __all__ = ["Protocol", "parse_protocol", "vendor_name"]
 
-_ANATOMIES = {
-    "brain": "brain", "head": "brain", "neuro": "brain", "cranial": "brain", "schaedel": "brain",
-    "knee": "knee", "knie": "knee",
-    "spine": "spine", "lspine": "spine", "cspine": "spine", "tspine": "spine", "lumbar": "spine", "cervical": "spine", "thoracic": "spine", "lws": "spine", "hws": "spine",
-    "shoulder": "shoulder", "hip": "hip", "pelvis": "pelvis", "pelvic": "pelvis", "prostate": "prostate", "ankle": "ankle", "foot": "foot", "wrist": "wrist", "hand": "hand",
-    "elbow": "elbow", "breast": "breast", "abdomen": "abdomen", "liver": "abdomen", "heart": "heart", "cardiac": "heart", "neck": "neck", "thigh": "thigh", "calf": "calf",
-    "leg": "lower", "lower": "lower", "upper": "upper", "extremity": "extremity", "phantom": "phantom",
-}  # fmt: skip
+_ANATOMY_WORDS = {
+    "brain": "brain head neuro cranial schaedel",
+    "knee": "knee knie",
+    "spine": "spine lspine cspine tspine lumbar cervical thoracic lws hws bws",
+    "shoulder": "shoulder schulter",
+    "hip": "hip",
+    "pelvis": "pelvis pelvic",
+    "prostate": "prostate",
+    "ankle": "ankle",
+    "foot": "foot",
+    "wrist": "wrist",
+    "hand": "hand",
+    "elbow": "elbow",
+    "breast": "breast",
+    "abdomen": "abdomen liver",
+    "heart": "heart cardiac",
+    "neck": "neck",
+    "thigh": "thigh",
+    "calf": "calf",
+    "lower": "lower leg",
+    "upper": "upper arm",
+    "phantom": "phantom",
+}
+_ANATOMIES = {word: name for name, words in _ANATOMY_WORDS.items() for word in words.split()}
 _FASTMRI = re.compile(r"(AX|COR|SAG)(FLAIR|T2STAR|STIR|T1|T2|PD)(PRE|POST)?(FS)?(?:_.*)?")
 _CONTRAST = re.compile(r"(T1|T2|PD|STIR|FLAIR|T2STAR|T2_FLAIR|T1_FLAIR|DWI|SWI|DIXON)(_POST)?(_FS)?")
 _WORD_CONTRASTS = (
@@ -28,8 +44,28 @@ _WORD_CONTRASTS = (
     ("T1", {"t1", "t1w", "mprage"}),
 )
 _FAT_WORDS = {"fs", "fatsat", "fatsup", "spair", "spir", "tirm", "stir", "we", "dixonw"}
-_ORIENTATIONS = {"ax": "AX", "tra": "AX", "axial": "AX", "transversal": "AX", "sag": "SAG", "sagittal": "SAG", "cor": "COR", "coronal": "COR"}
-_VENDORS = {"siemens": "Siemens", "ge": "GE", "philips": "Philips", "canon": "Canon", "toshiba": "Canon", "united": "UIH", "uih": "UIH", "hitachi": "Hitachi", "bruker": "Bruker"}
+_ORIENTATIONS = {
+    "ax": "AX",
+    "tra": "AX",
+    "axial": "AX",
+    "transversal": "AX",
+    "sag": "SAG",
+    "sagittal": "SAG",
+    "cor": "COR",
+    "coronal": "COR",
+}
+_VENDORS = {
+    "siemens": "Siemens",
+    "ge": "GE",
+    "philips": "Philips",
+    "canon": "Canon",
+    "toshiba": "Canon",
+    "united": "UIH",
+    "uih": "UIH",
+    "hitachi": "Hitachi",
+    "bruker": "Bruker",
+    "simulated": "simulated",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +82,8 @@ def parse_protocol(*, anatomy: str = "", contrast: str = "", acquisition: str = 
     """Read a protocol from the best source for each property.
 
     Args:
-        anatomy, contrast: A dataset's attributes, already known to be single harmless words.
+        anatomy: A dataset's attribute, already known to be a single harmless word.
+        contrast: Likewise.
         acquisition: fastMRI's code, ``CORPDFS_FBK`` or ``AXT1POST``.
         words: Protocol name and study description, free text.
     """
@@ -82,7 +119,12 @@ def _from_acquisition(code: str) -> Protocol:
     is_knee = orientation == "COR" and contrast == "PD"
     fat_suppressed = fat is not None or contrast == "STIR" if (is_knee or fat or contrast == "STIR") else None
     name = contrast + ("_POST" if injection == "POST" else "") + ("_FS" if fat else "")
-    return Protocol(anatomy="knee" if is_knee else "brain" if orientation == "AX" else "", contrast=name, fat_suppressed=fat_suppressed, orientation=orientation)
+    return Protocol(
+        anatomy="knee" if is_knee else "brain" if orientation == "AX" else "",
+        contrast=name,
+        fat_suppressed=fat_suppressed,
+        orientation=orientation,
+    )
 
 
 def _from_words(text: str) -> Protocol:

@@ -93,7 +93,9 @@ def parse_header(xml: bytes, name: str) -> ScanHeader:
     try:
         root = fromstring(xml.rstrip(b"\x00"), forbid_dtd=True)
     except DefusedXmlException as error:
-        raise ScanError(f"{name}: header with {type(error).__name__}", "entities and DTDs are never expanded", "Remove them from the header.") from error
+        raise ScanError(
+            f"{name}: header with {type(error).__name__}", "entities and DTDs are never expanded", "Remove them from the header."
+        ) from error
     except (ET.ParseError, ValueError, LookupError) as error:
         raise ScanError(f"{name}: header: {error}", "must be ISMRMRD XML", "Export the scan again.") from error
     encoded = _matrix(root, "encodedSpace", name)
@@ -131,7 +133,11 @@ def header_xml(header: VolumeHeader, *, protocol: str) -> bytes:
     """
     root = ET.Element("ismrmrdHeader", xmlns=_NAMESPACE)
     _add(root, "measurementInformation", {"protocolName": protocol})
-    system = {"systemVendor": header.vendor, "systemFieldStrength_T": f"{header.field_strength:g}", "receiverChannels": str(header.num_coils)}
+    system = {
+        "systemVendor": header.vendor,
+        "systemFieldStrength_T": f"{header.field_strength:g}",
+        "receiverChannels": str(header.num_coils),
+    }
     _add(root, "acquisitionSystemInformation", system)
     encoding = ET.SubElement(root, "encoding")
     oversampling = header.height / header.recon_height
@@ -145,7 +151,7 @@ def header_xml(header: VolumeHeader, *, protocol: str) -> bytes:
     _add(limits, "kspace_encoding_step_2", {"minimum": "0", "maximum": "0", "center": "0"})
     _add(limits, "slice", {"minimum": "0", "maximum": str(header.num_slices - 1), "center": str(header.num_slices // 2)})
     ET.SubElement(encoding, "trajectory").text = "cartesian"
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def _add(parent: ET.Element, tag: str, values: dict[str, str]) -> None:

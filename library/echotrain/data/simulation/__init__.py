@@ -1,0 +1,3 @@
+"""Parts of the simulator: drawn anatomies, real head volumes, coil sensitivities."""
+
+__all__: list[str] = []
