@@ -1,0 +1,138 @@
+"""Catalogs in a store: immutable versions, each committed by one small write.
+
+``catalog/v000003-<hash>.parquet`` holds the rows; ``catalog/v000003.json``, written after it and only if no one else has
+written that version, is the commit point. Whoever reads sees a whole version or none.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+
+from echotrain.data.catalog import KINDS, SCHEMA, SPLITS, Catalog
+from echotrain.data.splits import check_no_leakage
+from echotrain.errors import CatalogError, ConfigError
+from echotrain.storage.open import open_store
+from echotrain.storage.store import Store
+
+__all__ = ["CATALOG_FORMAT", "commit_catalog", "load_catalog", "split_version"]
+
+logger = logging.getLogger(__name__)
+
+# Raised when a column changes its meaning; a reader refuses what it does not know.
+CATALOG_FORMAT = 1
+
+_MANIFEST = re.compile(r"catalog/v(\d{6})\.json")
+_COMMIT_ATTEMPTS = 20
+
+
+def load_catalog(uri: str) -> Catalog:
+    """Load the newest version of the catalog below ``uri``, or the one that ``uri@3`` names.
+
+    Raises:
+        CatalogError: There is none, it is damaged, of a newer format, or a row is inconsistent.
+        LeakageError: A patient is in two splits.
+    """
+    root, version = split_version(uri)
+    store = open_store(root)
+    versions = _versions(store)
+    if not versions:
+        raise CatalogError(root, "holds no catalog", "Prepare one: python -m ray_jobs.prepare SOURCE --to URI")
+    if version is None:
+        version = versions[-1]
+    elif version not in versions:
+        raise CatalogError(f"{root}@{version}", f"does not exist; versions are {versions}", "Name one of these, or leave out @version.")
+    manifest = _read_manifest(store, version)
+    data = store.read(manifest["table"])
+    if xxhash.xxh3_64_intdigest(data) != manifest["checksum"]:
+        raise CatalogError(f"{store.uri}/{manifest['table']}", "does not have the checksum of its manifest", "Use another version.")
+    table = pq.read_table(pa.BufferReader(data), schema=SCHEMA)
+    _check(table)
+    logger.info("Loaded catalog %s@%d: %d slices", root, version, table.num_rows)
+    return Catalog(table, store.uri, version, manifest)
+
+
+def commit_catalog(store: Store, table: pa.Table, manifest: Mapping[str, Any]) -> Catalog:
+    """Commit the rows as the next version of the store's catalog; all of it or nothing.
+
+    Args:
+        store: Where the payload lies too; relative URIs of the rows are keys of it.
+        table: Rows as ``SCHEMA``, every one with a split.
+        manifest: Plain values to keep beside the rows (settings, rejections, counts); ``version``, ``format``, ``table``,
+            ``checksum``, ``num_rows`` and ``columns`` are added.
+
+    Raises:
+        CatalogError: The rows are inconsistent.
+        LeakageError: A patient is in two splits.
+    """
+    table = table.cast(SCHEMA)
+    _check(table)
+    sink = pa.BufferOutputStream()
+    # Row groups are kept small, and statistics on, so that engines other than ours can prune as well.
+    pq.write_table(table, sink, row_group_size=16_384, compression="zstd")
+    data = sink.getvalue().to_pybytes()
+    checksum = xxhash.xxh3_64_intdigest(data)
+    for _ in range(_COMMIT_ATTEMPTS):
+        version = (_versions(store) or [0])[-1] + 1
+        key = f"catalog/v{version:06d}-{checksum:016x}.parquet"
+        store.write(key, data)
+        own = {"version": version, "format": CATALOG_FORMAT, "table": key, "checksum": checksum, "num_rows": table.num_rows}
+        written = {**manifest, **own, "columns": table.schema.names}
+        if store.write(_manifest_key(version), json.dumps(written, indent=1).encode(), only_if_absent=True):
+            logger.info("Committed catalog %s@%d: %d slices", store.uri, version, table.num_rows)
+            return Catalog(table, store.uri, version, written)
+        store.delete(key)
+    raise CatalogError(store.uri, f"was committed to by others {_COMMIT_ATTEMPTS} times in a row", "Run again when they are done.")
+
+
+def split_version(uri: str) -> tuple[str, int | None]:
+    """Split ``uri@3`` into the URI and the version, None where it names none."""
+    if not uri:
+        raise ConfigError("data.catalog=''", "names no catalog", "Set data.catalog to the URI that prepare wrote to.")
+    found = re.fullmatch(r"(.+)@(\d+)", uri)
+    return (found.group(1), int(found.group(2))) if found else (uri, None)
+
+
+def _versions(store: Store) -> list[int]:
+    matches = (_MANIFEST.fullmatch(info.key) for info in store.list("catalog/"))
+    return sorted(int(found.group(1)) for found in matches if found)
+
+
+def _manifest_key(version: int) -> str:
+    return f"catalog/v{version:06d}.json"
+
+
+def _read_manifest(store: Store, version: int) -> dict[str, Any]:
+    key = _manifest_key(version)
+    try:
+        manifest: dict[str, Any] = json.loads(store.read(key))
+        known = (int(manifest["format"]), str(manifest["table"]), int(manifest["checksum"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise CatalogError(f"{store.uri}/{key}", f"is not a catalog's manifest ({error!r})", "Use another version.") from error
+    if known[0] > CATALOG_FORMAT:
+        raise CatalogError(f"{store.uri}/{key}", f"has format {known[0]}, this echotrain reads up to {CATALOG_FORMAT}", "Update echotrain.")
+    return manifest
+
+
+def _check(table: pa.Table) -> None:
+    """Refuse rows that nothing could be read from."""
+    if table.num_rows == 0:
+        raise CatalogError("a catalog of 0 slices", "has nothing to learn from", "See prepare's report for why every scan was left out.")
+    for column, allowed in (("split", SPLITS), ("kind", KINDS), ("dtype", ("complex64", "float16"))):
+        strange = set(pc.unique(table[column]).to_pylist()) - set(allowed)
+        if strange:
+            raise CatalogError(f"{column}={sorted(map(str, strange))}", f"must be one of {', '.join(allowed)}", "Prepare the data again.")
+    ids = table.select(["dataset", "volume", "slice"])
+    if ids.group_by(ids.schema.names).aggregate([]).num_rows < table.num_rows:
+        counts = ids.group_by(ids.schema.names).aggregate([([], "count_all")])
+        twice = counts.filter(pc.greater(counts["count_all"], 1)).slice(0, 1).to_pylist()[0]
+        raise CatalogError(
+            f"{twice['dataset']}/{twice['volume']}[{twice['slice']}]", "is in the catalog twice", "Prepare each volume once."
+        )
+    check_no_leakage(table)

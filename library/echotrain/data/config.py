@@ -1,0 +1,63 @@
+"""What a run learns from, and how the bytes of it are fetched."""
+
+from dataclasses import dataclass, field
+
+from echotrain.errors import ConfigError
+from echotrain.physics.masks import MaskConfig
+
+__all__ = ["DataConfig", "StreamConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which slices of a catalog a run sees, and how they are undersampled. Part of a run's science.
+
+    Attributes:
+        catalog: Where ``prepare`` wrote: a folder or ``s3://bucket/prefix``; ``…@3`` pins version 3, else the newest counts.
+        train_split: Splits to train on; ``train+val`` for a final run is a choice one must write down.
+        fraction: Share of the training **volumes**; fractions of one catalog are nested (0.1 within 0.2 within 0.5).
+        datasets, anatomies, contrasts: Names to keep, in every split; empty keeps all.
+        mask: How phase-encode lines are undersampled in training and validation.
+    """
+
+    catalog: str = ""
+    train_split: tuple[str, ...] = ("train",)
+    fraction: float = 1.0
+    datasets: tuple[str, ...] = ()
+    anatomies: tuple[str, ...] = ()
+    contrasts: tuple[str, ...] = ()
+    mask: MaskConfig = field(default_factory=MaskConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ConfigError(f"data.fraction={self.fraction}", "must lie in (0, 1]", "Use 1.0 for all volumes.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """How payload is fetched. Part of a run's place: none of it changes a sample or the order.
+
+    Attributes:
+        threads: Concurrent range reads per rank. A store gives each connection about 80 MB/s, so a NIC of 1 GB/s wants
+            about 16 over all ranks of a node.
+        prefetch_steps: Steps fetched ahead of the one in use.
+        prefetch_mb: Bytes in flight or waiting, per rank, at most; one step is always allowed.
+        pin_memory: Fetch into page-locked memory, for asynchronous copies to a GPU; None does so where there is one.
+        timeout_s: Longest silence of a connection before the read is tried again.
+        attempts: Tries per read.
+    """
+
+    threads: int = 16
+    prefetch_steps: int = 32
+    prefetch_mb: float = 512.0
+    pin_memory: bool | None = None
+    timeout_s: float = 10.0
+    attempts: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "prefetch_steps", "attempts"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"stream.{name}={getattr(self, name)}", "must be at least 1", f"Use stream.{name}=1 or more.")
+        for name in ("prefetch_mb", "timeout_s"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"stream.{name}={getattr(self, name)}", "must be positive", "Leave it out for the default.")
