@@ -1,15 +1,22 @@
 """Choose the reader of a scanner file by its content, never by its name."""
 
 from pathlib import Path
+from typing import Literal
 
 from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.data.formats.fastmri import FastmriVolume
-from echotrain.data.formats.hdf5 import is_hdf5
+from echotrain.data.formats.hdf5 import is_hdf5, open_hdf5
+from echotrain.data.formats.ismrmrd import find_group, open_ismrmrd
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.volume import Volume
-from echotrain.errors import ScanError
+from echotrain.errors import ConfigError, ScanError
 
 __all__ = ["open_volume"]
+
+# Twix VD and VE begin with a small id and the number of measurements, then one entry of 152 bytes for each; VB begins with
+# the length of its header and the number of its parts.
+_MAX_VD_ID, _MAX_MEASUREMENTS, _ENTRY_BYTES = 10_000, 64, 152
+_MAX_PARTS = 32
 
 
 def open_volume(
@@ -22,7 +29,7 @@ def open_volume(
     """Open a scanner file; no k-space is read yet.
 
     Args:
-        path: fastMRI- or MosaicMRI-layout HDF5.
+        path: fastMRI- or MosaicMRI-layout HDF5, raw ISMRMRD, or Siemens twix.
         dataset: Collection the volume belongs to; "" takes what the file says, else ``"scans"``.
         deidentifier: Makes pseudonyms; the default one uses the public salt.
         limits: Memory limits.
@@ -31,6 +38,37 @@ def open_volume(
         ScanError: The file is missing, of no known format, truncated, hostile, or contradicts itself.
     """
     deidentifier, limits = deidentifier or Deidentifier(), limits or ReadLimits()
-    if is_hdf5(path):
+    try:
+        kind = _kind(path)
+    except OSError as error:
+        raise ScanError(f"{path.name}: {error.strerror}", "must be a readable file", "Check the path and its permissions.") from error
+    if kind == "fastmri":
         return FastmriVolume(path, path.name, dataset=dataset, deidentifier=deidentifier, limits=limits)
+    if kind == "ismrmrd":
+        return open_ismrmrd(path, dataset=dataset, deidentifier=deidentifier, limits=limits)
+    if kind == "twix":
+        try:
+            from echotrain.data.formats.twix import open_twix
+        except ImportError as error:
+            raise ConfigError(f"{path.name} is a twix file", "reading it needs twixtools", "Install echotrain[formats].") from error
+        return open_twix(path, dataset=dataset, deidentifier=deidentifier, limits=limits)
     raise ScanError(f"{path.name}", "is no format that can be read", "Give fastMRI-layout HDF5, ISMRMRD or Siemens twix files.")
+
+
+def _kind(path: Path) -> Literal["fastmri", "ismrmrd", "twix"] | None:
+    if is_hdf5(path):
+        with open_hdf5(path, path.name) as file:
+            return "fastmri" if "kspace" in file or find_group(file) is None else "ismrmrd"
+    return "twix" if _looks_like_twix(path) else None
+
+
+def _looks_like_twix(path: Path) -> bool:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        begin = file.read(8)
+    if len(begin) < 8:
+        return False
+    first, second = int.from_bytes(begin[:4], "little"), int.from_bytes(begin[4:], "little")
+    if first < _MAX_VD_ID:
+        return 0 < second <= _MAX_MEASUREMENTS and size > 8 + second * _ENTRY_BYTES
+    return first < size and 0 < second <= _MAX_PARTS

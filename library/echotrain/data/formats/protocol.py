@@ -7,7 +7,7 @@ a scanner protocol name. Only words of the vocabularies below come out; free tex
 import re
 from dataclasses import dataclass, replace
 
-__all__ = ["Protocol", "parse_protocol", "vendor_name"]
+__all__ = ["Protocol", "orientation_of", "parse_protocol", "vendor_name"]
 
 _ANATOMY_WORDS = {
     "brain": "brain head neuro cranial schaedel",
@@ -137,3 +137,9 @@ def _from_words(text: str) -> Protocol:
         fat_suppressed=True if is_fat_suppressed else None,
         orientation=next((_ORIENTATIONS[word] for word in words if word in _ORIENTATIONS), ""),
     )
+
+
+def orientation_of(normal: tuple[float, ...]) -> str:
+    """Return the orientation of a slice by its normal (sagittal, coronal, transversal component), "" for a null vector."""
+    largest = max(range(3), key=lambda axis: abs(normal[axis]))
+    return ("SAG", "COR", "AX")[largest] if abs(normal[largest]) > 0 else ""

@@ -1,17 +1,14 @@
 """Write fastMRI-layout HDF5: contiguous datasets, so that the file itself can serve as a shard."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from echotrain.errors import StorageError, StorageFullError
+from echotrain.storage.local import atomic_file
 
 __all__ = ["write_fastmri"]
-
-_NO_SPACE = 28
 
 
 def write_fastmri(
@@ -37,22 +34,12 @@ def write_fastmri(
         StorageFullError: No space is left.
         StorageError: The file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(partial, "w") as file:
-            file.create_dataset("ismrmrd_header", data=header)
-            if kspace is not None:
-                file.create_dataset("kspace", data=kspace.astype(np.complex64, copy=False))
-            if target is not None:
-                file.create_dataset("reconstruction_rss", data=target.astype(np.float32, copy=False))
-            if mask is not None:
-                file.create_dataset("mask", data=mask.astype(bool))
-            file.attrs.update(dict(attributes or {}))
-        partial.replace(path)
-    except OSError as error:
-        if error.errno == _NO_SPACE or "No space left" in str(error):
-            raise StorageFullError(str(path), "no space is left where it was to be written", "Free space or write elsewhere.") from error
-        raise StorageError(f"{path}: {str(error).splitlines()[0]}", "must be writable", "Check the folder and its permissions.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_file(path) as partial, h5py.File(partial, "w") as file:
+        file.create_dataset("ismrmrd_header", data=header)
+        if kspace is not None:
+            file.create_dataset("kspace", data=kspace.astype(np.complex64, copy=False))
+        if target is not None:
+            file.create_dataset("reconstruction_rss", data=target.astype(np.float32, copy=False))
+        if mask is not None:
+            file.create_dataset("mask", data=mask.astype(bool))
+        file.attrs.update(dict(attributes or {}))
