@@ -1,0 +1,238 @@
+"""Reading pieces of large objects straight into memory that the caller owns, with a checksum on the way.
+
+S3 by ranged GETs over kept connections, signed by botocore's credentials; folders by positioned reads. Both are read in pieces
+that are hashed while they are still in the processor's cache.
+"""
+
+import functools
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import botocore.session
+import xxhash
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import BotoCoreError
+
+from echotrain.errors import CredentialsError, ObjectMissingError, PayloadError, StorageError
+from echotrain.storage.http import HttpConnection
+from echotrain.storage.open import local_path
+from echotrain.storage.retry import RetryPolicy, retrying
+from echotrain.storage.s3_errors import answer_error, error_code
+
+__all__ = ["RangeReader"]
+
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Endpoint:
+    """How a bucket is reached."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+
+class RangeReader:
+    """Reads byte ranges of objects; one reader serves many threads, each with its own connections.
+
+    Args:
+        timeout_s: Longest silence of a connection before the read is tried again.
+        retry: How often; each try goes on where the last one broke off.
+    """
+
+    def __init__(self, *, timeout_s: float = 10.0, retry: RetryPolicy | None = None) -> None:
+        self._timeout_s = timeout_s
+        self._retry = retry or RetryPolicy()
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._connections: list[HttpConnection] = []
+        self._signer: _Signer | None = None
+
+    def read_into(self, uri: str, offset: int, *buffers: memoryview) -> tuple[int, ...]:
+        """Fill the buffers, in order, with the object's bytes from ``offset`` on.
+
+        Args:
+            uri: ``s3://bucket/key``, a path or a ``file://`` URI.
+            offset: First byte.
+            buffers: Writable, contiguous bytes; neighbouring ranges of one object go into one call.
+
+        Returns:
+            xxh3_64 of each buffer's bytes.
+
+        Raises:
+            ObjectMissingError: There is no such object.
+            PayloadError: The object ends before the range does.
+            CredentialsError: The store refused the credentials.
+            StorageError: Every try failed.
+        """
+        progress = _Progress(buffers)
+        path = local_path(uri)
+        if path is not None:
+            _read_file(path, offset, progress)
+        else:
+            retrying(lambda: self._read_s3(uri, offset, progress), f"{uri} at byte {offset}", self._retry)
+        return progress.digests()
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+            self._local = threading.local()
+
+    def _read_s3(self, uri: str, offset: int, progress: "_Progress") -> None:
+        endpoint = _endpoint(urlsplit(uri).netloc)
+        target = quote(f"{endpoint.path}/{urlsplit(uri).path.lstrip('/')}", safe="/-_.~")
+        first, last = offset + progress.done, offset + progress.total - 1
+        connection = self._connection(endpoint)
+        headers = self._signed(uri, endpoint, target, f"bytes={first}-{last}")
+        status, fields = connection.request("GET", target, headers)
+        if status == 416:
+            connection.close()
+            raise _ends_early(uri, offset, progress.total)
+        if status not in (200, 206):
+            error = answer_error(uri, status, error_code(connection.body()))
+            connection.close()
+            raise error
+        if status == 200 and (first or int(fields.get("content-length", -1)) != last + 1):
+            connection.close()
+            raise StorageError(uri, "the store ignored the byte range", "Use a store that serves ranged GETs.")
+        if int(fields.get("content-length", -1)) < last - first + 1:
+            connection.close()
+            raise _ends_early(uri, offset, progress.total)
+        for buffer in progress.remaining():
+            for piece in connection.body_into(buffer):
+                progress.add(piece)
+        if fields.get("connection", "").lower() == "close":
+            connection.close()
+
+    def _connection(self, endpoint: _Endpoint) -> HttpConnection:
+        connections: dict[_Endpoint, HttpConnection] | None = getattr(self._local, "connections", None)
+        if connections is None:
+            connections = self._local.connections = {}
+        key = _Endpoint(endpoint.scheme, endpoint.host, endpoint.port, "")
+        if key not in connections:
+            connections[key] = HttpConnection(endpoint.scheme, endpoint.host, endpoint.port, timeout_s=self._timeout_s)
+            with self._lock:
+                self._connections.append(connections[key])
+        return connections[key]
+
+    def _signed(self, uri: str, endpoint: _Endpoint, target: str, byte_range: str) -> dict[str, str]:
+        with self._lock:
+            if self._signer is None:
+                self._signer = _Signer()
+        return self._signer.headers(uri, endpoint, target, byte_range)
+
+
+class _Progress:
+    """How far a scattered read has come, and the hash of what has arrived."""
+
+    def __init__(self, buffers: Sequence[memoryview]) -> None:
+        self._buffers = [buffer.cast("B") for buffer in buffers]
+        self._hashes = [xxhash.xxh3_64() for _ in buffers]
+        self._index = 0
+        self._at = 0
+        self.done = 0
+        self.total = sum(len(buffer) for buffer in self._buffers)
+
+    def remaining(self) -> list[memoryview]:
+        """Return the memory that is still to be filled, in order."""
+        if self._index == len(self._buffers):
+            return []
+        return [self._buffers[self._index][self._at :], *self._buffers[self._index + 1 :]]
+
+    def add(self, piece: memoryview) -> None:
+        """Count a piece that was just written; pieces never cross from one buffer to the next."""
+        while self._at == len(self._buffers[self._index]):
+            self._index, self._at = self._index + 1, 0
+        self._hashes[self._index].update(piece)
+        self._at += len(piece)
+        self.done += len(piece)
+
+    def digests(self) -> tuple[int, ...]:
+        return tuple(int(state.intdigest()) for state in self._hashes)
+
+
+class _Signer:
+    """Signs GETs with whatever credentials botocore finds, refreshed by it; without any, requests go unsigned."""
+
+    def __init__(self) -> None:
+        session = botocore.session.get_session()
+        self._region = session.get_config_variable("region") or "us-east-1"
+        self._lock = threading.Lock()
+        try:
+            self._credentials: Any = session.get_credentials()
+        except BotoCoreError as error:
+            raise CredentialsError("AWS credentials", f"cannot be loaded ({error})", "Set AWS_ACCESS_KEY_ID or AWS_PROFILE.") from error
+
+    def headers(self, uri: str, endpoint: _Endpoint, target: str, byte_range: str) -> dict[str, str]:
+        is_usual = endpoint.port == (443 if endpoint.scheme == "https" else 80)
+        host = endpoint.host if is_usual else f"{endpoint.host}:{endpoint.port}"
+        headers = {"Host": host, "Range": byte_range, "Accept-Encoding": "identity"}
+        if self._credentials is None:
+            return headers
+        try:
+            with self._lock:
+                frozen = self._credentials.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise CredentialsError(uri, f"the credentials could not be renewed ({error})", "Log in again and run again.") from error
+        request = AWSRequest("GET", f"{endpoint.scheme}://{host}{target}", headers=headers)
+        S3SigV4Auth(frozen, "s3", self._region).add_auth(request)
+        return dict(request.headers.items())
+
+
+def _endpoint(bucket: str) -> _Endpoint:
+    named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    return _resolve(bucket, named, os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "")
+
+
+@functools.lru_cache(maxsize=256)
+def _resolve(bucket: str, named: str, region: str) -> _Endpoint:
+    if named:
+        parts = urlsplit(named)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return _Endpoint(parts.scheme, parts.hostname or "", port, f"{parts.path.rstrip('/')}/{bucket}")
+    region = region or botocore.session.get_session().get_config_variable("region") or "us-east-1"
+    if "." in bucket:  # TLS certificates do not cover names with a dot.
+        return _Endpoint("https", f"s3.{region}.amazonaws.com", 443, f"/{bucket}")
+    return _Endpoint("https", f"{bucket}.s3.{region}.amazonaws.com", 443, "")
+
+
+def _read_file(path: Path, offset: int, progress: _Progress) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ObjectMissingError(str(path), "does not exist", "Check the path, or prepare the data again.") from error
+    except OSError as error:
+        raise StorageError(str(path), str(error), "Check the path and its permissions.") from error
+    try:
+        for buffer in progress.remaining():
+            at = 0
+            while at < len(buffer):
+                piece = buffer[at : at + _PIECE]
+                count = os.preadv(descriptor, [piece], offset + progress.done)
+                if count == 0:
+                    raise _ends_early(str(path), offset, progress.total)
+                progress.add(piece[:count])
+                at += count
+    except OSError as error:
+        raise StorageError(f"{path} at byte {offset}", str(error), "Check the disk.") from error
+    finally:
+        os.close(descriptor)
+
+
+def _ends_early(uri: str, offset: int, nbytes: int) -> PayloadError:
+    return PayloadError(
+        f"{uri} at byte {offset}",
+        f"ends before the {nbytes} bytes that the catalog promises",
+        "The object was truncated or replaced; prepare the data again.",
+    )

@@ -1,0 +1,127 @@
+"""A throttled S3 server that can be told to fail: makes "share of the NIC" a repeatable figure, and faults a test.
+
+It runs in a process of its own, on the loopback interface only.
+"""
+
+import contextlib
+import http.client
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from echotrain.errors import ResourceError
+from echotrain.storage import throttled_server
+
+__all__ = ["Fault", "ServerStats", "ThrottledServer", "serve_throttled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What to do wrong.
+
+    Attributes:
+        kind: ``unavailable``: 503 SlowDown; ``short``: half of the body, then the connection closes; ``slow``: the first
+            byte comes ``seconds`` late; ``expired``: 400 ExpiredToken; ``denied``: 403; ``missing``: 404; ``flip``: one
+            bit of the body is wrong.
+        key: Only requests whose path contains this.
+        method: Only this HTTP method; empty means any.
+        times: How many requests fail; -1 means all.
+        seconds: Delay of ``slow``.
+        byte: Which byte of the body ``flip`` hits.
+    """
+
+    kind: Literal["unavailable", "short", "slow", "expired", "denied", "missing", "flip"]
+    key: str = ""
+    method: str = ""
+    times: int = -1
+    seconds: float = 0.0
+    byte: int = 1000
+
+
+class ServerStats(NamedTuple):
+    """Requests answered and payload bytes sent since the last reset."""
+
+    requests: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ThrottledServer:
+    """A running server; buckets are the folders in ``folder``."""
+
+    port: int
+    folder: Path
+
+    @property
+    def endpoint(self) -> str:
+        """``http://127.0.0.1:port``."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment variables that make every S3 client of a process talk to this server."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "throttled",
+            "AWS_SECRET_ACCESS_KEY": "throttled",
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def inject(self, *faults: Fault) -> None:
+        """Replace the faults; none heals the server."""
+        self._control("POST", "/__faults", json.dumps([asdict(fault) for fault in faults]))
+
+    def stats(self) -> ServerStats:
+        """Return the counters."""
+        found = self._control("GET", "/__stats")
+        return ServerStats(found["requests"], found["bytes"])
+
+    def reset(self) -> None:
+        """Set the counters to zero."""
+        self._control("POST", "/__reset")
+
+    def _control(self, method: str, path: str, body: str = "") -> dict[str, int]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        with contextlib.closing(connection):
+            connection.request(method, path, body.encode())
+            found: dict[str, int] = json.loads(connection.getresponse().read())
+        return found
+
+
+@contextlib.contextmanager
+def serve_throttled(
+    folder: Path, *, first_byte_s: float = 0.0, connection_mb_s: float = 0.0, nic_mb_s: float = 0.0
+) -> Iterator[ThrottledServer]:
+    """Serve the folders in ``folder`` as buckets, read-only, until the block ends.
+
+    Args:
+        folder: Holds the buckets.
+        first_byte_s: Delay before each answer.
+        connection_mb_s: Rate of each connection in 1e6 bytes/s; 0 does not limit it.
+        nic_mb_s: Rate of all connections together; 0 does not limit it.
+
+    Raises:
+        ResourceError: The server did not start.
+    """
+    settings = {"folder": str(folder.absolute()), "first_byte_s": first_byte_s, "connection_mb_s": connection_mb_s, "nic_mb_s": nic_mb_s}
+    process = subprocess.Popen([sys.executable, "-I", throttled_server.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        if process.stdin is None or process.stdout is None:
+            raise AssertionError("the pipes were asked for")
+        process.stdin.write(json.dumps(settings).encode() + b"\n")
+        process.stdin.flush()
+        line = process.stdout.readline().strip()
+        if not line:
+            raise ResourceError("the throttled S3 server", "did not start", "Look at its messages above.")
+        yield ThrottledServer(int(line), folder)
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()

@@ -1,0 +1,241 @@
+"""The program behind ``throttled``: a small S3 server over a folder with the latency and the rates of a real one.
+
+It serves GET, HEAD and ListObjectsV2, path-style, and takes any signature. It uses the standard library alone and is run as a file, so
+that its process starts in a tenth of a second and shares no interpreter lock with what it measures. Settings come as one line of
+JSON on the standard input; the port is answered as a line on the standard output; the end of the input is the end of the server.
+
+``POST /__faults`` replaces the list of faults, ``GET /__stats`` returns the counters, ``POST /__reset`` zeroes them.
+"""
+
+import contextlib
+import email.utils
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+__all__ = ["main"]
+
+_CHUNK = 256 << 10
+
+
+@dataclass
+class _State:
+    """What all connections share."""
+
+    root: Path
+    first_byte_s: float
+    connection_bytes_s: float
+    nic_bytes_s: float
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    free_at: float = 0.0
+    requests: int = 0
+    sent: int = 0
+    faults: list[dict[str, Any]] = field(default_factory=list)
+
+    def take(self, nbytes: int) -> None:
+        """Wait until the NIC that all connections share has room for ``nbytes``."""
+        with self.lock:
+            self.sent += nbytes
+            if self.nic_bytes_s <= 0:
+                return
+            now = time.perf_counter()
+            self.free_at = max(self.free_at, now) + nbytes / self.nic_bytes_s
+            wait = self.free_at - now
+        if wait > 0.002:
+            time.sleep(wait)
+
+    def fault_for(self, method: str, key: str) -> dict[str, Any]:
+        """Return the first fault that fits this request, counted down, or an empty one."""
+        with self.lock:
+            for fault in self.faults:
+                if fault["times"] != 0 and fault["key"] in key and fault["method"] in ("", method):
+                    fault["times"] -= 1
+                    return fault
+        return {}
+
+
+@dataclass
+class _Request:
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: dict[str, str]
+    body: bytes
+
+
+class _Handler:
+    """Serves one connection until it closes."""
+
+    def __init__(self, connection: socket.socket, state: _State) -> None:
+        self._connection = connection
+        self._state = state
+        self._pending = b""
+
+    def run(self) -> None:
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError), self._connection:
+            while (request := self._receive()) is not None:
+                if request.path.startswith("/__"):
+                    self._control(request)
+                elif not self._serve(request):
+                    return
+
+    def _receive(self) -> _Request | None:
+        while b"\r\n\r\n" not in self._pending:
+            received = self._connection.recv(65536)
+            if not received:
+                return None
+            self._pending += received
+        head, self._pending = self._pending.split(b"\r\n\r\n", 1)
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.strip().lower(): value.strip() for name, value in (line.split(":", 1) for line in lines)}
+        length = int(headers.get("content-length", 0))
+        while len(self._pending) < length:
+            self._pending += self._connection.recv(65536)
+        body, self._pending = self._pending[:length], self._pending[length:]
+        method, target, _ = first.split(" ", 2)
+        parts = urlsplit(target)
+        return _Request(method, unquote(parts.path), parse_qs(parts.query, keep_blank_values=True), headers, body)
+
+    def _control(self, request: _Request) -> None:
+        state = self._state
+        with state.lock:
+            if request.path == "/__faults":
+                state.faults = json.loads(request.body)
+            elif request.path == "/__reset":
+                state.requests = state.sent = 0
+            stats = {"requests": state.requests, "bytes": state.sent}
+        self._answer("200 OK", json.dumps(stats).encode())
+
+    def _serve(self, request: _Request) -> bool:
+        """Answer one request; False ends the connection."""
+        state = self._state
+        key = request.path.lstrip("/")
+        fault = state.fault_for(request.method, key)
+        kind = fault.get("kind", "")
+        with state.lock:
+            state.requests += 1
+        time.sleep(state.first_byte_s + (fault["seconds"] if kind == "slow" else 0.0))
+        refusals = {
+            "unavailable": ("503 Service Unavailable", "SlowDown"),
+            "expired": ("400 Bad Request", "ExpiredToken"),
+            "denied": ("403 Forbidden", "AccessDenied"),
+            "missing": ("404 Not Found", "NoSuchKey"),
+        }
+        if kind in refusals:
+            self._refuse(request, *refusals[kind])
+            return True
+        if "list-type" in request.query:
+            self._list(key, request.query)
+            return True
+        path = state.root / key
+        # A path must not climb out of the folder that is served.
+        if not path.is_file() or ".." in path.parts:
+            self._refuse(request, "404 Not Found", "NoSuchKey")
+            return True
+        return self._send_object(request, path, fault)
+
+    def _send_object(self, request: _Request, path: Path, fault: dict[str, Any]) -> bool:
+        size = path.stat().st_size
+        first, last, status = 0, size - 1, "200 OK"
+        wanted = request.headers.get("range", "").removeprefix("bytes=")
+        if wanted:
+            begin, _, end = wanted.partition("-")
+            first = int(begin) if begin else max(0, size - int(end))
+            last = min(size - 1, int(end)) if begin and end else size - 1
+            status = "206 Partial Content"
+            if first >= size:
+                self._refuse(request, "416 Range Not Satisfiable", "InvalidRange")
+                return True
+        headers = [
+            f"HTTP/1.1 {status}", f"Content-Length: {last - first + 1}", "Accept-Ranges: bytes", f'ETag: "{size:x}"',
+            f"Last-Modified: {email.utils.formatdate(path.stat().st_mtime, usegmt=True)}", "Content-Type: application/octet-stream",
+        ]  # fmt: skip
+        if wanted:
+            headers.append(f"Content-Range: bytes {first}-{last}/{size}")
+        self._connection.sendall("\r\n".join([*headers, "", ""]).encode())
+        if request.method == "HEAD":
+            return True
+        count = last - first + 1
+        if fault.get("kind") == "short":
+            self._send_range(path, first, count // 2, {})
+            return False
+        self._send_range(path, first, count, fault)
+        return True
+
+    def _send_range(self, path: Path, first: int, count: int, fault: dict[str, Any]) -> None:
+        started, sent = time.perf_counter(), 0
+        with path.open("rb") as file:
+            while sent < count:
+                piece = min(_CHUNK, count - sent)
+                self._state.take(piece)
+                if fault.get("kind") == "flip" and sent == 0:
+                    file.seek(first)
+                    data = bytearray(file.read(piece))
+                    data[fault["byte"] % piece] ^= 1
+                    self._connection.sendall(data)
+                else:
+                    done = 0
+                    while done < piece:
+                        done += os.sendfile(self._connection.fileno(), file.fileno(), first + sent + done, piece - done)
+                sent += piece
+                if self._state.connection_bytes_s > 0:
+                    wait = started + sent / self._state.connection_bytes_s - time.perf_counter()
+                    if wait > 0.001:
+                        time.sleep(wait)
+
+    def _list(self, bucket: str, query: dict[str, list[str]]) -> None:
+        bucket = bucket.strip("/")
+        prefix = query.get("prefix", [""])[0]
+        root = self._state.root / bucket
+        keys = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+        entries = "".join(
+            f"<Contents><Key>{escape(key)}</Key><Size>{(root / key).stat().st_size}</Size></Contents>"
+            for key in keys
+            if key.startswith(prefix)
+        )
+        body = f"<?xml version='1.0'?><ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>"
+        self._answer("200 OK", body.encode())
+
+    def _refuse(self, request: _Request, status: str, code: str) -> None:
+        self._answer(status, b"" if request.method == "HEAD" else f"<Error><Code>{code}</Code></Error>".encode())
+
+    def _answer(self, status: str, body: bytes) -> None:
+        self._connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+
+
+def main() -> None:
+    """Serve until the standard input ends."""
+    settings = json.loads(sys.stdin.readline())
+    state = _State(
+        root=Path(settings["folder"]),
+        first_byte_s=settings["first_byte_s"],
+        connection_bytes_s=settings["connection_mb_s"] * 1e6,
+        nic_bytes_s=settings["nic_mb_s"] * 1e6,
+    )
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(512)
+    threading.Thread(target=_accept, args=(listener, state), daemon=True).start()
+    sys.stdout.write(f"{listener.getsockname()[1]}\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+
+
+def _accept(listener: socket.socket, state: _State) -> None:
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=_Handler(connection, state).run, daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()
