@@ -1,0 +1,125 @@
+"""Reconstruction: undersampled multi-coil k-space to a magnitude image, trained on SSIM."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from echotrain.data.batch import Batch
+from echotrain.errors import ConfigError
+from echotrain.losses.ssim import SSIMLoss
+from echotrain.metrics.collector import SliceKey, SliceScore, VolumeCollector, mean_quality
+from echotrain.physics.coils import rss
+from echotrain.physics.crop import center_crop_to_smallest
+from echotrain.physics.fft import ifft2c
+from echotrain.shapes import Kspace, Magnitude
+from echotrain.tasks.task import Panel, StepLoss
+
+__all__ = ["ReconstructionConfig", "ReconstructionTask", "ReconstructionValidation"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionConfig:
+    """The reconstruction task.
+
+    Attributes:
+        ssim_window: Side of SSIM's uniform window, pixels.
+    """
+
+    ssim_window: int = 7
+
+    def __post_init__(self) -> None:
+        if self.ssim_window < 3 or self.ssim_window % 2 == 0:
+            raise ConfigError(f"task.ssim_window={self.ssim_window}", "must be odd and at least 3", "Use 7, as fastMRI does.")
+
+    def build(self) -> "ReconstructionTask":
+        """Make the task."""
+        return ReconstructionTask(self)
+
+
+class ReconstructionTask:
+    """``1 - SSIM`` between the network's RSS image and the target, with the target volume's maximum as data range.
+
+    As in fastMRI's ``varnet_module.py``, both are cropped to the smaller of the two first.
+    """
+
+    score = "ssim"
+
+    def __init__(self, config: ReconstructionConfig) -> None:
+        self._ssim = SSIMLoss(config.ssim_window)
+
+    def loss(self, model: nn.Module, batch: Batch) -> StepLoss:
+        """Return each sample's ``1 - SSIM``."""
+        output, target = center_crop_to_smallest(_run(model, batch), batch.target)
+        return StepLoss(per_sample=self._ssim(output, target, batch.max_value), logs={})
+
+    def after_step(self, model: nn.Module, global_step: int) -> None:
+        """Nothing follows a step of reconstruction."""
+
+    def reconstruct(self, model: nn.Module, batch: Batch) -> Magnitude:
+        """Return the network's images, cropped to the target's matrix."""
+        output, _ = center_crop_to_smallest(_run(model, batch), batch.target)
+        return output.float()
+
+    def zero_filled(self, batch: Batch) -> Magnitude:
+        """Return the RSS images of what was acquired, cropped to the target's matrix: the baseline without a network."""
+        output, _ = center_crop_to_smallest(rss(ifft2c(_acquired(batch))), batch.target)
+        return output
+
+    def validation(self) -> "ReconstructionValidation":
+        """Begin a pass over the validation split."""
+        return ReconstructionValidation(self)
+
+    def panels(self, model: nn.Module, batch: Batch) -> list[Panel]:
+        """Return zero-filled, reconstruction, target and error (five times) of each sample."""
+        output, target = center_crop_to_smallest(self.reconstruct(model, batch), batch.target)
+        zero_filled, _ = center_crop_to_smallest(self.zero_filled(batch), target)
+        rows = {"zero-filled": zero_filled, "reconstruction": output, "target": target, "error x5": 5 * (output - target).abs()}
+        images = {name: row.detach().float().cpu().numpy() for name, row in rows.items()}
+        return [
+            Panel(
+                caption=f"{sample.dataset}/{sample.volume} slice {sample.slice}",
+                images={name: stack[index] for name, stack in images.items()},
+                scale=float(batch.max_value[index]),
+            )
+            for index, sample in enumerate(batch.ids)
+        ]
+
+
+class ReconstructionValidation:
+    """Volume-level NMSE, PSNR and SSIM, averaged over volumes; no image leaves its rank."""
+
+    def __init__(self, task: ReconstructionTask) -> None:
+        self._task = task
+        self._slices = VolumeCollector()
+
+    def add(self, model: nn.Module, batch: Batch) -> None:
+        """Reconstruct a batch and score its slices."""
+        outputs = self._task.reconstruct(model, batch).cpu().numpy()
+        targets = batch.target.cpu().numpy()
+        for sample, output, target, peak in zip(batch.ids, outputs, targets, batch.max_value.tolist(), strict=True):
+            self._slices.add((sample.dataset, sample.volume, sample.slice), target, output, peak)
+
+    def state(self) -> list[tuple[SliceKey, SliceScore]]:
+        """Return a few numbers per slice."""
+        return self._slices.state()
+
+    def merge(self, state: Iterable[tuple[SliceKey, SliceScore]]) -> None:
+        """Take in another rank's slices."""
+        self._slices.merge(state)
+
+    def scores(self) -> dict[str, float]:
+        """Return ``nmse``, ``psnr`` and ``ssim``."""
+        return mean_quality(self._slices.volumes()) if self._slices.state() else {}
+
+
+def _run(model: nn.Module, batch: Batch) -> Magnitude:
+    """Return the network's RSS images on the full matrix."""
+    output: Magnitude = model(_acquired(batch), batch.mask, batch.num_low_frequencies, batch.coil_mask)
+    return output
+
+
+def _acquired(batch: Batch) -> Kspace:
+    """Return the k-space that the mask acquires, zero elsewhere."""
+    return torch.where(batch.mask, batch.kspace, torch.zeros((), dtype=batch.kspace.dtype, device=batch.kspace.device))

@@ -1,0 +1,79 @@
+"""What the trainer asks of a task: everything a learning paradigm decides, and nothing about loops, ranks or storage.
+
+Pre-training, segmentation and expert models are further implementations of ``Task``, never a second loop.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from echotrain.data.batch import Batch
+from echotrain.shapes import PerSample
+
+__all__ = ["Panel", "StepLoss", "Task", "Validation"]
+
+
+class StepLoss(NamedTuple):
+    """The losses of a batch, one per sample, so that the trainer alone decides how samples of a step are averaged.
+
+    Attributes:
+        per_sample: Losses with their graph.
+        logs: Further per-sample numbers, the same names for every batch; averaged and logged like the loss.
+    """
+
+    per_sample: PerSample
+    logs: dict[str, PerSample]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Pictures of one validation sample, to be shown in a row.
+
+    Attributes:
+        caption: Names the sample, never a patient.
+        images: Name to image (y, x), in the order of showing.
+        scale: The value shown as white.
+    """
+
+    caption: str
+    images: dict[str, NDArray[np.float32]]
+    scale: float
+
+
+class Validation(Protocol):
+    """One pass over the validation split: each rank adds its samples, rank 0 merges and scores."""
+
+    def add(self, model: nn.Module, batch: Batch) -> None:
+        """Run the model on a batch and keep the few numbers that the scores need."""
+
+    def state(self) -> Any:
+        """Return everything gathered here, to be sent to rank 0."""
+
+    def merge(self, state: Any) -> None:
+        """Take in what a rank has gathered; a sample that comes twice counts once."""
+
+    def scores(self) -> dict[str, float]:
+        """Return the metrics; empty where no sample was added."""
+
+
+class Task(Protocol):
+    """What one step means."""
+
+    @property
+    def score(self) -> str:
+        """The validation metric whose highest value marks the best checkpoint."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> StepLoss:
+        """Run the model on a batch and return each sample's loss."""
+
+    def after_step(self, model: nn.Module, global_step: int) -> None:
+        """Act on the bare model after the optimiser's step (move a teacher, update a router)."""
+
+    def validation(self) -> Validation:
+        """Begin a pass over the validation split."""
+
+    def panels(self, model: nn.Module, batch: Batch) -> list[Panel]:
+        """Return pictures of a batch's samples."""

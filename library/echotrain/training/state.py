@@ -1,0 +1,122 @@
+"""Everything that a restart needs, in one place."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from echotrain.errors import CheckpointError
+from echotrain.training.checkpoint import describe_mismatch
+from echotrain.training.ema import Ema
+
+__all__ = ["Position", "TrainState"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where a run stands in its plan; a new one is made after every step.
+
+    There is no state of a random generator: every draw of a step is seeded by the position and the samples' ids, so that
+    the position alone repeats it, on any number of workers.
+
+    Attributes:
+        epoch, step: The next step to do is ``step`` of ``epoch``, counted from 0.
+        global_step: Steps done in the whole run.
+        samples: Samples seen in the whole run.
+        epoch_loss, epoch_samples: Running sum of this epoch's losses, and over how many samples.
+        window, window_samples: Sums of the loss and of a task's logs since the last logged line, and over how many samples.
+        lines: Lines of ``metrics.jsonl`` that belong to this position.
+        best_score, best_step: The best validation so far and the step it was made at.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+    samples: int = 0
+    epoch_loss: float = 0.0
+    epoch_samples: int = 0
+    window: Mapping[str, float] = field(default_factory=dict)
+    window_samples: int = 0
+    lines: int = 0
+    best_score: float | None = None
+    best_step: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of a checkpoint made here; names sort by age."""
+        return f"step-{self.global_step:09d}-{self.epoch:05d}"
+
+    def after_step(self, sums: Mapping[str, float], num_samples: int) -> "Position":
+        """Return the position one step on, given the sums over its samples of ``loss`` and whatever the task logs."""
+        return dataclasses.replace(
+            self,
+            step=self.step + 1,
+            global_step=self.global_step + 1,
+            samples=self.samples + num_samples,
+            epoch_loss=self.epoch_loss + sums["loss"],
+            epoch_samples=self.epoch_samples + num_samples,
+            window={name: self.window.get(name, 0.0) + value for name, value in sums.items()},
+            window_samples=self.window_samples + num_samples,
+        )
+
+    def after_line(self) -> "Position":
+        """Return the position with a new window begun."""
+        return dataclasses.replace(self, window={}, window_samples=0)
+
+    def after_epoch(self) -> "Position":
+        """Return the position at the beginning of the next epoch."""
+        return dataclasses.replace(self, epoch=self.epoch + 1, step=0, epoch_loss=0.0, epoch_samples=0)
+
+    def with_score(self, score: float) -> "Position":
+        """Return the position with the best score brought up to date."""
+        if self.best_score is not None and score <= self.best_score:
+            return self
+        return dataclasses.replace(self, best_score=score, best_step=self.global_step)
+
+
+class TrainState:
+    """Weights, optimiser, average and position: the whole state of a run.
+
+    Args:
+        model: The bare network, never its DDP wrapper.
+        optimizer: Over the network's parameters.
+        ema_decay: 0 keeps no average.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, ema_decay: float = 0.0) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.ema = Ema(model, ema_decay) if ema_decay else None
+        self.position = Position()
+        self.scores: dict[str, float] = {}
+
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Return the content of a checkpoint's files; tensors are shared with the live state, not copied."""
+        if self.ema is None:
+            return {"weights": self.model.state_dict(), "train": {"optimizer": self.optimizer.state_dict()}}
+        return {"weights": self.ema.state_dict(), "train": {"optimizer": self.optimizer.state_dict(), "model": self.model.state_dict()}}
+
+    def restore(
+        self, weights: Mapping[str, Tensor], train: Mapping[str, Any], position: Mapping[str, Any], scores: Mapping[str, float]
+    ) -> None:
+        """Take over a checkpoint's content.
+
+        Raises:
+            CheckpointError: The weights are another model's, or the checkpoint was made with, or without, an average.
+        """
+        if (self.ema is not None) != ("model" in train):
+            raise CheckpointError("the checkpoint", "disagrees about keeping averaged weights", "Set ema_decay as it was.")
+        raw = train["model"] if self.ema is not None else weights
+        mismatch = describe_mismatch(self.model.state_dict(), raw)
+        if mismatch:
+            remedy = "Restore the model's settings, or choose a new name=."
+            raise CheckpointError("the checkpoint", f"is of another model: it {mismatch}", remedy)
+        self.model.load_state_dict(dict(raw))
+        if self.ema is not None:
+            self.ema.load_state_dict(weights)
+        self.optimizer.load_state_dict(train["optimizer"])
+        self.position = Position(**position)
+        self.scores = dict(scores)

@@ -1,0 +1,151 @@
+"""A network, a task and a stream small enough that a run takes milliseconds, and complete enough that nothing of the loop is left out."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from echotrain.data.batch import Batch, SampleId
+from echotrain.data.config import DataConfig
+from echotrain.data.stream import StepData
+from echotrain.seeding import numpy_generator
+from echotrain.tasks.task import Panel, StepLoss
+from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
+from echotrain.training.experiment import Experiment, WandbConfig, science
+from echotrain.training.loop import Outcome, RunFiles, Signal, Trainer
+from echotrain.training.ranks import Ranks
+from echotrain.training.sinks import CallSink, JsonLinesSink
+from echotrain.training.state import TrainState
+
+NUM_TRAIN, NUM_VAL = 10, 4
+
+
+class ToyNetwork(nn.Module):
+    """Draws from torch's global generator (dropout), so that a resume that forgets randomness is seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(16, 8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)[:, 0]
+
+
+class ToyTask:
+    score = "accuracy"
+
+    def __init__(self, bad: SampleId | None = None) -> None:
+        self.bad = bad
+        self.seen: list[SampleId] = []
+
+    def loss(self, model: nn.Module, batch: Batch) -> StepLoss:
+        self.seen += batch.ids
+        loss = self._error(model, batch)
+        factors = torch.tensor([float("nan") if sample == self.bad else 1.0 for sample in batch.ids])
+        return StepLoss(per_sample=loss * factors, logs={"twice": 2 * loss.detach()})
+
+    def after_step(self, model: nn.Module, global_step: int) -> None:
+        pass
+
+    def validation(self) -> "ToyValidation":
+        return ToyValidation(self)
+
+    def panels(self, model: nn.Module, batch: Batch) -> list[Panel]:
+        return [Panel(caption=sample.volume, images={"target": np.ones((4, 4), np.float32)}, scale=1.0) for sample in batch.ids]
+
+    def _error(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        return (model(batch.kspace.real.flatten(1)) - batch.target.mean(dim=(1, 2))) ** 2
+
+
+class ToyValidation:
+    def __init__(self, task: ToyTask) -> None:
+        self.task = task
+        self.errors: dict[SampleId, float] = {}
+
+    def add(self, model: nn.Module, batch: Batch) -> None:
+        self.errors.update(zip(batch.ids, self.task._error(model, batch).tolist(), strict=True))
+
+    def state(self) -> dict[SampleId, float]:
+        return self.errors
+
+    def merge(self, state: dict[SampleId, float]) -> None:
+        self.errors.update(state)
+
+    def scores(self) -> dict[str, float]:
+        return {"accuracy": 1 - float(np.mean([self.errors[sample] for sample in sorted(self.errors)]))} if self.errors else {}
+
+
+class ToyStream:
+    """Follows the contract of ``Stream``: short last step, fillers of weight 0, one batch per sample."""
+
+    def __init__(self, batch_size: int, rank: int = 0, world: int = 1) -> None:
+        self.batch_size, self.rank, self.world = batch_size, rank, world
+
+    def num_steps(self, epoch: int) -> int:
+        return -(-NUM_TRAIN // self.batch_size)
+
+    def steps(self, epoch: int, first_step: int = 0) -> Iterator[StepData]:
+        order = numpy_generator(0, "order", epoch).permutation(NUM_TRAIN)
+        for step in range(first_step, self.num_steps(epoch)):
+            rows = order[step * self.batch_size : (step + 1) * self.batch_size]
+            mine = [(int(row), 1.0) for row in rows[self.rank :: self.world]] or [(int(rows[0]), 0.0)]
+            batches = [toy_batch("train", row, weight) for row, weight in mine]
+            yield StepData(batches=batches, num_global_samples=len(rows), wait_s=0.001, num_bytes=100 * len(mine))
+
+    def evaluation(self, split: str = "val") -> Iterator[Batch]:
+        for row in range(NUM_VAL)[self.rank :: self.world]:
+            yield toy_batch(split, row)
+
+
+def toy_batch(split: str, row: int, weight: float = 1.0) -> Batch:
+    x = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(row + 100 * len(split)))
+    return Batch(
+        kspace=torch.complex(x, x),
+        mask=torch.ones(1, 1, 1, 4, dtype=torch.bool),
+        num_low_frequencies=torch.tensor([2]),
+        coil_mask=torch.ones(1, 1, dtype=torch.bool),
+        target=torch.tanh(x[:, 0].sum(dim=-1, keepdim=True)),
+        max_value=torch.ones(1),
+        weight=torch.tensor([weight]),
+        ids=(SampleId("toy", f"{split}-{row}", 0),),
+    )
+
+
+def toy_experiment(**changes: object) -> Experiment:
+    values = {"epochs": 2, "batch_size": 4, "log_every": 2, "checkpoint_every": 2, "wandb": WandbConfig(enabled=False), **changes}
+    return Experiment(data=DataConfig(catalog="toy"), **values)
+
+
+def toy_state(experiment: Experiment) -> TrainState:
+    torch.manual_seed(experiment.seed)
+    model = ToyNetwork()
+    return TrainState(model, experiment.optim.build(model.parameters()), ema_decay=experiment.ema_decay)
+
+
+def toy_meta(experiment: Experiment) -> CheckpointMeta:
+    return CheckpointMeta(name="", position={}, science=science(experiment), config={}, catalog={"checksum": 1, "version": 1})
+
+
+def toy_trainer(experiment, store, *, state=None, ranks=None, task=None, signal=None, records=None) -> Trainer:
+    ranks = ranks or Ranks()
+    state = state or toy_state(experiment)
+    files = None
+    if ranks.is_first:
+        sinks = [] if records is None else [CallSink(lambda record: records.append(dict(record)))]
+        metrics = JsonLinesSink(store, lines=state.position.lines)
+        files = RunFiles(writer=CheckpointWriter(store, keep=experiment.keep_checkpoints), metrics=metrics, sinks=sinks)
+    return Trainer(
+        experiment,
+        task=task or ToyTask(),
+        stream=ToyStream(experiment.batch_size, ranks.rank, ranks.world),
+        state=state,
+        ranks=ranks,
+        meta=toy_meta(experiment),
+        files=files,
+        signal=signal or (lambda: Signal.NONE),
+    )
+
+
+def run_toy(experiment, store, **options) -> Outcome:
+    return toy_trainer(experiment, store, **options).fit()
