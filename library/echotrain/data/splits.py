@@ -35,7 +35,7 @@ class SplitConfig:
     ratios: tuple[float, float, float] = (0.70, 0.15, 0.15)
     balance_weight: float = 1.0
     coverage_weight: float = 0.5
-    absence_weight: float = 0.2
+    absence_weight: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:

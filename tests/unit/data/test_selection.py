@@ -1,0 +1,67 @@
+"""Selections of a catalog."""
+
+import itertools
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from echotrain.data.selection import select
+from echotrain.errors import CatalogError
+
+
+@pytest.fixture
+def table() -> pa.Table:
+    rows = [
+        {
+            "dataset": "a" if volume % 2 else "b",
+            "volume": f"v{volume}",
+            "slice": index,
+            "split": ["train", "train", "train", "val"][volume % 4],
+            "anatomy": ["knee", "brain", "spine"][volume % 3],
+            "contrast": ["T1", "T2"][volume % 2],
+        }
+        for volume in range(60)
+        for index in range(1 + volume % 5)
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def test_rows_of_a_split_come_in_catalog_order(table: pa.Table) -> None:
+    chosen = select(table, splits=["val"])
+    assert set(table["split"].take(pa.array(chosen)).to_pylist()) == {"val"}
+    assert len(chosen) == table["split"].to_pylist().count("val")
+    assert (np.diff(chosen) > 0).all()
+
+
+def test_selections_by_anatomy_contrast_and_dataset_hold_together(table: pa.Table) -> None:
+    rows = table.take(pa.array(select(table, splits=["train"], anatomies=["knee", "brain"], contrasts=["T1"], datasets=["b"]))).to_pylist()
+    assert {row["anatomy"] for row in rows} == {"knee", "brain"}
+    assert {(row["contrast"], row["dataset"], row["split"]) for row in rows} == {("T1", "b", "train")}
+
+
+def test_fractions_are_nested_and_made_of_whole_volumes(table: pa.Table) -> None:
+    sets = [set(select(table, splits=["train"], fraction=fraction).tolist()) for fraction in (0.1, 0.2, 0.5, 1.0)]
+    assert all(small < large for small, large in itertools.pairwise(sets))
+    volumes = table["volume"].to_pylist()
+    for chosen, count in zip(sets, (5, 9, 23, 45), strict=True):  # 4.5, 9, 22.5 and 45, halves rounded up
+        names = {volumes[i] for i in chosen}
+        assert len(names) == count
+        assert chosen == {i for i, name in enumerate(volumes) if name in names and table["split"][i].as_py() == "train"}
+
+
+def test_a_fraction_does_not_depend_on_the_order_of_the_catalog(table: pa.Table) -> None:
+    shuffled = table.take(pa.array(np.random.default_rng(0).permutation(table.num_rows)))
+    names = [set(t["volume"].take(pa.array(select(t, splits=["train"], fraction=0.2))).to_pylist()) for t in (table, shuffled)]
+    assert names[0] == names[1]
+
+
+def test_the_smallest_fraction_still_has_a_volume(table: pa.Table) -> None:
+    assert len(select(table, splits=["train"], fraction=1e-6)) > 0
+
+
+def test_an_empty_selection_names_what_there_is(table: pa.Table) -> None:
+    with pytest.raises(CatalogError, match=r"anatomy elbow.*brain, knee, spine"):
+        select(table, splits=["train"], anatomies=["elbow"])
+    with pytest.raises(CatalogError, match=r"split test.*train, val"):
+        select(table, splits=["test"])
