@@ -96,7 +96,8 @@ class LocalStore:
             for key in keys:
                 if key.startswith(prefix):
                     with contextlib.suppress(FileNotFoundError):
-                        yield ObjectInfo(key, (self._root / key).stat().st_size)
+                        stat = (self._root / key).stat()
+                        yield ObjectInfo(key, stat.st_size, str(stat.st_mtime_ns))
 
     def delete(self, key: str) -> None:
         """Remove a file; nothing happens where there is none."""

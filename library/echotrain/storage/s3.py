@@ -127,7 +127,8 @@ class S3Store:
             arguments = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **token}
             page = self._call(prefix, lambda arguments=arguments: self._client.list_objects_v2(**arguments))  # type: ignore[misc]
             for found in page.get("Contents", ()):
-                yield ObjectInfo(found["Key"].removeprefix(self._prefix), int(found["Size"]))
+                version = f"{found.get('ETag', '')} {found.get('LastModified', '')}"
+                yield ObjectInfo(found["Key"].removeprefix(self._prefix), int(found["Size"]), version)
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}

@@ -8,10 +8,11 @@ __all__ = ["ObjectInfo", "Store"]
 
 
 class ObjectInfo(NamedTuple):
-    """An object's key, relative to its store, and its size in bytes."""
+    """An object's key, relative to its store, its size in bytes, and a text that changes when the object is written again."""
 
     key: str
     size: int
+    version: str = ""
 
 
 class Store(Protocol):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-__all__ = ["PUBLIC_SALT", "Deidentifier", "Identity", "safe_word"]
+__all__ = ["PUBLIC_SALT", "Deidentifier", "Identity", "reads_as_identifier", "safe_word"]
 
 PUBLIC_SALT = "echotrain: a public salt, stable pseudonyms but no secrecy"
 
@@ -58,9 +58,7 @@ class Identity:
     others: tuple[str, ...] = ()
 
     def occurs_in(self, text: str) -> bool:
-        """Say whether a text holds any of these identifiers, a UID, or something that reads as a date."""
-        if _DATE.search(text) or _DATE_DAY_FIRST.search(text) or _UID.search(text):
-            return True
+        """Say whether a text holds any of these identifiers, in any spelling."""
         haystack = _squeeze(text)
         return any(needle in haystack for needle in self._needles())
 
@@ -103,7 +101,7 @@ class Deidentifier:
 
     def volume(self, stem: str, identity: Identity) -> str:
         """Return the file's stem where it is a plain name without identifiers, else a pseudonym of it."""
-        if _SAFE_STEM.fullmatch(stem) and not identity.occurs_in(stem):
+        if _SAFE_STEM.fullmatch(stem) and not identity.occurs_in(stem) and not reads_as_identifier(stem):
             return stem
         return self.pseudonym("volume", stem)
 
@@ -114,7 +112,12 @@ class Deidentifier:
 
 def safe_word(text: str, identity: Identity) -> str:
     """Return a single short word as it is, or "" where it is free text or holds an identifier."""
-    return text if _SAFE_WORD.fullmatch(text) and not identity.occurs_in(text) else ""
+    return text if _SAFE_WORD.fullmatch(text) and not identity.occurs_in(text) and not reads_as_identifier(text) else ""
+
+
+def reads_as_identifier(text: str) -> bool:
+    """Say whether a text holds a date or a UID, whoever it belongs to."""
+    return any(pattern.search(text) for pattern in (_DATE, _DATE_DAY_FIRST, _UID))
 
 
 def _squeeze(text: str) -> str:

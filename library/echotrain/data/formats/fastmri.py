@@ -4,7 +4,6 @@
 ``reconstruction_rss`` (``reconstruction_esc`` of a single coil); test files carry ``mask`` instead of a target.
 """
 
-import io
 import math
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +12,7 @@ from typing import Self
 import h5py
 import numpy as np
 
-from echotrain.data.formats.deidentify import Deidentifier, Identity, safe_word
+from echotrain.data.formats.deidentify import Deidentifier, Identity, reads_as_identifier, safe_word
 from echotrain.data.formats.hdf5 import contiguous_offset, hard_dataset, open_hdf5, read_attribute, read_rows, read_text
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.protocol import parse_protocol, vendor_name
@@ -33,21 +32,21 @@ _EXPORT_AGAIN = "Export the scan again."
 class FastmriVolume:
     """A fastMRI-layout file, opened."""
 
-    def __init__(self, source: Path | io.RawIOBase, name: str, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits) -> None:
+    def __init__(self, path: Path, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits, location: str = "") -> None:
         """Open a file and check all that it declares; no k-space is read.
 
         Args:
-            source: Path, or a seekable file of bytes (an object in S3 read by range).
-            name: File name, for messages and for the volume's id.
+            path: The file; its stem becomes the volume's id.
             dataset: Collection the volume belongs to; "" takes the file's own ``dataset`` attribute.
             deidentifier: Makes the pseudonyms.
             limits: Memory limits.
+            location: Where the file lies, as a catalog would say it.
 
         Raises:
             ScanError: The file is not what it says it is.
         """
-        self._name = name
-        self._file = open_hdf5(source, name)
+        self._name = name = path.name
+        self._file = open_hdf5(path, name)
         try:
             self._kspace = self._open_kspace(limits)
             self._target = self._open_target(limits)
@@ -57,7 +56,9 @@ class FastmriVolume:
                 raise ScanError(f"{name}: no ismrmrd_header", "the header states which lines were measured", _EXPORT_AGAIN)
             scan = parse_header(read_text(xml, name, limits), name)
             self.num_partitions = max(scan.encoded[2], scan.maximum_z + 1)
-            self.header = self._build_header(scan, dataset, deidentifier)
+            identity = identity_of(scan, str(read_attribute(self._file, "patient_id") or ""))
+            self.header = self._build_header(scan, identity, dataset, deidentifier)
+            self.is_location_safe = not identity.occurs_in(location) and not reads_as_identifier(path.stem)
         except BaseException:
             self._file.close()
             raise
@@ -66,11 +67,6 @@ class FastmriVolume:
     def has_target(self) -> bool:
         """Whether the file brings its own target images."""
         return self._target is not None
-
-    @property
-    def is_original_name(self) -> bool:
-        """Whether the volume's id is the file's stem, free of identifiers."""
-        return self.header.volume == Path(self._name).stem
 
     def read_slice(self, index: int) -> np.ndarray:
         """Return k-space of one slice: complex64 (coils, height, width)."""
@@ -143,7 +139,7 @@ class FastmriVolume:
             raise ScanError(f"{self._name}: mask of {mask.size} lines", f"the k-space has {self._kspace.shape[-1]}", _EXPORT_AGAIN)
         return mask.astype(bool)
 
-    def _build_header(self, scan: ScanHeader, dataset: str, deidentifier: Deidentifier) -> VolumeHeader:
+    def _build_header(self, scan: ScanHeader, identity: Identity, dataset: str, deidentifier: Deidentifier) -> VolumeHeader:
         shape = self._kspace.shape
         num_coils = shape[1] if len(shape) == _MULTICOIL_RANK else 1
         height, width = shape[-2:]
@@ -155,7 +151,6 @@ class FastmriVolume:
             )
         if scan.trajectory != "cartesian":
             raise ScanError(f"{self._name}: trajectory {scan.trajectory[:20]!r}", "only Cartesian k-space is read", "Leave this scan out.")
-        identity = identity_of(scan, str(read_attribute(self._file, "patient_id") or ""))
         words = {
             key: safe_word(str(read_attribute(self._file, key) or ""), identity)
             for key in ("acquisition", "anatomy", "contrast", "dataset")

@@ -4,9 +4,7 @@ A dataset is accepted when it is a hard link, holds its own bytes, declares a sh
 contain and the memory limit allows, and uses no filter beyond those that ship with HDF5.
 """
 
-import io
 import math
-import os
 import zlib
 from pathlib import Path
 from types import EllipsisType
@@ -41,14 +39,14 @@ def is_hdf5(path: Path) -> bool:
     return False
 
 
-def open_hdf5(source: Path | io.RawIOBase, name: str) -> h5py.File:
+def open_hdf5(path: Path, name: str) -> h5py.File:
     """Open a file for reading, without locks that a read-only network mount refuses.
 
     Raises:
         ScanError: It is truncated or not HDF5.
     """
     try:
-        return h5py.File(source, "r", locking="best-effort") if isinstance(source, Path) else h5py.File(source, "r")
+        return h5py.File(path, "r", locking="best-effort")
     except (OSError, RuntimeError, ValueError) as error:
         raise ScanError(f"{name}: {_first_line(error)}", "must be a complete HDF5 file", "Copy or download it again.") from error
 
@@ -188,11 +186,8 @@ def _check_stored_size(dataset: h5py.Dataset, name: str, nbytes: int, limits: Re
 
 
 def _file_size(dataset: h5py.Dataset) -> int:
-    name = dataset.file.filename
-    name = name.decode() if isinstance(name, bytes) else name
-    if dataset.file.driver == "fileobj":
-        return int(dataset.file.id.get_filesize())
-    return os.stat(name).st_size  # noqa: PTH116 - a name from h5py, already open
+    # Of the file system: HDF5 itself would answer with what the file claims.
+    return Path(dataset.file.filename).stat().st_size
 
 
 def _first_line(error: BaseException) -> str:

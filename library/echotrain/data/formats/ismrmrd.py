@@ -91,7 +91,6 @@ def _open(file: h5py.File, name: str, dataset: str, deidentifier: Deidentifier, 
     return LineVolume(
         name,
         header=header,
-        is_original_name=header.volume == Path(name).stem,
         geometry=geometry,
         lines=lines,
         read_lines=lambda refs: _read_lines(data, refs, geometry, discard, name),

@@ -89,7 +89,6 @@ class LineVolume:
         name: str,
         *,
         header: VolumeHeader,
-        is_original_name: bool,
         geometry: Geometry,
         lines: Sequence[Line],
         read_lines: Callable[[Sequence[int]], Sequence[np.ndarray]],
@@ -100,14 +99,14 @@ class LineVolume:
         Args:
             name: File name, for messages.
             header: De-identified header.
-            is_original_name: Whether the id is the file's stem.
             geometry: The matrix.
             lines: Imaging readouts; every column must lie in the matrix (``check_lines``).
             read_lines: Returns the samples, complex64 (coils, samples), of several ``Line.ref``.
             close: Closes the file.
         """
         self.header = header
-        self.is_original_name = is_original_name
+        # A raw scan is always converted, so nobody needs its location.
+        self.is_location_safe = False
         self.num_partitions = geometry.num_partitions
         self.has_target = False
         self._name, self._geometry, self._read_lines, self._close = name, geometry, read_lines, close

@@ -25,6 +25,7 @@ def open_volume(
     dataset: str = "",
     deidentifier: Deidentifier | None = None,
     limits: ReadLimits | None = None,
+    location: str = "",
 ) -> Volume:
     """Open a scanner file; no k-space is read yet.
 
@@ -33,6 +34,7 @@ def open_volume(
         dataset: Collection the volume belongs to; "" takes what the file says, else ``"scans"``.
         deidentifier: Makes pseudonyms; the default one uses the public salt.
         limits: Memory limits.
+        location: URI of the file as a catalog would hold it; ``Volume.is_location_safe`` says whether it may.
 
     Raises:
         ScanError: The file is missing, of no known format, truncated, hostile, or contradicts itself.
@@ -43,7 +45,7 @@ def open_volume(
     except OSError as error:
         raise ScanError(f"{path.name}: {error.strerror}", "must be a readable file", "Check the path and its permissions.") from error
     if kind == "fastmri":
-        return FastmriVolume(path, path.name, dataset=dataset, deidentifier=deidentifier, limits=limits)
+        return FastmriVolume(path, dataset=dataset, deidentifier=deidentifier, limits=limits, location=location)
     if kind == "ismrmrd":
         return open_ismrmrd(path, dataset=dataset, deidentifier=deidentifier, limits=limits)
     if kind == "twix":

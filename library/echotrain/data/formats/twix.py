@@ -88,7 +88,6 @@ def _open(content: mmap.mmap, name: str, dataset: str, deidentifier: Deidentifie
     return LineVolume(
         name,
         header=header,
-        is_original_name=header.volume == Path(name).stem,
         geometry=geometry,
         lines=lines,
         read_lines=lambda refs: _read_lines(content, refs, geometry, is_vd),

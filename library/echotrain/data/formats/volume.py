@@ -25,7 +25,7 @@ class Volume(Protocol):
     Attributes:
         header: De-identified header.
         num_partitions: Phase encodes along the slice direction: more than 1 is a 3D encode, which cannot be reconstructed slice-wise.
-        is_original_name: False where the file's own name holds an identifier, so that its path must not be written anywhere.
+        is_location_safe: Whether the location given at opening holds nothing that points at the patient, and may be written down.
     """
 
     @property
@@ -37,8 +37,8 @@ class Volume(Protocol):
         """Phase encodes along the slice direction; 1 for a 2D encode."""
 
     @property
-    def is_original_name(self) -> bool:
-        """Whether the volume's id is the file's stem, free of identifiers."""
+    def is_location_safe(self) -> bool:
+        """Whether the file's location may be written into a catalog."""
 
     @property
     def has_target(self) -> bool:
