@@ -166,7 +166,7 @@ class WandbSink:
 
     def close(self) -> None:
         """Finish the run; an offline one is put into the run's folder."""
-        self._run.finish(quiet=True)
+        self._run.finish()
         if not self._is_online:
             root = Path(self._folder.name)
             for path in sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink()):

@@ -1,0 +1,286 @@
+"""``fit``: from an experiment to a trained run, on whatever cluster Ray is connected to.
+
+Ray keeps the workers alive; it keeps nothing else. Checkpoints, metrics and what a restart resumes are the run's own folder, in
+any store. Ray's own storage is a temporary folder of the driver's node: Ray Train writes to it from its controller alone,
+which it pins to that node, as long as no worker reports a checkpoint to Ray, and none does. So neither a shared file system nor
+an object store that takes directory markers is needed.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import signal
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from ray.train import FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from rich.console import Console
+
+from echotrain.config import to_dict
+from echotrain.data.catalog_store import load_catalog, split_version
+from echotrain.errors import CheckpointError, ConfigError, EchotrainError, ResourceError, StorageError, TrainingError
+from echotrain.log import console as default_console
+from echotrain.orchestration.channel import RunChannel
+from echotrain.orchestration.cluster import connect, forwarded_environment, num_cpus, num_gpus
+from echotrain.orchestration.signals import CatchSigterm
+from echotrain.orchestration.workers import WorkerArguments, catalog_identity, run_worker
+from echotrain.storage.open import local_path, open_store
+from echotrain.storage.store import Store
+from echotrain.training.checkpoint import CheckpointMeta, find_checkpoint
+from echotrain.training.console import ConsoleProgress
+from echotrain.training.experiment import Experiment, changed_keys, science
+
+__all__ = ["FitResult", "fit"]
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """What a run came to.
+
+    Attributes:
+        run_uri: Folder of the run.
+        is_finished: Whether the last epoch is done; else the same command goes on from where it stopped.
+        epoch, global_step: Where it stands.
+        scores: The latest validation metrics.
+        best_score: The best so far of the task's score.
+    """
+
+    run_uri: str
+    is_finished: bool
+    epoch: int
+    global_step: int
+    scores: dict[str, float]
+    best_score: float | None
+
+
+def fit(experiment: Experiment, *, console: Console | None = None) -> FitResult:
+    """Train an experiment, or go on with it where its folder holds a checkpoint; a finished one returns at once.
+
+    Everything that can be known to fail is checked before a worker starts. A worker that dies is replaced and the run goes on
+    from its latest checkpoint. SIGTERM or Ctrl-C saves a checkpoint first.
+
+    Raises:
+        ConfigError: The configuration contradicts itself.
+        CatalogError: The catalog is missing, or selects nothing.
+        StorageError: The run's folder cannot be written.
+        CheckpointError: The folder holds another experiment's checkpoint, or a damaged one.
+        ResourceError: The cluster has too few CPUs or GPUs.
+        TrainingError: A loss is not finite, or workers died more than ``max_failures`` times.
+    """
+    experiment = _with_absolute_paths(experiment)
+    store = open_store(experiment.run_uri)
+    _check_writable(store)
+    latest = find_checkpoint(store)
+    experiment = _with_pinned_catalog(experiment, latest)
+    if latest is not None:
+        _check_resumable(latest, experiment, store)
+        if latest.position["epoch"] >= experiment.epochs:
+            return _finished(experiment, latest)
+    connect()
+    device = _choose_device(experiment)
+    run_id = _describe_run(store, experiment)
+    arguments = WorkerArguments(experiment=experiment, run_id=run_id, environment=forwarded_environment())
+    channel = RunChannel(run_id)
+    channel.clear()
+    with tempfile.TemporaryDirectory(prefix="echotrain-ray-") as scratch:
+        trainer = _trainer(arguments, device, scratch)
+        outcome = _run(trainer, channel, ConsoleProgress(console or default_console))
+    channel.clear()
+    return FitResult(
+        run_uri=experiment.run_uri,
+        is_finished=outcome["epoch"] >= experiment.epochs,
+        epoch=outcome["epoch"],
+        global_step=outcome["global_step"],
+        scores=outcome["scores"],
+        best_score=outcome["best_score"],
+    )
+
+
+class _StopAtFatal(UserCallback):  # type: ignore[misc]
+    """Ends the run at once for an error that starting the workers again would only repeat."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for error in worker_exceptions.values():
+            if isinstance(error, EchotrainError) and type(error) is not StorageError:
+                raise error
+
+
+def _trainer(arguments: WorkerArguments, device: str, scratch: str) -> TorchTrainer:
+    experiment = arguments.experiment
+    resources = {"CPU": experiment.cpus_per_worker, **({"GPU": 1.0} if device == "cuda" else {})}
+    return TorchTrainer(
+        _run_worker_with,
+        train_loop_config={"arguments": arguments},
+        torch_config=TorchConfig(backend="nccl" if device == "cuda" else "gloo"),
+        scaling_config=ScalingConfig(num_workers=experiment.workers, use_gpu=device == "cuda", resources_per_worker=resources),
+        run_config=RunConfig(
+            storage_path=scratch,
+            failure_config=FailureConfig(max_failures=experiment.max_failures),
+            callbacks=[_StopAtFatal(), CatchSigterm()],
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+
+
+def _run_worker_with(config: dict[str, WorkerArguments]) -> dict[str, Any]:
+    return run_worker(config["arguments"])
+
+
+def _run(trainer: TorchTrainer, channel: RunChannel, progress: ConsoleProgress) -> dict[str, Any]:
+    """Run the trainer in a thread, so that this one shows progress and takes signals; return rank 0's outcome."""
+    seen = 0
+    try:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fit") as thread, _stop_on_signals(channel):
+            running: Future[Result] = thread.submit(trainer.fit)
+            while True:
+                is_done = running.done()
+                for number, record in channel.records(after=seen):
+                    progress.log(record)
+                    seen = number
+                if is_done:
+                    break
+                time.sleep(_POLL_S)
+            outcome: dict[str, Any] = running.result().return_value
+            return outcome
+    except TrainingFailedError as error:
+        raise _explain(error) from error
+    finally:
+        progress.close()
+
+
+@contextlib.contextmanager
+def _stop_on_signals(channel: RunChannel) -> Iterator[None]:
+    """Turn the first SIGTERM or SIGINT into a request to save and stop; a second one interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        logger.warning("%s: saving a checkpoint, then stopping; once more to stop at once", signal.Signals(number).name)
+        channel.request_stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _explain(error: TrainingFailedError) -> EchotrainError:
+    """Return the error of ours behind Ray's, or one that says what Ray saw."""
+    failures: list[Exception] = []
+    if isinstance(error, ControllerError):
+        failures = [error.controller_failure]
+    elif isinstance(error, WorkerGroupError):
+        failures = list(error.worker_failures.values())
+    for failure in failures:
+        if isinstance(failure, EchotrainError):
+            return failure
+    seen = "; ".join(sorted({f"{type(failure).__name__}: {(str(failure).strip().splitlines() or [''])[-1]}" for failure in failures}))
+    remedy = "See the workers' log above; the same command resumes."
+    return TrainingError("the training workers", f"failed more often than max_failures allows ({seen})", remedy)
+
+
+def _choose_device(experiment: Experiment) -> Literal["cpu", "cuda"]:
+    """Return the workers' device; raises ``ResourceError`` where the cluster cannot hold them."""
+    cpus, gpus = num_cpus(), num_gpus()
+    needed = experiment.workers * experiment.cpus_per_worker
+    if needed > cpus:
+        raise ResourceError(
+            f"workers={experiment.workers} with {experiment.cpus_per_worker:g} CPUs each",
+            f"need {needed:g} CPUs, and the cluster has {cpus:g}",
+            "Lower workers or cpus_per_worker, or add nodes.",
+        )
+    if experiment.device == "cuda" and gpus < experiment.workers:
+        raise ResourceError(f"workers={experiment.workers} on GPUs", f"the cluster has {gpus:g}", "Lower workers, or set device=cpu.")
+    is_cuda = experiment.device == "cuda" or (experiment.device == "auto" and gpus >= experiment.workers)
+    return "cuda" if is_cuda else "cpu"
+
+
+def _check_writable(store: Store) -> None:
+    """Write and remove a probe, so that a wrong credential or a full disk shows before anything starts."""
+    probe = f".probe-{uuid.uuid4().hex[:8]}"
+    store.write(probe, b"")
+    store.delete(probe)
+
+
+def _check_resumable(latest: CheckpointMeta, experiment: Experiment, store: Store) -> None:
+    changed = changed_keys(latest.science, science(experiment))
+    if changed:
+        listed = ", ".join(f"{path} was {before!r}, now {now!r}" for path, (before, now) in changed.items())
+        raise CheckpointError(
+            f"{store.uri}/checkpoints/{latest.name}",
+            f"was made by another experiment: {listed}",
+            "Give this one its own name=, or restore the settings.",
+        )
+
+
+def _with_pinned_catalog(experiment: Experiment, latest: CheckpointMeta | None) -> Experiment:
+    """Name one version of the catalog: that of the checkpoint, else the one asked for, so that a commit in mid-run changes no plan."""
+    root, version = split_version(experiment.data.catalog)
+    if version is None and latest is not None:
+        version = latest.catalog["version"]
+    catalog = load_catalog(root if version is None else f"{root}@{version}")
+    if latest is not None and catalog_identity(catalog)["checksum"] != latest.catalog["checksum"]:
+        raise CheckpointError(
+            f"{experiment.run_uri}/checkpoints/{latest.name}",
+            f"was made from other data than {root}@{catalog.version}, so its plan is another",
+            f"Name the catalog that it was made from (version {latest.catalog['version']}), or choose a new name=.",
+        )
+    return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, catalog=f"{root}@{catalog.version}"))
+
+
+def _finished(experiment: Experiment, latest: CheckpointMeta) -> FitResult:
+    logger.info("%s is finished; raise epochs to go on", experiment.run_uri)
+    return FitResult(
+        run_uri=experiment.run_uri,
+        is_finished=True,
+        epoch=latest.position["epoch"],
+        global_step=latest.position["global_step"],
+        scores=latest.scores,
+        best_score=latest.position["best_score"],
+    )
+
+
+def _describe_run(store: Store, experiment: Experiment) -> str:
+    """Write ``config.json`` and return the run's id, which the first start drew."""
+    run_id = uuid.uuid4().hex[:12]
+    if store.size("config.json") is not None:
+        run_id = json.loads(store.read("config.json")).get("run_id", run_id)
+    described = {"run_id": run_id, "experiment": to_dict(experiment), "science": science(experiment)}
+    store.write("config.json", json.dumps(described, indent=1).encode())
+    return run_id
+
+
+def _with_absolute_paths(experiment: Experiment) -> Experiment:
+    """Make local paths absolute: a worker's working directory is another."""
+    if not experiment.data.catalog:
+        raise ConfigError("data.catalog=''", "names no data", "Prepare some with ray_jobs.prepare and give data.catalog=URI.")
+    data = dataclasses.replace(experiment.data, catalog=_absolute(experiment.data.catalog))
+    return dataclasses.replace(experiment, data=data, storage=_absolute(experiment.storage))
+
+
+def _absolute(uri: str) -> str:
+    path = local_path(uri)
+    return uri if path is None else str(Path(path).expanduser().absolute())

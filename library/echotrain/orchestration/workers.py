@@ -1,0 +1,126 @@
+"""What each training worker does: build everything from the configuration, restore, train."""
+
+import dataclasses
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+
+from echotrain.config import to_dict
+from echotrain.data.catalog import Catalog
+from echotrain.data.catalog_store import load_catalog
+from echotrain.log import setup_logging
+from echotrain.orchestration.channel import RunChannel
+from echotrain.orchestration.signals import WorkerSignals
+from echotrain.orchestration.streaming import RayStream
+from echotrain.seeding import derive_seed
+from echotrain.storage.open import open_store
+from echotrain.storage.store import Store
+from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter, find_checkpoint, load_file
+from echotrain.training.experiment import Experiment, science
+from echotrain.training.loop import RunFiles, Signal, Trainer
+from echotrain.training.ranks import Ranks
+from echotrain.training.sinks import CallSink, JsonLinesSink, Sink, WandbSink
+from echotrain.training.state import TrainState
+
+__all__ = ["WorkerArguments", "WorkerLeaving", "catalog_identity", "run_worker"]
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerLeaving(Exception):
+    """A worker was asked to end; its step is saved, and Ray starts the group again elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerArguments:
+    """What the driver tells its workers.
+
+    Attributes:
+        experiment: Resolved; every local path in it is absolute.
+        run_id: Stays the same over restarts.
+        environment: Storage and W&B settings of the driver's environment.
+    """
+
+    experiment: Experiment
+    run_id: str
+    environment: dict[str, str]
+
+
+def run_worker(arguments: WorkerArguments) -> dict[str, Any]:
+    """Train on this worker; return the outcome as plain values.
+
+    Raises:
+        WorkerLeaving: The group must be started again.
+        EchotrainError: Training cannot go on.
+    """
+    os.environ.update(arguments.environment)
+    setup_logging("WARNING")
+    experiment = arguments.experiment
+    device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        torch.set_num_threads(experiment.threads_per_worker)
+    ranks = Ranks.of_process_group(device)
+    store = open_store(experiment.run_uri)
+    catalog = load_catalog(experiment.data.catalog)
+    state = _new_state(experiment, device)
+    _restore(state, store, ranks)
+    channel = RunChannel(arguments.run_id) if ranks.is_first else None
+    signals = WorkerSignals(channel)
+    stream = RayStream(catalog, experiment.data, seed=experiment.seed, batch_size=experiment.batch_size, rank=ranks.rank, world=ranks.world)
+    try:
+        outcome = Trainer(
+            experiment,
+            task=experiment.task.build(),
+            stream=stream,
+            state=state,
+            ranks=ranks,
+            meta=_meta(experiment, catalog),
+            files=_run_files(arguments, store, state, channel) if channel is not None else None,
+            signal=signals,
+        ).fit()
+    finally:
+        signals.close()
+    if outcome.signal == Signal.LEAVE:
+        raise WorkerLeaving(f"a worker was asked to end; step {outcome.global_step} is saved")
+    return dataclasses.asdict(outcome)
+
+
+def catalog_identity(catalog: Catalog) -> dict[str, Any]:
+    """Return what must stay the same for a plan to stay the same, wherever the catalog lies."""
+    return {"checksum": catalog.manifest["checksum"], "version": catalog.version}
+
+
+def _new_state(experiment: Experiment, device: torch.device) -> TrainState:
+    """Return the state before the first step: a pure function of the configuration."""
+    torch.manual_seed(derive_seed(experiment.seed, "init"))
+    model = experiment.model.build().to(device)
+    return TrainState(model, experiment.optim.build(model.parameters()), ema_decay=experiment.ema_decay)
+
+
+def _restore(state: TrainState, store: Store, ranks: Ranks) -> None:
+    """Load what ``LATEST`` names, as rank 0 sees it; whether it fits the experiment was settled by the driver."""
+    meta = ranks.share(find_checkpoint(store) if ranks.is_first else None)
+    if meta is not None:
+        state.restore(load_file(store, meta, "weights"), load_file(store, meta, "train"), meta.position, meta.scores)
+
+
+def _meta(experiment: Experiment, catalog: Catalog) -> CheckpointMeta:
+    return CheckpointMeta(name="", position={}, science=science(experiment), config=to_dict(experiment), catalog=catalog_identity(catalog))
+
+
+def _run_files(arguments: WorkerArguments, store: Store, state: TrainState, channel: RunChannel) -> RunFiles:
+    """Open everything that rank 0 writes to."""
+    experiment = arguments.experiment
+    sinks: list[Sink] = [CallSink(channel.publish)]
+    if experiment.wandb.enabled:
+        sinks.append(WandbSink(experiment.wandb, store, run_id=arguments.run_id, name=experiment.name, experiment=to_dict(experiment)))
+    return RunFiles(
+        writer=CheckpointWriter(store, keep=experiment.keep_checkpoints),
+        metrics=JsonLinesSink(store, lines=state.position.lines),
+        sinks=sinks,
+    )

@@ -1,0 +1,51 @@
+"""Train a recipe, or go on with a run: the same command resumes."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from echotrain.config import override
+from echotrain.errors import EchotrainError
+from echotrain.log import setup_logging
+from echotrain.orchestration.driver import fit
+from echotrain.recipes.registry import RECIPES, find_recipe
+
+EXAMPLES = """examples:
+  python -m ray_jobs.train --list
+  python -m ray_jobs.train varnet_demo data.catalog=s3://bucket/prepared storage=s3://bucket/runs
+  python -m ray_jobs.train varnet_mosaic_x8 data.catalog=s3://bucket/mosaic model.num_cascades=8 workers=8 name=mosaic-8
+  ray job submit --working-dir . -- python -m ray_jobs.train varnet_mosaic_x4 data.catalog=s3://bucket/mosaic storage=s3://bucket/runs
+
+Any setting of the experiment can be given as dotted.path=value; config.json in the run's folder shows all of them.
+SIGTERM or Ctrl-C saves a checkpoint first; the command exits with 3 then, and goes on when it is given again.
+"""
+STOPPED = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; return 0 when the last epoch is done, 2 for an error that a user can act on, 3 when stopped before the end."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ray_jobs.train", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", nargs="?", help="name of an experiment; --list shows all")
+    parser.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the recipe's")
+    parser.add_argument("--list", action="store_true", help="list the recipes and leave")
+    options = parser.parse_args(argv)
+    setup_logging()
+    if options.list or options.recipe is None:
+        for name, recipe in RECIPES.items():
+            print(f"{name:32} {(recipe.__doc__ or '').splitlines()[0]}")
+        return 0
+    try:
+        result = fit(override(find_recipe(options.recipe)(), options.settings))
+    except EchotrainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    scores = "  ".join(f"{name} {value:.4g}" for name, value in result.scores.items())
+    print(f"{'finished' if result.is_finished else 'stopped'} at step {result.global_step}: {scores or 'not validated yet'}")
+    print(result.run_uri)
+    return 0 if result.is_finished else STOPPED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

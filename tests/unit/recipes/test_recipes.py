@@ -1,0 +1,44 @@
+"""Recipes: every one builds, has a sibling that is small, and says what it reproduces."""
+
+import pytest
+
+from echotrain.config import from_dict, to_dict
+from echotrain.errors import ConfigError
+from echotrain.recipes.registry import RECIPES, find_recipe
+from echotrain.training.experiment import Experiment
+
+FULL = sorted(name for name in RECIPES if not name.endswith("_debug"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_a_valid_experiment_of_its_own_name(name):
+    experiment = RECIPES[name]()
+    assert experiment.name == name
+    assert from_dict(Experiment, to_dict(experiment)) == experiment
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_recipe_has_a_small_sibling_with_the_same_mask(name):
+    full, small = RECIPES[name](), RECIPES[f"{name}_debug"]()
+    assert small.data.mask == full.data.mask
+    assert sum(parameter.numel() for parameter in small.model.build().parameters()) < 20_000
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_recipe_says_what_it_reproduces_what_to_expect_and_on_what(name):
+    text = RECIPES[name].__doc__
+    assert all(word in text for word in ("Reproduces:", "Expected:", "Hardware:"))
+    assert name == "varnet_demo" or "never run here" in text
+
+
+def test_the_paper_size_has_the_papers_parameter_count():
+    import torch
+
+    with torch.device("meta"):
+        model = find_recipe("varnet_mosaic_x8")().model.build()
+    assert sum(parameter.numel() for parameter in model.parameters()) == 29_936_966
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"varnet_mosaic_x6.*Did you mean 'varnet_mosaic_x[48]'"):
+        find_recipe("varnet_mosaic_x6")

@@ -1,0 +1,137 @@
+"""Checkpoints: whole or not at all, and never mistaken for another's."""
+
+import dataclasses
+
+import pytest
+import torch
+from toys import ToyNetwork, run_toy, toy_experiment, toy_meta, toy_state
+
+from echotrain.errors import CheckpointError, StorageFullError
+from echotrain.storage.open import open_store
+from echotrain.training.checkpoint import CheckpointWriter, find_checkpoint, load_file, load_weights, read_meta
+from echotrain.training.experiment import changed_keys, science
+from echotrain.training.optim import OptimConfig
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = open_store(str(tmp_path))
+    run_toy(toy_experiment(), store)
+    return store
+
+
+def names(store):
+    return sorted({info.key.split("/")[1] for info in store.list("checkpoints/")})
+
+
+def test_a_run_leaves_both_markers_and_a_few_checkpoints(store):
+    latest, best = find_checkpoint(store), find_checkpoint(store, "best")
+    assert latest.position["global_step"] == 6
+    assert best is not None
+    assert len(names(store)) <= 3
+    assert latest.name in names(store)
+
+
+def test_the_best_checkpoint_outlives_the_latest(tmp_path):
+    store = open_store(str(tmp_path))
+    writer = CheckpointWriter(store, keep=2)
+    experiment = toy_experiment()
+    state, meta = toy_state(experiment), toy_meta(experiment)
+    for step in range(6):
+        name = f"step-{step:09d}-00000"
+        writer.save(dataclasses.replace(meta, name=name), state.files(), is_best=step == 1, before_marker={})
+    writer.close()
+    assert [int(name.split("-")[1]) for name in names(store)] == [1, 4, 5]
+    assert find_checkpoint(store, "best").name == "step-000000001-00000"
+
+
+def test_what_a_cut_off_run_left_beyond_the_marker_is_cleared(tmp_path):
+    store = open_store(str(tmp_path))
+    store.write("checkpoints/step-000000099-00000/weights.pt", b"half a checkpoint")
+    writer = CheckpointWriter(store, keep=2)
+    experiment = toy_experiment()
+    writer.save(
+        dataclasses.replace(toy_meta(experiment), name="step-000000001-00000"),
+        toy_state(experiment).files(),
+        is_best=False,
+        before_marker={},
+    )
+    writer.close()
+    assert names(store) == ["step-000000001-00000"]
+
+
+def test_no_marker_means_no_checkpoint(tmp_path):
+    assert find_checkpoint(open_store(str(tmp_path))) is None
+
+
+@pytest.mark.parametrize("file", ["weights", "train"])
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:]])
+def test_a_damaged_file_is_refused_by_name(store, file, damage):
+    meta = find_checkpoint(store)
+    key = f"checkpoints/{meta.name}/{file}.pt"
+    store.write(key, damage(store.read(key)))
+    with pytest.raises(CheckpointError, match=f"{meta.name}/{file}.pt.*is damaged"):
+        load_file(store, meta, file)
+
+
+def test_a_missing_file_and_a_broken_description_are_refused(store):
+    meta = find_checkpoint(store)
+    store.delete(f"checkpoints/{meta.name}/weights.pt")
+    with pytest.raises(CheckpointError, match="is missing"):
+        load_weights(store, meta)
+    store.write(f"checkpoints/{meta.name}/meta.json", b'{"name": "x"')
+    with pytest.raises(CheckpointError, match="damaged meta.json"):
+        find_checkpoint(store)
+    store.delete(f"checkpoints/{meta.name}/meta.json")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        read_meta(store, meta.name)
+
+
+def test_a_checkpoint_of_another_model_names_what_differs(store):
+    meta = find_checkpoint(store)
+    experiment = toy_experiment()
+    wider = ToyNetwork()
+    wider.layers[0] = torch.nn.Linear(16, 9)
+    wider.layers.append(torch.nn.Linear(1, 1))
+    state = toy_state(experiment)
+    state.model = wider
+    with pytest.raises(CheckpointError, match=r"another model.*lacks 2.*layers\.4\.bias.*disagrees in 2 shapes.*\(8,\).*\(9,\)"):
+        state.restore(load_weights(store, meta), load_file(store, meta, "train"), meta.position, meta.scores)
+
+
+def test_a_checkpoint_without_an_average_does_not_serve_a_run_with_one(store):
+    meta = find_checkpoint(store)
+    state = toy_state(toy_experiment(ema_decay=0.9))
+    with pytest.raises(CheckpointError, match="ema_decay"):
+        state.restore(load_weights(store, meta), load_file(store, meta, "train"), meta.position, meta.scores)
+
+
+def test_changed_science_is_told_by_its_keys_and_place_is_not_science():
+    before = science(toy_experiment())
+    assert changed_keys(before, science(toy_experiment(workers=2, epochs=9, storage="elsewhere", checkpoint_every=7))) == {}
+    assert changed_keys(before, science(toy_experiment(seed=1, optim=OptimConfig(lr=1.0)))) == {"optim.lr": (3e-4, 1.0), "seed": (42, 1)}
+
+
+def test_a_store_that_is_full_fails_the_next_save_and_moves_no_marker(tmp_path):
+    store = open_store(str(tmp_path))
+
+    class Full(type(store)):
+        is_full = False
+
+        def write(self, key, data, **options):
+            if self.is_full and key.endswith("train.pt"):
+                raise StorageFullError(key, "no space left", "Free some.")
+            return super().write(key, data, **options)
+
+    full = Full(tmp_path)
+    experiment = toy_experiment()
+    writer = CheckpointWriter(full, keep=2)
+    meta, files = toy_meta(experiment), toy_state(experiment).files()
+    writer.save(dataclasses.replace(meta, name="step-000000001-00000"), files, is_best=False, before_marker={})
+    writer.wait()
+    full.is_full = True
+    writer.save(dataclasses.replace(meta, name="step-000000002-00000"), files, is_best=True, before_marker={})
+    with pytest.raises(StorageFullError):
+        writer.close()
+    assert find_checkpoint(store).name == "step-000000001-00000"
+    assert find_checkpoint(store, "best") is None

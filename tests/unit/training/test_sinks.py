@@ -1,0 +1,79 @@
+"""Sinks: nothing twice, nothing lost, readable."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+from toys import run_toy, toy_experiment
+
+from echotrain.storage.open import open_store
+from echotrain.tasks.task import Panel
+from echotrain.training.console import ConsoleProgress
+from echotrain.training.experiment import WandbConfig
+from echotrain.training.sinks import JsonLinesSink, WandbSink
+
+
+def record(step, **more):
+    return {"kind": "train", "global_step": step, "loss": 1.0, **more}
+
+
+def steps_in(store):
+    return [json.loads(line)["global_step"] for line in store.read("metrics.jsonl").decode().splitlines()]
+
+
+def test_lines_after_the_resumed_position_are_dropped_and_none_is_written_twice(tmp_path):
+    store = open_store(str(tmp_path))
+    first = JsonLinesSink(store)
+    for step in range(1, 6):
+        first.log(record(step))
+    first.close()
+    second = JsonLinesSink(store, lines=3)
+    for step in range(4, 8):
+        second.log(record(step))
+    second.close()
+    assert steps_in(store) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_number_that_is_not_finite_leaves_the_file_readable(tmp_path):
+    sink = JsonLinesSink(open_store(str(tmp_path)))
+    sink.log(record(1, grad_norm=float("inf")))
+    assert json.loads(sink.content())["grad_norm"] is None
+
+
+def test_lines_are_written_before_the_end_now_and_then(tmp_path):
+    store = open_store(str(tmp_path))
+    sink = JsonLinesSink(store, period_s=0.0)
+    sink.log(record(1))
+    assert steps_in(store) == [1]
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_the_console_says_what_a_person_wants_to_know(tmp_path, is_terminal):
+    out = io.StringIO()
+    progress = ConsoleProgress(Console(file=out, force_terminal=is_terminal, width=160))
+    records = []
+    run_toy(toy_experiment(epochs=2, log_every=1), open_store(str(tmp_path)), records=records)
+    for each in records:
+        progress.log({"ssim": 0.5, **each} if each["kind"] == "epoch" else each)
+    progress.close()
+    text = out.getvalue()
+    assert "starting: 145 parameters, 1 worker(s) on cpu, 2 epochs of 3 steps" in text
+    assert "epoch 2/2 done" in text
+    assert "ssim 0.5" in text
+    assert ("step 2/3" in text) != is_terminal
+
+
+def test_wandb_is_offline_without_a_key_and_its_files_end_in_the_run(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    store = open_store(str(tmp_path / "run"))
+    sink = WandbSink(WandbConfig(), store, run_id="abc123", name="toy", experiment={"seed": 1})
+    sink.log({"kind": "start", "epochs": 1})
+    sink.log({**record(1), "is_best": True})
+    images = {"a": np.zeros((4, 4), np.float32), "b": np.ones((4, 4), np.float32)}
+    sink.show([Panel(caption="simulated/v1 slice 0", images=images, scale=1.0)], 1)
+    sink.close()
+    keys = [info.key for info in store.list("wandb/")]
+    assert any(key.endswith("run-abc123.wandb") for key in keys)
+    assert any(key.endswith(".png") for key in keys)
