@@ -70,7 +70,8 @@ class SliceRow:
         kind: ``raw``: bytes of a scanner file, untouched; ``packed`` and ``lines``: see ``payload``.
         uri, offset, nbytes: Where the k-space lies; a relative URI is a key below the catalog's root.
         dtype: ``complex64`` or ``float16`` (pairs of halves with a scale per coil).
-        checksum: xxh3_64 of those bytes (for ``lines``: of the payload's head, which holds the sums of the groups).
+        checksum: xxh3_64 of those bytes (for ``lines``: of the payload's head, which holds the sums of the groups). None
+            where a scanner file was indexed without being read.
         target_uri, target_offset, target_nbytes, target_checksum: The target image, float32; 0 bytes where there is none.
         acs_lines: Central lines that the ``lines`` layout holds twice.
     """
@@ -103,11 +104,11 @@ class SliceRow:
     offset: int
     nbytes: int
     dtype: str = "complex64"
-    checksum: int
+    checksum: int | None = None
     target_uri: str = ""
     target_offset: int = 0
     target_nbytes: int = 0
-    target_checksum: int = 0
+    target_checksum: int | None = None
     acs_lines: int = 0
 
 

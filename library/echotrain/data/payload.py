@@ -270,7 +270,7 @@ def _finish(parts: list[np.ndarray], target: np.ndarray | None, columns: dict[st
     columns |= {
         "target_offset": target_at if image.size else 0,
         "target_nbytes": image.size,
-        "target_checksum": checksum(image) if image.size else 0,
+        "target_checksum": checksum(image) if image.size else None,
     }
     return EncodedSlice(data=data, columns=columns)
 

@@ -1,0 +1,50 @@
+"""From rows to batches: slices of one matrix size together, coils padded with zeros."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from echotrain.data.batch import Batch, SampleId
+from echotrain.data.catalog import SliceRow
+from echotrain.data.slots import SlotPool
+from echotrain.physics.masks import LineSampling
+
+__all__ = ["empty_batch", "group_by_shape"]
+
+
+def group_by_shape(rows: Sequence[SliceRow]) -> list[list[int]]:
+    """Return the positions of rows that can share a batch, groups and members in order of appearance."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for position, row in enumerate(rows):
+        groups.setdefault((row.height, row.width, row.recon_height, row.recon_width), []).append(position)
+    return list(groups.values())
+
+
+def empty_batch(rows: Sequence[SliceRow], samplings: Sequence[LineSampling], weights: Sequence[float], pool: SlotPool) -> Batch:
+    """Return a batch that is complete but for the measured k-space and the targets, which are still to be filled in.
+
+    Coils that a slice lacks are zero already.
+
+    Args:
+        rows: Of one matrix size.
+        samplings: The mask of each.
+        weights: 1 for a sample that counts, 0 for a filler.
+        pool: Gives the memory.
+    """
+    first, coils = rows[0], max(row.coils for row in rows)
+    kspace = pool.empty((len(rows), coils, first.height, first.width), torch.complex64)
+    for position, row in enumerate(rows):
+        kspace[position, row.coils :].zero_()
+    num_coils = torch.tensor([row.coils for row in rows])
+    masks = np.stack([sampling.mask for sampling in samplings])
+    return Batch(
+        kspace=kspace,
+        mask=torch.from_numpy(masks)[:, None, None, :],
+        num_low_frequencies=torch.tensor([sampling.num_low_frequencies for sampling in samplings]),
+        coil_mask=torch.arange(coils)[None, :] < num_coils[:, None],
+        target=pool.empty((len(rows), first.recon_height, first.recon_width), torch.float32),
+        max_value=torch.tensor([row.max_value for row in rows], dtype=torch.float32),
+        weight=torch.tensor(weights, dtype=torch.float32),
+        ids=tuple(SampleId(row.dataset, row.volume, row.slice) for row in rows),
+    )

@@ -1,0 +1,118 @@
+"""A stream of planned steps out of a catalog, without Ray: the plan, the selection and the fetch put together."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from echotrain.data.batch import Batch
+from echotrain.data.catalog import SPLITS, Catalog, rows_of
+from echotrain.data.catalog_store import load_catalog
+from echotrain.data.config import DataConfig, StreamConfig
+from echotrain.data.fetch import Fetcher, StepRows
+from echotrain.data.plan import RankRows, epoch_order, num_global_samples, num_steps, rank_rows
+from echotrain.data.selection import select
+from echotrain.data.stream import StepData
+from echotrain.errors import ConfigError
+
+__all__ = ["PlannedStream", "cut"]
+
+Cut = Callable[[pa.Table, int], Iterator[pa.Table]]
+
+_WEIGHT = "plan_weight"
+
+
+def cut(table: pa.Table, num_rows: int) -> Iterator[pa.Table]:
+    """Yield a table in pieces of ``num_rows`` rows, in order; the last may be shorter."""
+    for start in range(0, table.num_rows, num_rows):
+        yield table.slice(start, num_rows)
+
+
+class PlannedStream:
+    """One rank's ``Stream`` of a catalog.
+
+    Args:
+        data: Catalog, selection and masks.
+        seed: The run's seed.
+        batch_size: Samples of a step over all ranks.
+        rank: Of this process.
+        world_size: Number of ranks.
+        config: Threads, prefetch, retries.
+        pieces: Carries the planned rows here, a rank-step at a time; the default takes them from the table in memory.
+        catalog: An already loaded catalog, else ``data.catalog`` is loaded.
+
+    Raises:
+        CatalogError: There is no such catalog, or the training selection is empty.
+    """
+
+    def __init__(
+        self,
+        data: DataConfig,
+        *,
+        seed: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        config: StreamConfig | None = None,
+        pieces: Cut = cut,
+        catalog: Catalog | None = None,
+    ) -> None:
+        if batch_size < 1 or world_size < 1 or not 0 <= rank < world_size:
+            raise ConfigError(
+                f"batch_size={batch_size}, rank={rank}, world_size={world_size}",
+                "must be positive, and the rank below the world size",
+                "Check batch_size and workers.",
+            )
+        self._data, self._seed = data, seed
+        self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
+        self._pieces = pieces
+        self.catalog = load_catalog(data.catalog) if catalog is None else catalog
+        self._train = self._select(data.train_split, data.fraction)
+        self._fetcher = Fetcher(self.catalog.root, data.mask, seed=seed, config=config)
+
+    def num_steps(self, epoch: int) -> int:
+        """Return the steps of an epoch, the same on every rank."""
+        return num_steps(len(self._train), self._batch_size)
+
+    def steps(self, epoch: int, first_step: int = 0) -> Iterator[StepData]:
+        """Yield the epoch's steps from ``first_step`` on; the same ones, in the same order, every time."""
+        order = epoch_order(len(self._train), self._seed, epoch)
+        mine = rank_rows(order, first_step, batch_size=self._batch_size, rank=self._rank, world_size=self._world_size)
+        per_step = max(1, len(range(self._rank, self._batch_size, self._world_size)))
+        samples = (num_global_samples(len(order), self._batch_size, step) for step in range(first_step, self.num_steps(epoch)))
+        planned = RankRows(self._train[mine.indices], mine.weights)
+        yield from self._fetcher.fetch(self._steps_of(planned, per_step, samples), epoch=epoch)
+
+    def evaluation(self, split: str = "val") -> Iterator[Batch]:
+        """Yield this rank's share of a split: each slice once over all ranks, no fillers, masks of the volume alone."""
+        if split not in SPLITS:
+            raise ConfigError(f"split={split!r}", f"must be one of {', '.join(SPLITS)}", "Name one of these.")
+        mine = self._select((split,), 1.0)[self._rank :: self._world_size]
+        planned = RankRows(mine, np.ones(len(mine), np.float32))
+        per_step = max(1, self._batch_size // self._world_size)
+        samples = (min(per_step, len(mine) - start) for start in range(0, len(mine), per_step))
+        for step in self._fetcher.fetch(self._steps_of(planned, per_step, samples), epoch=None):
+            yield from step.batches
+
+    def close(self) -> None:
+        """End the threads and connections."""
+        self._fetcher.close()
+
+    def _select(self, splits: tuple[str, ...], fraction: float) -> np.ndarray:
+        data = self._data
+        return select(
+            self.catalog.table,
+            splits=splits,
+            fraction=fraction,
+            datasets=data.datasets,
+            anatomies=data.anatomies,
+            contrasts=data.contrasts,
+        )
+
+    def _steps_of(self, planned: RankRows, per_step: int, samples: Iterator[int]) -> Iterator[StepRows]:
+        """Carry the planned rows through ``pieces`` and cut them into steps."""
+        if not len(planned.indices):
+            return
+        table = self.catalog.table.take(pa.array(planned.indices)).append_column(_WEIGHT, pa.array(planned.weights))
+        for piece in self._pieces(table, per_step):
+            yield StepRows(rows_of(piece), piece[_WEIGHT].to_pylist(), next(samples))

@@ -1,0 +1,48 @@
+"""The stream of a Ray Train worker: Ray Data carries the plan's rows, the payload is fetched where it is used.
+
+What goes through Ray's object store is catalog rows, kilobytes. The k-space itself, gigabytes, is read by the rank that trains on it,
+by ranged GETs into recycled memory (``data.fetch``): measured at 96-98% of a network's rate, where the same bytes in tensor columns reach a
+third of an ordinary DataLoader.
+"""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import ray.data
+
+from echotrain.data.config import DataConfig, StreamConfig
+from echotrain.data.planned import PlannedStream
+
+__all__ = ["RayStream", "ray_pieces"]
+
+# Rows are small and carried quickly; a few steps ahead suffice for the fetch to look ahead in turn.
+_PREFETCH_PIECES = 8
+
+
+class RayStream(PlannedStream):
+    """One rank's ``Stream`` of a catalog, its rows carried by Ray Data.
+
+    Args:
+        data: Catalog, selection and masks.
+        seed: The run's seed.
+        batch_size: Samples of a step over all ranks.
+        rank: Of this worker.
+        world_size: Number of workers.
+        config: Threads, prefetch, retries.
+
+    Raises:
+        CatalogError: There is no such catalog, or the training selection is empty.
+    """
+
+    def __init__(
+        self, data: DataConfig, *, seed: int, batch_size: int, rank: int = 0, world_size: int = 1, config: StreamConfig | None = None
+    ) -> None:
+        super().__init__(data, seed=seed, batch_size=batch_size, rank=rank, world_size=world_size, config=config, pieces=ray_pieces)
+
+
+def ray_pieces(table: pa.Table, num_rows: int) -> Iterator[pa.Table]:
+    """Yield a table in pieces of ``num_rows`` rows, in order, through Ray Data."""
+    # One block: nothing is there whose order could change, and no task is needed to cut it.
+    dataset = ray.data.from_arrow(table)
+    dataset.context.execution_options.preserve_order = True
+    yield from dataset.iterator().iter_batches(batch_size=num_rows, batch_format="pyarrow", prefetch_batches=_PREFETCH_PIECES)
