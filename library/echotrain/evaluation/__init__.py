@@ -1,3 +1,3 @@
-"""Floor 5: volumes, statistics, tables, figures, report."""
+"""Floor 5: results of an evaluation, their statistics, tables, figures and the report page."""
 
 __all__: list[str] = []

@@ -1,0 +1,189 @@
+"""Charts of the report, each for a light and a dark page, and pictures as PNG.
+
+Figures are drawn without pyplot, so nothing global is touched, and two runs over the same numbers give the same bytes.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from PIL import Image
+
+from echotrain.evaluation.history import History
+from echotrain.evaluation.results import Example, VolumeResult
+
+__all__ = ["ERROR_GAIN", "Chart", "contact_sheet", "error_png", "gray_png", "learning_curves", "quality_distribution", "window"]
+
+ERROR_GAIN = 5
+ERROR_COLORS = "inferno"
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of one page style; the series are told apart with every kind of colour vision."""
+
+    ink: str
+    faint: str
+    baseline: str
+    series: tuple[str, ...]
+
+    def colors(self) -> tuple[str, ...]:
+        """Return all of them, in the same order for every LIGHT."""
+        return (self.ink, self.faint, self.baseline, *self.series)
+
+
+LIGHT = Theme(ink="#334155", faint="#cbd5e1", baseline="#94a3b8", series=("#2563eb", "#d97706", "#059669", "#9333ea", "#db2777", "#475569"))
+DARK = Theme(ink="#cbd5e1", faint="#334155", baseline="#7c8aa0", series=("#60a5fa", "#fbbf24", "#34d399", "#c084fc", "#f472b6", "#e2e8f0"))
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart as two SVG files with transparent ground."""
+
+    light: bytes
+    dark: bytes
+
+    @classmethod
+    def of(cls, figure: Figure) -> "Chart":
+        """Draw a figure once, in the light theme, and exchange its colours for the dark one."""
+        text = io.StringIO()
+        with mpl.rc_context({"svg.hashsalt": "echotrain", "font.family": "DejaVu Sans"}):
+            figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        light = text.getvalue()
+        darker = dict(zip(LIGHT.colors(), DARK.colors(), strict=True))
+        dark = re.sub("#[0-9a-f]{6}", lambda color: darker.get(color[0], color[0]), light)
+        return cls(light=light.encode(), dark=dark.encode())
+
+
+def learning_curves(runs: Sequence[History]) -> Chart:
+    """Draw training loss, validation SSIM and PSNR, and the wait for data over the steps of one or several runs."""
+    panels = [
+        ("Training loss", "", "train", "loss", 1.0),
+        ("Validation SSIM", "", "epoch", "ssim", 1.0),
+        ("Validation PSNR", "dB", "epoch", "psnr", 1.0),
+        ("Wait for data per step", "ms", "train", "data_wait_s", 1e3),
+    ]
+    figure = Figure(figsize=(9.6, 5.4), layout=ConstrainedLayoutEngine(h_pad=0.11, w_pad=0.08))
+    for axes, (title, unit, kind, metric, scale) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        _style(axes)
+        axes.set_title(title, loc="left", fontsize=10, color=LIGHT.ink, fontweight="bold")
+        axes.set_ylabel(unit, fontsize=8.5, color=LIGHT.ink)
+        axes.set_xlabel("optimiser steps", fontsize=8.5, color=LIGHT.ink)
+        for index, run in enumerate(runs):
+            steps, values = run.curve(kind, metric)
+            color = LIGHT.series[index % len(LIGHT.series)]
+            marker = "o" if len(steps) < 40 else None
+            axes.plot(steps, values * scale, color=color, linewidth=1.6, marker=marker, markersize=3.2, label=run.name)
+        if not axes.has_data() or all(len(line.get_xdata()) == 0 for line in axes.lines):
+            axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=LIGHT.ink, fontsize=9)
+        if metric == "data_wait_s":
+            axes.set_ylim(bottom=0)
+    if len(runs) > 1:
+        legend = figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+        for text in legend.get_texts():
+            text.set(color=LIGHT.ink, parse_math=False)
+    return Chart.of(figure)
+
+
+def quality_distribution(volumes: Sequence[VolumeResult]) -> Chart:
+    """Draw PSNR and SSIM of every volume, zero-filled and model, a row per anatomy."""
+    names = sorted({v.attributes.anatomy for v in volumes})
+    groups = [[v for v in volumes if v.attributes.anatomy == name] for name in names]
+    labels = [f"{name or 'unknown'} ({len(group)})" for name, group in zip(names, groups, strict=True)]
+    figure = Figure(figsize=(9.6, 1.35 + 0.62 * len(names)), layout="constrained")
+    for column, (axes, metric, title) in enumerate(
+        zip(figure.subplots(1, 2, sharey=True), ("psnr", "ssim"), ("PSNR (dB)", "SSIM"), strict=True)
+    ):
+        _style(axes)
+        axes.set_title(title, loc="left", fontsize=10, color=LIGHT.ink, fontweight="bold")
+        for row, group in enumerate(groups):
+            for shift, side, color in ((-0.18, "zero_filled", LIGHT.baseline), (0.18, "model", LIGHT.series[0])):
+                values = np.array([getattr(getattr(v, side), metric) for v in group])
+                _strip(axes, values[np.isfinite(values)], row + shift, color, seed=row)
+        axes.set_yticks(range(len(names)), labels)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        if column == 0:
+            for tick in axes.get_yticklabels():
+                tick.set_parse_math(False)
+    handles = [
+        Line2D([], [], marker="o", linestyle="", markersize=5, color=color, label=label)
+        for color, label in ((LIGHT.baseline, "zero-filled"), (LIGHT.series[0], "model"))
+    ]
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    for text in legend.get_texts():
+        text.set_color(LIGHT.ink)
+    return Chart.of(figure)
+
+
+def window(example: Example) -> float:
+    """Return the magnitude shown as white in all pictures of an example: the target's 99.8th percentile."""
+    white = float(np.percentile(example.target, 99.8))
+    return white if white > 0 else 1.0
+
+
+def gray_png(image: NDArray[np.floating[Any]], white: float) -> bytes:
+    """Return a magnitude image with 0 as black and ``white`` as white."""
+    return _png((np.clip(image / white, 0, 1) * 255).round().astype(np.uint8))
+
+
+def contact_sheet(volume: NDArray[np.floating[Any]], *, columns: int = 4, most: int = 16) -> bytes:
+    """Return up to ``most`` evenly spaced slices of a volume (slices, y, x) side by side, in one window, as PNG."""
+    count = min(len(volume), most)
+    chosen = volume[np.linspace(0, len(volume) - 1, count).round().astype(int)]
+    columns = min(columns, count)
+    blank = np.zeros((-count % columns, *volume.shape[1:]), volume.dtype)
+    tiles = np.concatenate([chosen, blank]).reshape(-1, columns, *volume.shape[1:])
+    sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in tiles])
+    return gray_png(sheet, float(np.quantile(chosen, _WHITE_QUANTILE)))
+
+
+def error_png(example: Example, image: NDArray[np.floating[Any]], white: float) -> bytes:
+    """Return ``|image - target|``, the full colour scale being ``white / ERROR_GAIN``."""
+    error = np.clip(np.abs(image - example.target) / (white / ERROR_GAIN), 0, 1)
+    colors = mpl.colormaps[ERROR_COLORS](error)[..., :3]
+    return _png((colors * 255).round().astype(np.uint8))
+
+
+def _strip(axes: Any, values: NDArray[np.float64], row: float, color: str, *, seed: int) -> None:
+    """Draw every value as a dot; from five on, a box of the quartiles and a median line behind them."""
+    jitter = np.random.default_rng(seed).uniform(-0.08, 0.08, len(values)) if len(values) > 1 else np.zeros(len(values))
+    axes.scatter(values, row + jitter, s=11, color=color, alpha=0.75, linewidths=0, zorder=3)
+    if len(values) >= 5:
+        line = {"color": color, "linewidth": 1.2}
+        axes.boxplot(
+            values,
+            positions=[row],
+            orientation="horizontal",
+            widths=0.28,
+            showfliers=False,
+            manage_ticks=False,
+            boxprops=line,
+            whiskerprops=line,
+            capprops={"linewidth": 0},
+            medianprops={"color": color, "linewidth": 2.4},
+        )
+
+
+def _style(axes: Any) -> None:
+    axes.set_facecolor("none")
+    axes.tick_params(colors=LIGHT.ink, labelsize=8.5, length=0)
+    axes.grid(visible=True, color=LIGHT.faint, linewidth=0.7)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(LIGHT.faint)
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG", optimize=True)
+    return data.getvalue()

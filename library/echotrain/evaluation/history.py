@@ -1,0 +1,60 @@
+"""The numbers that a training run has left in its ``metrics.jsonl``."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from echotrain.errors import PayloadError
+from echotrain.storage.store import Store
+
+__all__ = ["HISTORY", "History", "read_history"]
+
+HISTORY = "metrics.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """A run's records: ``train`` (means over some steps) and ``epoch`` (mean loss and validation scores)."""
+
+    name: str
+    train: tuple[dict[str, Any], ...]
+    epochs: tuple[dict[str, Any], ...]
+
+    def curve(self, kind: str, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the global steps at which a metric was recorded, and its values.
+
+        Args:
+            kind: ``train`` or ``epoch``.
+            metric: A key of such records; records without it, or with null, are left out.
+        """
+        records: Sequence[dict[str, Any]] = self.train if kind == "train" else self.epochs
+        points = [(record["global_step"], record[metric]) for record in records if isinstance(record.get(metric), int | float)]
+        steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
+        return steps, values
+
+    def best(self, metric: str = "ssim") -> dict[str, Any] | None:
+        """Return the epoch record with the highest value of a metric, or None where it was never recorded."""
+        scored = [record for record in self.epochs if isinstance(record.get(metric), int | float)]
+        return max(scored, key=lambda record: float(record[metric]), default=None)
+
+
+def read_history(store: Store, name: str) -> History:
+    """Read a run's numbers.
+
+    Raises:
+        ObjectMissingError: The run has none.
+        PayloadError: A line is not a record.
+    """
+    records: dict[str, list[dict[str, Any]]] = {"train": [], "epoch": []}
+    for number, line in enumerate(store.read(HISTORY).decode(errors="replace").splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            records.setdefault(record["kind"], []).append({**record, "global_step": int(record["global_step"])})
+        except (ValueError, KeyError, TypeError) as error:
+            where = f"{store.uri}/{HISTORY}, line {number}"
+            raise PayloadError(where, "is not a record with a kind and a global_step", "Report on a run of this version.") from error
+    return History(name=name, train=tuple(records["train"]), epochs=tuple(records["epoch"]))

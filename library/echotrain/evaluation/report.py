@@ -1,0 +1,162 @@
+"""Evaluations and training runs as one self-contained HTML page, or their tables as Markdown or CSV.
+
+The page takes no script, font or picture from elsewhere.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from matplotlib import colormaps
+
+from echotrain.evaluation.figures import ERROR_COLORS, ERROR_GAIN, Chart, error_png, gray_png, learning_curves, quality_distribution, window
+from echotrain.evaluation.history import History
+from echotrain.evaluation.results import Evaluation, Example
+from echotrain.evaluation.statistics import GroupStatistics, group_statistics
+from echotrain.evaluation.tables import Table, quality_numbers, quality_table, signed, volume_table
+from echotrain.metrics.volume import psnr, ssim
+
+__all__ = ["render_csv", "render_markdown", "render_report"]
+
+TEMPLATE = "report.html.j2"
+
+
+def render_report(
+    evaluations: Sequence[Evaluation] = (), runs: Sequence[History] = (), *, title: str = "Reconstruction report", generated: str = ""
+) -> str:
+    """Return the page.
+
+    Args:
+        evaluations: A section each, with key figures, tables, distributions and pictures.
+        runs: Their learning curves, in one chart.
+        title: Heading of the page.
+        generated: When and by what, for the footer.
+    """
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((files("echotrain.evaluation") / "templates" / TEMPLATE).read_text(encoding="utf-8"))
+    return template.render(
+        title=title,
+        generated=generated,
+        comparison=_comparison(evaluations) if len(evaluations) > 1 else None,
+        evaluations=[_evaluation(evaluation, index) for index, evaluation in enumerate(evaluations)],
+        curves=_chart(learning_curves(runs)) if runs else None,
+        runs=[_Run.of(run) for run in runs],
+        error_gain=ERROR_GAIN,
+        error_gradient=_gradient(),
+    )
+
+
+def render_markdown(evaluations: Sequence[Evaluation]) -> str:
+    """Return the table of each evaluation under its name."""
+    sections = [
+        f"## {evaluation.info.name}\n\n{quality_table(group_statistics(evaluation.volumes)).to_markdown()}" for evaluation in evaluations
+    ]
+    return "\n".join(sections)
+
+
+def render_csv(evaluations: Sequence[Evaluation]) -> str:
+    """Return all group statistics in full precision, a row for each."""
+    return quality_numbers([(evaluation.info.name, group_statistics(evaluation.volumes)) for evaluation in evaluations]).to_csv()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the page says of a run in words."""
+
+    name: str
+    num_steps: int
+    num_epochs: int
+    best: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, run: History) -> "_Run":
+        records = (*run.train, *run.epochs)
+        return cls(run.name, max((r["global_step"] for r in records), default=0), len(run.epochs), run.best())
+
+
+def _comparison(evaluations: Sequence[Evaluation]) -> Table:
+    """Return one row per evaluation, over all its volumes."""
+    table = quality_table([replace(group_statistics(evaluation.volumes)[0], name=evaluation.info.name) for evaluation in evaluations])
+    return replace(table, columns=("Evaluation", *table.columns[1:]))
+
+
+def _evaluation(evaluation: Evaluation, index: int) -> dict[str, Any]:
+    groups = group_statistics(evaluation.volumes)
+    accelerations = sorted({v.attributes.acceleration for v in evaluation.volumes})
+    return {
+        "anchor": f"evaluation-{index + 1}",
+        "info": evaluation.info,
+        "num_volumes": len(evaluation.volumes),
+        "num_slices": sum(v.num_slices for v in evaluation.volumes),
+        "accelerations": ", ".join(f"{acceleration:g}×" for acceleration in accelerations),
+        "figures": _key_figures(groups[0]),
+        "table": quality_table(groups),
+        "distribution": _chart(quality_distribution(evaluation.volumes)),
+        "examples": [_example(example) for example in evaluation.examples],
+        "volumes": volume_table(evaluation.volumes),
+    }
+
+
+def _key_figures(overall: GroupStatistics) -> list[dict[str, str]]:
+    """Return the three numbers that the page begins with."""
+    figures = []
+    for metric, label, digits, unit in (("psnr", "PSNR", 2, " dB"), ("ssim", "SSIM", 3, ""), ("nmse", "NMSE", 4, "")):
+        gain = overall.gain[metric]
+        better = gain.mean < 0 if metric == "nmse" else gain.mean > 0
+        interval = f" (95%: {signed(gain.low, digits)} to {signed(gain.high, digits)})" if gain.n > 1 else ""
+        figures.append(
+            {
+                "label": label,
+                "value": f"{overall.model[metric].mean:.{digits}f}{unit}",
+                "baseline": f"zero-filled {overall.zero_filled[metric].mean:.{digits}f}{unit}",
+                "gain": f"{signed(gain.mean, digits)}{unit}",
+                "interval": interval,
+                "tone": "better" if better else "worse",
+            }
+        )
+    return figures
+
+
+def _example(example: Example) -> dict[str, Any]:
+    white = window(example)
+    pictures = [
+        ("Zero-filled", gray_png(example.zero_filled, white), _scores(example, "zero_filled")),
+        ("Reconstruction", gray_png(example.reconstruction, white), _scores(example, "reconstruction")),
+        ("Target", gray_png(example.target, white), "fully sampled"),
+        (f"Error × {ERROR_GAIN}", error_png(example, example.reconstruction, white), "reconstruction − target"),
+    ]
+    details = [
+        example.attributes.anatomy,
+        example.attributes.contrast,
+        f"R = {example.attributes.acceleration:g}",
+        f"slice {example.slice}",
+    ]
+    height, width = example.target.shape
+    return {
+        "caption": " · ".join(part for part in details if part),
+        "name": f"{example.dataset}/{example.volume}",
+        "pictures": [{"title": name, "uri": _data_uri(data, "image/png"), "note": note} for name, data, note in pictures],
+        "height": height,
+        "width": width,
+    }
+
+
+def _scores(example: Example, side: str) -> str:
+    target, image = example.target[None], getattr(example, side)[None]
+    return f"{psnr(target, image, example.max_value):.1f} dB · SSIM {ssim(target, image, example.max_value):.3f}"
+
+
+def _chart(chart: Chart) -> dict[str, str]:
+    return {"light": _data_uri(chart.light, "image/svg+xml"), "dark": _data_uri(chart.dark, "image/svg+xml")}
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _gradient() -> str:
+    colors = (colormaps[ERROR_COLORS](step / 8) for step in range(9))
+    return ", ".join(f"rgb({red * 255:.0f} {green * 255:.0f} {blue * 255:.0f})" for red, green, blue, _ in colors)

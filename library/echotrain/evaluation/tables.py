@@ -1,0 +1,121 @@
+"""Tables as CSV, Markdown and, through the report's template, HTML."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from echotrain.evaluation.results import VolumeResult
+from echotrain.evaluation.statistics import METRICS, GroupStatistics, Statistic
+
+__all__ = ["Section", "Table", "quality_numbers", "quality_table", "signed", "volume_table"]
+
+DIGITS = {"psnr": 2, "ssim": 4, "nmse": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """Rows that belong together."""
+
+    title: str = ""
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Text in cells and headings, the first ``num_labels`` columns words, the others numbers. A second line of a text is a minor one."""
+
+    columns: tuple[str, ...]
+    sections: tuple[Section, ...]
+    num_labels: int = 1
+
+    def to_csv(self) -> str:
+        """Return comma-separated values; section titles are left out."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows(
+            [[column.replace("\n", " ") for column in self.columns], *(row for section in self.sections for row in section.rows)]
+        )
+        return text.getvalue()
+
+    def to_markdown(self) -> str:
+        """Return a Markdown table; a section's title becomes a row."""
+        rule = [*["---"] * self.num_labels, *["---:"] * (len(self.columns) - self.num_labels)]
+        rows: list[Sequence[str]] = [self.columns, rule]
+        for section in self.sections:
+            if section.title:
+                rows.append([f"*{section.title}*", *[""] * (len(self.columns) - 1)])
+            rows.extend(section.rows)
+        return "".join(f"| {' | '.join(_markdown(cell) for cell in row)} |\n" for row in rows)
+
+
+def quality_table(groups: Sequence[GroupStatistics]) -> Table:
+    """Return what a person reads: mean ± sd, and the interval of the paired gain as a minor line."""
+    titles = {"all": "", "anatomy": "Anatomy", "contrast": "Contrast", "acceleration": "Acceleration", "dataset": "Dataset"}
+    kinds = dict.fromkeys(group.kind for group in groups)
+    qualities = [f"{metric}\n{side}" for metric in ("PSNR (dB)", "SSIM", "NMSE") for side in ("zero-filled", "model")]
+    return Table(
+        columns=("Group", "n", *qualities[:2], "PSNR (dB)\ngain", *qualities[2:]),
+        sections=tuple(Section(title=titles[kind], rows=tuple(_quality_row(g) for g in groups if g.kind == kind)) for kind in kinds),
+    )
+
+
+def quality_numbers(evaluations: Sequence[tuple[str, Sequence[GroupStatistics]]]) -> Table:
+    """Return what a program reads: one row per evaluation (by name), group, metric and side, in full precision."""
+    rows = [
+        (name, group.kind, group.name, metric, side, str(s.n), repr(s.mean), repr(s.sd), repr(s.low), repr(s.high))
+        for name, groups in evaluations
+        for group in groups
+        for metric in METRICS
+        for side, s in (("zero_filled", group.zero_filled[metric]), ("model", group.model[metric]), ("gain", group.gain[metric]))
+    ]
+    columns = ("evaluation", "kind", "group", "metric", "side", "n", "mean", "sd", "ci95_low", "ci95_high")
+    return Table(columns=columns, sections=(Section(rows=tuple(rows)),), num_labels=5)
+
+
+def volume_table(volumes: Sequence[VolumeResult]) -> Table:
+    """Return a row per volume, the model's worst PSNR first: that is where to look."""
+    columns = (
+        "Dataset",
+        "Volume",
+        "Anatomy",
+        "Contrast",
+        "R",
+        "Slices",
+        *(f"{m.upper()}\n{side}" for m in METRICS for side in ("zero-filled", "model")),
+    )
+    rows = [
+        (
+            v.dataset,
+            v.volume,
+            v.attributes.anatomy,
+            v.attributes.contrast,
+            f"{v.attributes.acceleration:g}",
+            str(v.num_slices),
+            *(f"{getattr(quality, metric):.{DIGITS[metric]}f}" for metric in METRICS for quality in (v.zero_filled, v.model)),
+        )
+        for v in sorted(volumes, key=lambda v: (v.model.psnr, v.dataset, v.volume))
+    ]
+    return Table(columns=columns, sections=(Section(rows=tuple(rows)),), num_labels=4)
+
+
+def signed(value: float, digits: int) -> str:
+    """Return a difference with its sign, a typographic minus included."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def _quality_row(group: GroupStatistics) -> tuple[str, ...]:
+    gain = group.gain["psnr"]
+    interval = f"\n[{signed(gain.low, 2)}, {signed(gain.high, 2)}]" if group.n > 1 else ""
+    cells = {metric: (_mean(group.zero_filled[metric], metric), _mean(group.model[metric], metric)) for metric in METRICS}
+    return (group.name, str(group.n), *cells["psnr"], f"{signed(gain.mean, 2)}{interval}", *cells["ssim"], *cells["nmse"])
+
+
+def _mean(statistic: Statistic, metric: str) -> str:
+    digits = DIGITS[metric]
+    spread = f" ± {statistic.sd:.{digits}f}" if statistic.n > 1 else ""
+    return f"{statistic.mean:.{digits}f}{spread}"
+
+
+def _markdown(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")

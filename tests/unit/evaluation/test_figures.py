@@ -1,0 +1,79 @@
+import dataclasses
+import io
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from echotrain.evaluation.figures import ERROR_GAIN, error_png, gray_png, learning_curves, quality_distribution, window
+from echotrain.evaluation.history import History
+
+
+def history(name: str = "run", epochs: int = 3) -> History:
+    train = tuple(
+        {"kind": "train", "epoch": e, "global_step": 10 * e + s, "loss": 1 / (1 + e), "data_wait_s": 0.01}
+        for e in range(epochs)
+        for s in (5, 10)
+    )
+    scores = tuple(
+        {"kind": "epoch", "epoch": e, "global_step": 10 * e + 10, "loss": 0.1, "ssim": 0.8 + e / 100, "psnr": 30 + e} for e in range(epochs)
+    )
+    return History(name=name, train=train, epochs=scores)
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def assert_is_standalone_svg(data: bytes) -> None:
+    root = ET.fromstring(data)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    links = [value for element in root.iter() for key, value in element.attrib.items() if key.endswith(("href", "src"))]
+    assert all(link.startswith("#") for link in links)
+
+
+@pytest.mark.parametrize("runs", [[history()], [history("a"), history("b_$x^2$")], [history(epochs=0)], [history(epochs=1)]])
+def test_learning_curves_are_standalone_and_the_same_at_every_call(runs):
+    chart = learning_curves(runs)
+    for data in (chart.light, chart.dark):
+        assert_is_standalone_svg(data)
+    assert chart == learning_curves(runs)
+    assert chart.light != chart.dark
+
+
+@pytest.mark.parametrize(("anatomy", "count"), [("knee", 6), ("", 1), ("bad $\\frac{$ name", 2), ("<b>&amp;", 5)])
+def test_the_distribution_is_drawn_whatever_the_groups_are_called(volume_result, anatomy, count):
+    volumes = [volume_result(str(i), 25 + i, anatomy=anatomy) for i in range(count)]
+    chart = quality_distribution([*volumes, volume_result("b", 30, anatomy="brain"), volume_result("c", 30, float("inf"))])
+    assert_is_standalone_svg(chart.light)
+    assert_is_standalone_svg(chart.dark)
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone(volume_result):
+    import matplotlib as mpl
+
+    before = mpl.rcParams.copy()
+    quality_distribution([volume_result("a", 30)])
+    assert dict(mpl.rcParams) == dict(before)
+
+
+def test_a_picture_has_a_pixel_per_pixel_from_black_at_zero_to_the_given_white():
+    image = np.array([[0.0, 0.5, 1.0, 2.0]])
+    np.testing.assert_array_equal(pixels(gray_png(image, 1.0)), [[0, 128, 255, 255]])
+
+
+def test_the_error_reaches_full_scale_at_the_stated_share_of_white(example):
+    white = window(example)
+    flat = dataclasses.replace(example, target=np.zeros((1, 3), dtype=np.float32))
+    shades = pixels(error_png(flat, np.array([[0, white / ERROR_GAIN, white]]), white))[0].astype(int)
+    assert shades[0].sum() < 20
+    np.testing.assert_array_equal(shades[1], shades[2])
+    np.testing.assert_array_equal(pixels(error_png(example, example.target, white)).max(), shades[0].max())
+
+
+def test_the_window_ignores_a_few_bright_pixels_and_survives_an_empty_target(example):
+    bright = example.target.copy().repeat(10, 0).repeat(10, 1)
+    bright[0, 0] = 1e6
+    assert window(dataclasses.replace(example, target=bright)) <= example.target.max()
+    assert window(dataclasses.replace(example, target=np.zeros_like(example.target))) == 1
