@@ -3,11 +3,11 @@
 Source: Ronneberger et al. 2015, as changed in Zbontar et al., arXiv:1811.08839, section 5.2.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 
-from echotrain.models.layers.activated_norm import norm_leaky_relu
+from echotrain.models.layers.activated_norm import norm_leaky_relu_
+from echotrain.models.layers.channels_last import conv3x3, upsample2x2
 from echotrain.shapes import Channels
 
 __all__ = ["ConvBlock", "Unet", "UpBlock"]
@@ -21,10 +21,10 @@ class ConvBlock(nn.Module):
         self.conv1 = nn.Conv2d(in_chans, out_chans, kernel_size=3, padding=1, bias=False)
         self.conv2 = nn.Conv2d(out_chans, out_chans, kernel_size=3, padding=1, bias=False)
 
-    def forward(self, x: Channels) -> Channels:
-        """Map ``in_chans`` to ``out_chans`` channels of the same size."""
-        x = norm_leaky_relu(self.conv1(x))
-        return norm_leaky_relu(self.conv2(x))
+    def forward(self, *inputs: Channels) -> Channels:
+        """Map inputs, ``in_chans`` channels together, to ``out_chans`` channels of the same size."""
+        x = norm_leaky_relu_(conv3x3(self.conv1.weight, *inputs))
+        return norm_leaky_relu_(conv3x3(self.conv2.weight, x))
 
 
 class UpBlock(nn.Module):
@@ -36,7 +36,7 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Channels) -> Channels:
         """Map ``in_chans`` to ``out_chans`` channels of twice the size."""
-        return norm_leaky_relu(self.conv(x))
+        return norm_leaky_relu_(upsample2x2(self.conv.weight, x))
 
 
 class Unet(nn.Module):
@@ -66,8 +66,7 @@ class Unet(nn.Module):
             x = F.avg_pool2d(x, kernel_size=2)
         x = self.bottleneck(x)
         for up, block, skip in zip(self.up, self.decoder, reversed(skips), strict=True):
-            x = _fit(up(x), skip)
-            x = block(torch.cat((x, skip), dim=1))
+            x = block(_fit(up(x), skip), skip)
         return self.head(x)  # type: ignore[no-any-return]
 
 
