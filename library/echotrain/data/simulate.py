@@ -17,10 +17,10 @@ from echotrain.data.header import VolumeHeader
 from echotrain.data.simulation.anatomy import ANATOMIES, draw_volume
 from echotrain.data.simulation.coils import loop_sensitivities, smooth_phase
 from echotrain.data.simulation.head import load_head, section_head
+from echotrain.data.target import rss_target
 from echotrain.errors import ConfigError
 from echotrain.log import track
-from echotrain.physics.coils import rss
-from echotrain.physics.fft import fft2c, ifft2c
+from echotrain.physics.fft import fft2c
 from echotrain.seeding import numpy_generator
 
 __all__ = ["DATASET", "SimulationConfig", "simulate"]
@@ -103,7 +103,7 @@ def _simulate_volume(
     kspace = _acquire(images, anatomy.fov_mm, anatomy.slice_mm, anatomy.num_coils, anatomy.coil_arc, config.noise, rng)
     measured = math.ceil(width * config.partial_fourier)
     kspace[..., : width - measured] = 0
-    target = np.stack([rss(ifft2c(torch.from_numpy(kspace[index]))[None])[0].numpy() for index in range(len(kspace))])
+    target = np.stack([rss_target(slice_, (height, width)) for slice_ in kspace])
     header = VolumeHeader(
         dataset=DATASET,
         volume=f"simulated_{name}_{patient:03d}_{scan}_{contrast.lower()}",

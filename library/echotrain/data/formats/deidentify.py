@@ -90,14 +90,14 @@ class Deidentifier:
     def patient(self, identity: Identity, volume: str) -> str:
         """Return the pseudonym that all scans of one person share.
 
-        The patient number decides, else name and birth date. A scan with neither is a patient of its own, which
-        cannot be known to be right.
+        The patient number decides, else name and birth date. A scan with neither becomes a patient of its own, ``unnamed-…``:
+        two such scans of one person cannot be told to belong together.
         """
         if not _is_blank(_squeeze(identity.patient_id)):
             return self.pseudonym("patient", identity.patient_id.strip().casefold())
         if not _is_blank(_squeeze(identity.patient_name)):
             return self.pseudonym("patient", _squeeze(identity.patient_name), _squeeze(identity.birth_date))
-        return self.pseudonym("patient", "unknown", volume)
+        return self.pseudonym("unnamed", volume)
 
     def volume(self, stem: str, identity: Identity) -> str:
         """Return the file's stem where it is a plain name without identifiers, else a pseudonym of it."""

@@ -17,6 +17,7 @@ def write_fastmri(
     header: bytes,
     kspace: np.ndarray | None = None,
     target: np.ndarray | None = None,
+    reconstruction: np.ndarray | None = None,
     mask: np.ndarray | None = None,
     attributes: Mapping[str, str | float | bool] | None = None,
 ) -> None:
@@ -27,6 +28,7 @@ def write_fastmri(
         header: ISMRMRD header XML.
         kspace: Complex (slices, coils, height, width).
         target: Float (slices, height, width), stored as ``reconstruction_rss``.
+        reconstruction: Float (slices, height, width), stored as ``reconstruction``, as fastMRI's submissions are.
         mask: Acquired lines (width,) of an undersampled file.
         attributes: File attributes: ``acquisition``, ``patient_id``, ``max``, ``norm``, …
 
@@ -40,6 +42,8 @@ def write_fastmri(
             file.create_dataset("kspace", data=kspace.astype(np.complex64, copy=False))
         if target is not None:
             file.create_dataset("reconstruction_rss", data=target.astype(np.float32, copy=False))
+        if reconstruction is not None:
+            file.create_dataset("reconstruction", data=reconstruction.astype(np.float32, copy=False))
         if mask is not None:
             file.create_dataset("mask", data=mask.astype(bool))
         file.attrs.update(dict(attributes or {}))

@@ -1,0 +1,251 @@
+"""One scan to its part of a catalog: curated, encoded into shards, described by rows. Knows nothing of Ray.
+
+What was done is written last, as a record under a key that stands for the source and every setting that shapes the
+bytes. A record that is there is work that need not be done again; without one, whatever a killed attempt left behind
+is written over.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import xxhash
+
+from echotrain.config import fingerprint, to_dict
+from echotrain.data.catalog import header_columns
+from echotrain.data.curate import CurationConfig, Rejection, acquired_lines, slice_defect, volume_defect
+from echotrain.data.formats import Deidentifier, ReadLimits, Volume, open_volume
+from echotrain.data.header import VolumeHeader
+from echotrain.data.payload import ALIGNMENT, EncodedSlice, PayloadDtype, checksum, encode_lines, encode_packed
+from echotrain.data.shards import ShardWriter
+from echotrain.data.target import rss_target
+from echotrain.errors import ConfigError, EchotrainError, ScanError
+from echotrain.storage.store import Store
+
+__all__ = ["ConvertConfig", "ScanRecord", "convert_scan", "read_record", "reason_of", "record_key", "scan_key"]
+
+logger = logging.getLogger(__name__)
+
+# Raised when the bytes or the rows that a source gives change.
+_RECORD_FORMAT = 1
+_DTYPES: dict[str, PayloadDtype] = {"float32": "complex64", "float16": "float16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """What decides the bytes and the rows that a scan gives.
+
+    Attributes:
+        payload: ``raw`` leaves the bytes in the scanner's file and only says where they are, where they are contiguous; ``packed``
+            writes slices whole; ``lines`` so that an equispaced mask reads only its lines.
+        dtype: ``float16`` halves the bytes of ``packed`` and ``lines``, at 3e-8 NMSE.
+        acs_fraction: Centre lines that ``lines`` holds twice; at least the centre fraction of the masks to come.
+        dataset: Name of the collection; "" takes what the files say.
+        curation: What is left out.
+    """
+
+    payload: Literal["raw", "packed", "lines"] = "packed"
+    dtype: Literal["float32", "float16"] = "float32"
+    acs_fraction: float = 0.08
+    dataset: str = ""
+    curation: CurationConfig = field(default_factory=CurationConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.acs_fraction <= 1:
+            raise ConfigError(f"acs_fraction={self.acs_fraction}", "must lie in (0, 1]", "0.08 suits masks of 4x.")
+        if self.payload == "raw" and self.dtype != "float32":
+            raise ConfigError(f"dtype={self.dtype} with payload=raw", "raw bytes stay as they are", "Use payload=packed for float16.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanRecord:
+    """What became of one scan.
+
+    Attributes:
+        key: Of the source and the settings (``scan_key``).
+        source: Pseudonym of the source's URI.
+        name: The volume's id, or a pseudonym where the file could not be read.
+        content: Hash of the k-space, the same in whatever file it lies; "" where it was not read.
+        rows: Catalog columns of every kept slice, ``split`` still empty.
+        rejections: What was left out.
+    """
+
+    key: str
+    source: str
+    name: str
+    content: str = ""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """Return the record as one line."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read a record back.
+
+        Raises:
+            ValueError: It is not one.
+        """
+        values = json.loads(text)
+        try:
+            return cls(**{**values, "rejections": [Rejection(*rejection) for rejection in values["rejections"]]})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not a record: {error}") from error
+
+
+def scan_key(deidentifier: Deidentifier, uri: str, size: int, version: str, config: ConvertConfig) -> str:
+    """Name the work of converting one version of one source with these settings."""
+    return deidentifier.pseudonym("scan", uri, str(size), version, fingerprint(to_dict(config)), str(_RECORD_FORMAT))
+
+
+def record_key(key: str) -> str:
+    """Return the object in which a scan's record is kept."""
+    return f"prepared/{key}.json"
+
+
+def read_record(store: Store, key: str) -> ScanRecord | None:
+    """Return a finished scan's record; None where there is none that can be used."""
+    if store.size(record_key(key)) is None:
+        return None
+    try:
+        return ScanRecord.from_json(store.read(record_key(key)))
+    except ValueError:
+        logger.warning("%s/%s is damaged; the scan is prepared again", store.uri, record_key(key))
+        return None
+
+
+def convert_scan(
+    path: Path,
+    *,
+    uri: str,
+    key: str,
+    store: Store,
+    config: ConvertConfig,
+    deidentifier: Deidentifier,
+    limits: ReadLimits | None = None,
+) -> ScanRecord:
+    """Curate and encode one scan, write its shards, then its record.
+
+    Args:
+        path: The scan on this machine.
+        uri: Where it lies for everybody; ``raw`` rows point there.
+        key: From ``scan_key``.
+        store: Where the catalog will be.
+        config: Settings.
+        deidentifier: Makes pseudonyms.
+        limits: Memory limits.
+
+    Returns:
+        The record. A scan that cannot be read gives one with a rejection, which is not stored: reading it again is quick.
+
+    Raises:
+        StorageError: The store failed; nothing of the scan counts as done.
+    """
+    source = deidentifier.pseudonym("source", uri)
+    try:
+        with open_volume(path, dataset=config.dataset, deidentifier=deidentifier, limits=limits, location=uri) as volume:
+            record = _convert(volume, uri, key, source, store, config)
+    except ScanError as error:
+        return _unreadable(reason_of(error, path.name), uri, key, source, store, deidentifier)
+    except EchotrainError:
+        raise
+    except Exception as error:  # A stranger's file may break a library in a way nobody foresaw; it must not end the job.
+        logger.exception("reading %s", uri)
+        return _unreadable(f"breaks its reader ({type(error).__name__})", uri, key, source, store, deidentifier)
+    store.write(record_key(key), record.to_json().encode())
+    return record
+
+
+def _unreadable(reason: str, uri: str, key: str, source: str, store: Store, deidentifier: Deidentifier) -> ScanRecord:
+    for leftover in list(store.list(f"shards/{key}-")):
+        store.delete(leftover.key)
+    # The file may be named after its patient, and there is no header to tell.
+    return ScanRecord(key=key, source=source, name=deidentifier.pseudonym("unreadable", uri), rejections=[Rejection(None, reason)])
+
+
+def reason_of(error: ScanError, name: str) -> str:
+    """Return an error as a reason, without the file's name."""
+    return f"{error.value.removeprefix(name).lstrip(': ') or 'the file'}: {error.limit}".replace(name, "the file")
+
+
+def _convert(volume: Volume, uri: str, key: str, source: str, store: Store, config: ConvertConfig) -> ScanRecord:
+    header = volume.header
+    defect = volume_defect(volume, config.curation)
+    if defect is not None:
+        return ScanRecord(key=key, source=source, name=header.volume, rejections=[Rejection(None, defect)])
+    rows: list[dict[str, Any]] = []
+    rejections = []
+    content = xxhash.xxh3_128(repr((header.num_slices, header.num_coils, header.height, header.width)).encode())
+    lines = np.zeros(header.width, dtype=bool)
+    largest, squares = 0.0, 0.0
+    with ShardWriter(store, f"shards/{key}") as shards:
+        for index in range(header.num_slices):
+            kspace = np.ascontiguousarray(volume.read_slice(index))
+            # Adding zero turns -0.0 into 0.0: formats differ in the signs of their zeros.
+            content.update((kspace + np.complex64(0)).data)
+            reason = slice_defect(kspace, header)
+            if reason is not None:
+                rejections.append(Rejection(index, reason))
+                continue
+            target, is_own = _target(volume, index, kspace)
+            lines |= acquired_lines(kspace)
+            largest, squares = max(largest, float(target.max())), squares + float(np.square(target, dtype=np.float64).sum())
+            columns = _raw_columns(volume, index, kspace, target, is_own, uri, shards) if config.payload == "raw" else None
+            rows.append({"slice": index, **(columns or shards.add(_encode(kspace, target, config)))})
+    measured = np.flatnonzero(lines)
+    if rows:
+        left, right = max(header.padding_left, int(measured[0])), min(header.padding_right, int(measured[-1]) + 1)
+        header = dataclasses.replace(header, padding_left=left, padding_right=right, max_value=largest, norm=math.sqrt(squares))
+    return ScanRecord(
+        key=key,
+        source=source,
+        name=header.volume,
+        content=content.hexdigest(),
+        rows=[{**header_columns(header), "split": "", **row} for row in rows],
+        rejections=rejections,
+    )
+
+
+def _target(volume: Volume, index: int, kspace: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Return the target of a slice, and whether it is the file's own: a usable one is taken as it is."""
+    target = volume.read_target(index)
+    if target is not None and np.isfinite(target).all() and target.max() > 0:
+        return target, True
+    header: VolumeHeader = volume.header
+    return rss_target(kspace, (header.recon_height, header.recon_width)), False
+
+
+def _encode(kspace: np.ndarray, target: np.ndarray, config: ConvertConfig) -> EncodedSlice:
+    dtype = _DTYPES[config.dtype]
+    if config.payload == "lines":
+        return encode_lines(kspace, target, dtype, acs_lines=math.ceil(config.acs_fraction * kspace.shape[-1]))
+    return encode_packed(kspace, target, dtype)
+
+
+def _raw_columns(
+    volume: Volume, index: int, kspace: np.ndarray, target: np.ndarray, is_own: bool, uri: str, shards: ShardWriter
+) -> Mapping[str, Any] | None:
+    """Return columns that point into the scanner's file, or None where it cannot serve as a shard."""
+    where = volume.raw_slice_range(index)
+    if where is None or not volume.is_location_safe:
+        return None
+    columns = {"kind": "raw", "uri": uri, "offset": where.offset, "nbytes": where.nbytes, "dtype": "complex64", "acs_lines": 0}
+    columns["checksum"] = checksum(kspace)
+    of_target = volume.raw_target_range(index) if is_own else None
+    if of_target is not None:
+        own = {"target_uri": uri, "target_offset": of_target.offset, "target_nbytes": of_target.nbytes}
+        return columns | own | {"target_checksum": checksum(np.ascontiguousarray(target))}
+    # Only the target is missing from the file: it alone goes into a shard.
+    image = np.zeros(-(-target.nbytes // ALIGNMENT) * ALIGNMENT, np.uint8)
+    image[: target.nbytes] = np.ascontiguousarray(target).reshape(-1).view(np.uint8)
+    of_shard = {"offset": 0, "target_offset": 0, "target_nbytes": target.nbytes, "target_checksum": checksum(image[: target.nbytes])}
+    added = shards.add(EncodedSlice(data=image, columns=of_shard))
+    return columns | {name: value for name, value in added.items() if name.startswith("target_")}

@@ -1,0 +1,102 @@
+"""Curation: what cannot be reconstructed slice by slice is left out, and every time it is said why."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from echotrain.data.formats.volume import Volume
+from echotrain.data.header import VolumeHeader
+from echotrain.errors import ConfigError
+
+__all__ = ["CurationConfig", "Rejection", "acquired_lines", "curate", "slice_defect", "volume_defect"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurationConfig:
+    """Smallest volumes that are kept.
+
+    Attributes:
+        min_slices: Slices per volume.
+        min_coils: Receive coils; 2 leaves out single-coil data.
+    """
+
+    min_slices: int = 1
+    min_coils: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("min_slices", "min_coils"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}", "must be at least 1", "1 keeps every volume.")
+
+
+class Rejection(NamedTuple):
+    """Why something was left out.
+
+    Attributes:
+        slice: Index of the slice, or None for the whole volume.
+        reason: One phrase, free of file names and identifiers.
+    """
+
+    slice: int | None
+    reason: str
+
+
+def curate(volume: Volume, config: CurationConfig | None = None) -> list[Rejection]:
+    """Inspect a whole volume: an empty list means that every slice can be used. Reads all of its k-space.
+
+    Raises:
+        ScanError: The file turns out to be damaged.
+    """
+    defect = volume_defect(volume, config or CurationConfig())
+    if defect is not None:
+        return [Rejection(None, defect)]
+    return list(_slice_rejections(volume))
+
+
+def volume_defect(volume: Volume, config: CurationConfig) -> str | None:
+    """Return why a volume is of no use, judged by its header alone, or None."""
+    header = volume.header
+    if volume.num_partitions > 1:
+        return f"3D encode of {volume.num_partitions} partitions: slices are not independent"
+    if header.num_slices < config.min_slices:
+        return f"{header.num_slices} slices, fewer than {config.min_slices}"
+    if header.num_coils < config.min_coils:
+        return f"{header.num_coils} coils, fewer than {config.min_coils}"
+    mask = volume.mask()
+    if mask is not None and not mask[header.padding_left : header.padding_right].all():
+        return f"undersampled already: {int(mask.sum())} of {header.padding_right - header.padding_left} lines were acquired"
+    return None
+
+
+def slice_defect(kspace: np.ndarray, header: VolumeHeader) -> str | None:
+    """Return why a slice is of no use, or None.
+
+    Args:
+        kspace: complex64 (coils, height, width).
+        header: Of its volume.
+    """
+    if not np.isfinite(kspace).all():
+        return "k-space holds NaN or infinity"
+    lines = acquired_lines(kspace)[header.padding_left : header.padding_right]
+    if not lines.any():
+        return "k-space is all zero"
+    # Empty lines at the edges are partial Fourier that the header does not mention; between measured lines they are missing data.
+    first, last = np.flatnonzero(lines)[[0, -1]]
+    missing = int((~lines[first : last + 1]).sum())
+    if missing:
+        return f"undersampled already: {missing} of {int(last - first) + 1} phase-encode lines are empty"
+    return None
+
+
+def acquired_lines(kspace: np.ndarray) -> np.ndarray:
+    """Return which phase-encode lines hold anything, bool (width,)."""
+    return np.asarray(kspace.any(axis=(0, 1)))
+
+
+def _slice_rejections(volume: Volume) -> Iterator[Rejection]:
+    for index in range(volume.header.num_slices):
+        defect = slice_defect(volume.read_slice(index), volume.header)
+        if defect is not None:
+            yield Rejection(index, defect)

@@ -1,0 +1,86 @@
+"""Finding scanner files below a folder or an S3 prefix, and bringing one here."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from echotrain.errors import ConfigError, ObjectMissingError, ScanError
+from echotrain.storage.open import local_path, open_store
+
+__all__ = ["ENDINGS", "ScanSource", "find_sources", "local_copy"]
+
+ENDINGS = (".h5", ".hdf5", ".mrd", ".ismrmrd", ".dat")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanSource:
+    """A file that may be a scan.
+
+    Attributes:
+        uri: Absolute path or ``s3://`` URI.
+        size: Bytes.
+        version: Changes when the file is written again.
+    """
+
+    uri: str
+    size: int
+    version: str
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return PurePosixPath(self.uri).name
+
+
+def find_sources(uri: str) -> list[ScanSource]:
+    """List the scans of a folder, an S3 prefix or a single file, in the order of their URIs.
+
+    Files with other endings than ``ENDINGS`` and hidden ones are no scans.
+
+    Raises:
+        ConfigError: There is no such folder, or no scan in it.
+        StorageError: The store cannot be listed.
+    """
+    path = local_path(uri)
+    if path is not None and not path.exists():
+        raise ConfigError(f"source {uri}", "does not exist", "Give a folder of scanner files, one file, or s3://bucket/prefix.")
+    is_file = path.is_file() if path is not None else uri.lower().endswith(ENDINGS)
+    folder, _, only = str(path.absolute() if path is not None else uri).rstrip("/").rpartition("/") if is_file else (uri, "", "")
+    store = open_store(folder or "/")
+    sources = [
+        ScanSource(uri=f"{store.uri.rstrip('/')}/{found.key}", size=found.size, version=found.version)
+        for found in store.list(only)
+        if _is_scan(found.key) and (not only or found.key == only)
+    ]
+    if not sources:
+        raise ConfigError(f"source {uri}", "holds no scans", f"Scans end in {', '.join(ENDINGS)}.")
+    return sorted(sources, key=lambda source: source.uri)
+
+
+@contextlib.contextmanager
+def local_copy(source: ScanSource) -> Iterator[Path]:
+    """Yield a path on this machine: the file itself, or a download that is removed afterwards.
+
+    Raises:
+        ScanError: The file has vanished since it was listed.
+        StorageError: The store failed.
+    """
+    path = local_path(source.uri)
+    if path is not None:
+        yield path
+        return
+    folder, _, name = source.uri.rpartition("/")
+    with tempfile.TemporaryDirectory(prefix="echotrain-scan-") as scratch:
+        copy = Path(scratch) / name
+        try:
+            open_store(folder).download(name, copy)
+        except ObjectMissingError as error:
+            raise ScanError(name, "vanished after it was listed", "Run prepare again.") from error
+        yield copy
+
+
+def _is_scan(key: str) -> bool:
+    name = PurePosixPath(key).name
+    return name.lower().endswith(ENDINGS) and not name.startswith(".")

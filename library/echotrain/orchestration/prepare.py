@@ -1,0 +1,276 @@
+"""The prepare job: from scanner files to shards and a catalog, one Ray Data task per scan.
+
+Every scan is curated, de-identified, encoded and written by one task, which leaves a record behind when it is done. The
+driver joins the records, splits patients, and commits the catalog last, in one write. A killed job therefore leaves
+records that the next run finds and skips, and no half catalog.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import pickle
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.data import DataContext
+
+from echotrain.config import to_dict
+from echotrain.data.assemble import Assembly, LeftOut, assemble
+from echotrain.data.catalog import Catalog
+from echotrain.data.catalog_store import commit_catalog, load_catalog
+from echotrain.data.convert import ConvertConfig, ScanRecord, convert_scan, read_record, reason_of, scan_key
+from echotrain.data.curate import Rejection
+from echotrain.data.formats import Deidentifier, ReadLimits
+from echotrain.data.sources import ScanSource, find_sources, local_copy
+from echotrain.data.splits import SplitConfig
+from echotrain.errors import CatalogError, ConfigError, EchotrainError, ScanError
+from echotrain.log import console, track
+from echotrain.orchestration.cluster import connect, forwarded_environment
+from echotrain.storage.open import local_path, open_store
+from echotrain.storage.store import Store
+
+__all__ = ["PrepareConfig", "PrepareReport", "prepare"]
+
+logger = logging.getLogger(__name__)
+
+_COMMIT_ATTEMPTS = 5
+_READ_THREADS = 16
+_LOG_INTERVAL_S = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """What to prepare, and how.
+
+    Attributes:
+        source: Folder, S3 prefix or single file of scans.
+        to: Folder or S3 prefix for shards and catalog.
+        convert: What decides the bytes.
+        split: How patients are split.
+        workers: Scans converted at a time; 0 takes every CPU.
+        salt: Secret key of the pseudonyms; "" takes the public one. The same for every run into one catalog.
+        limits: Memory limits on what a file may declare.
+    """
+
+    source: str
+    to: str
+    convert: ConvertConfig = field(default_factory=ConvertConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    workers: int = 0
+    salt: str = field(default="", repr=False)
+    limits: ReadLimits = field(default_factory=ReadLimits)
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ConfigError(f"workers={self.workers}", "must be at least 1, or 0 for every CPU", "Leave it out.")
+        if self.convert.payload == "raw" and local_path(self.source) is not None and local_path(self.to) is None:
+            raise ConfigError(
+                f"payload=raw from the folder {self.source} to {self.to}",
+                "leaves the bytes in a folder that workers elsewhere cannot read",
+                "Upload the scans to S3 and prepare them from there, or use payload=packed.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareReport:
+    """What a run did.
+
+    Attributes:
+        catalog: The catalog that now is the newest.
+        is_new: Whether this run committed it; False where nothing had changed.
+        num_scans: Scans found in the source.
+        num_resumed: Those that an earlier run had finished.
+        left_out: What is not in the catalog, of all runs.
+        paths: Source URI by its pseudonym, for this machine's console only.
+    """
+
+    catalog: Catalog
+    is_new: bool
+    num_scans: int
+    num_resumed: int
+    left_out: list[LeftOut]
+    paths: Mapping[str, str]
+
+
+def prepare(config: PrepareConfig) -> PrepareReport:
+    """Prepare every scan of a source; finished ones of an earlier or killed run are not done again.
+
+    Raises:
+        ConfigError: A setting or the source is wrong.
+        CatalogError: No scan could be used, or the existing catalog is damaged.
+        StorageError: A store failed after bounded retries; the same command resumes.
+    """
+    sources = find_sources(config.source)
+    store = open_store(_absolute(config.to))
+    deidentifier = Deidentifier(config.salt)
+    base = _newest(store)
+    _check_salt(base, deidentifier)
+    keys = {source.uri: scan_key(deidentifier, source.uri, source.size, source.version, config.convert) for source in sources}
+    done = _finished(store, keys.values())
+    todo = [source for source in sources if keys[source.uri] not in done]
+    logger.info("%d scans in %s, %d of them prepared before", len(sources), config.source, len(done))
+    records = dict(done)
+    for record in track(_convert_all(todo, keys, store.uri, config), "Preparing scans", total=len(todo)):
+        records[record.key] = record
+    for source in todo:
+        if keys[source.uri] not in records:
+            records[keys[source.uri]] = _killer(source, keys[source.uri], deidentifier)
+    ordered = [records[keys[source.uri]] for source in sources]
+    catalog, assembly = _commit(store, ordered, base, config, deidentifier)
+    return PrepareReport(
+        catalog=catalog,
+        is_new=assembly.is_changed,
+        num_scans=len(sources),
+        num_resumed=len(done),
+        left_out=assembly.left_out,
+        paths={deidentifier.pseudonym("source", source.uri): source.uri for source in sources},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """What every task needs; travels as an argument, because the dashboard shows runtime environments to everybody."""
+
+    store_uri: str
+    config: ConvertConfig
+    limits: ReadLimits
+    deidentifier: Deidentifier
+    environment: Mapping[str, str]
+
+
+def _convert_all(sources: list[ScanSource], keys: Mapping[str, str], store_uri: str, config: PrepareConfig) -> Iterator[ScanRecord]:
+    """Yield the record of every scan as it is finished, in any order; a scan that kills its process gives none."""
+    if not sources:
+        return
+    connect()
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A scan that takes its process down with it, again and again, must not end the job.
+    context.max_errored_blocks = -1
+    task = _Task(
+        store_uri=store_uri,
+        config=config.convert,
+        limits=config.limits,
+        deidentifier=Deidentifier(config.salt),
+        environment=forwarded_environment(),
+    )
+    items = [{**dataclasses.asdict(source), "key": keys[source.uri]} for source in sources]
+    with DataContext.current(context), _quiet("ray.data"):
+        scans = ray.data.from_items(items, override_num_blocks=len(items))
+        results = scans.map(_convert_item, fn_kwargs={"task": task}, num_cpus=1, concurrency=config.workers or None)
+        logged = time.monotonic()
+        for number, row in enumerate(results.iter_rows(), start=1):
+            if row["error"]:
+                raise pickle.loads(row["error"])
+            if not console.is_terminal and time.monotonic() - logged > _LOG_INTERVAL_S:
+                logged = time.monotonic()
+                logger.info("%d of %d scans prepared", number, len(items))
+            yield ScanRecord.from_json(row["record"])
+
+
+def _convert_item(item: dict[str, Any], task: _Task) -> dict[str, str | bytes]:
+    """Convert one scan, in a worker process."""
+    os.environ.update(task.environment)
+    source = ScanSource(uri=item["uri"], size=item["size"], version=item["version"])
+    store = open_store(task.store_uri)
+    try:
+        try:
+            with local_copy(source) as path:
+                record = convert_scan(
+                    path,
+                    uri=source.uri,
+                    key=item["key"],
+                    store=store,
+                    config=task.config,
+                    deidentifier=task.deidentifier,
+                    limits=task.limits,
+                )
+        except ScanError as error:
+            record = _without_rows(source, item["key"], task.deidentifier, reason_of(error, source.name))
+    except EchotrainError as error:
+        # Ray would wrap it in a traceback; the driver raises it as it is.
+        return {"record": "", "error": pickle.dumps(error)}
+    return {"record": record.to_json(), "error": b""}
+
+
+def _killer(source: ScanSource, key: str, deidentifier: Deidentifier) -> ScanRecord:
+    return _without_rows(
+        source, key, deidentifier, "the process that read it died, each time it was tried (out of memory, or a damaged file)"
+    )
+
+
+def _without_rows(source: ScanSource, key: str, deidentifier: Deidentifier, reason: str) -> ScanRecord:
+    name = deidentifier.pseudonym("unreadable", source.uri)
+    return ScanRecord(key=key, source=deidentifier.pseudonym("source", source.uri), name=name, rejections=[Rejection(None, reason)])
+
+
+def _finished(store: Store, keys: Iterable[str]) -> dict[str, ScanRecord]:
+    """Read the records of finished scans."""
+    with ThreadPoolExecutor(_READ_THREADS) as threads:
+        records = threads.map(lambda key: read_record(store, key), keys)
+        return {record.key: record for record in records if record is not None}
+
+
+def _commit(
+    store: Store, records: list[ScanRecord], base: Catalog | None, config: PrepareConfig, deidentifier: Deidentifier
+) -> tuple[Catalog, Assembly]:
+    """Assemble and commit; where another job committed in between, assemble again on top of what it wrote."""
+    settings = {"convert": to_dict(config.convert), "split": to_dict(config.split)}
+    for _ in range(_COMMIT_ATTEMPTS):
+        assembly = assemble(records, base, config.split)
+        if base is not None and not assembly.is_changed:
+            return base, assembly
+        manifest = {
+            "settings": settings,
+            "salt_check": _salt_check(deidentifier),
+            "scans": assembly.scans,
+            "left_out": [entry.to_dict() for entry in assembly.left_out],
+        }
+        catalog = commit_catalog(store, assembly.table, manifest)
+        expected = 1 if base is None else base.version + 1
+        if catalog.version == expected:
+            return catalog, assembly
+        base = load_catalog(f"{store.uri}@{catalog.version - 1}")
+    raise CatalogError(store.uri, "is being written by other prepare jobs", "Run again when they are done.")
+
+
+def _newest(store: Store) -> Catalog | None:
+    return load_catalog(store.uri) if any(found.key.endswith(".json") for found in store.list("catalog/")) else None
+
+
+def _check_salt(base: Catalog | None, deidentifier: Deidentifier) -> None:
+    """Refuse a second salt: one patient would get two pseudonyms, and could land in two splits."""
+    if base is not None and base.manifest.get("salt_check", _salt_check(deidentifier)) != _salt_check(deidentifier):
+        raise ConfigError(
+            "the de-identification salt",
+            f"is not the one that {base.root} was made with, so patients could not be recognised",
+            "Set ECHOTRAIN_DEID_SALT to the same value, or prepare into another place.",
+        )
+
+
+def _salt_check(deidentifier: Deidentifier) -> str:
+    return deidentifier.pseudonym("salt", "check")
+
+
+def _absolute(uri: str) -> str:
+    path = local_path(uri)
+    return uri if path is None else str(Path(path).expanduser().absolute())
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Silence a library's logger, whose errors are told in our own words."""
+    chatty = logging.getLogger(name)
+    level = chatty.level
+    chatty.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        chatty.setLevel(level)
