@@ -51,7 +51,7 @@ class MaskConfig:
                 "Give as many of one as of the other, or set allow_any_combination=true.",
             )
         for acceleration in self.accelerations:
-            if acceleration < 1 or (self.kind in ("equispaced", "magic") and acceleration != int(acceleration)):
+            if acceleration < 1 or (self.kind in ("equispaced", "magic") and acceleration % 1 != 0):
                 raise ConfigError(
                     f"acceleration={acceleration:g}", f"cannot be sampled by kind={self.kind}", "Use a whole number of at least 1."
                 )

@@ -172,6 +172,10 @@ def test_free_combinations_are_all_checked():
         ({"accelerations": ()}, "without acceleration"),
         ({"accelerations": (0,)}, "acceleration=0"),
         ({"accelerations": (4.5,), "kind": "equispaced"}, r"acceleration=4\.5"),
+        ({"accelerations": (float("nan"),), "kind": "magic"}, "acceleration=nan"),
+        ({"accelerations": (float("inf"),), "kind": "equispaced"}, "acceleration=inf"),
+        ({"accelerations": (float("nan"),)}, "acceleration=nan"),
+        ({"center_fractions": (float("nan"),)}, "center_fraction=nan"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings, message):
