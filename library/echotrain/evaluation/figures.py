@@ -126,8 +126,7 @@ def quality_distribution(volumes: Sequence[VolumeResult]) -> Chart:
 
 def window(example: Example) -> float:
     """Return the magnitude shown as white in all pictures of an example: the target's 99.8th percentile."""
-    white = float(np.percentile(example.target, 99.8))
-    return white if white > 0 else 1.0
+    return _white(example.target)
 
 
 def gray_png(image: NDArray[np.floating[Any]], white: float) -> bytes:
@@ -143,7 +142,7 @@ def contact_sheet(volume: NDArray[np.floating[Any]], *, columns: int = 4, most: 
     blank = np.zeros((-count % columns, *volume.shape[1:]), volume.dtype)
     tiles = np.concatenate([chosen, blank]).reshape(-1, columns, *volume.shape[1:])
     sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in tiles])
-    return gray_png(sheet, float(np.quantile(chosen, _WHITE_QUANTILE)))
+    return gray_png(sheet, _white(chosen))
 
 
 def error_png(example: Example, image: NDArray[np.floating[Any]], white: float) -> bytes:
@@ -181,6 +180,11 @@ def _style(axes: Any) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(LIGHT.faint)
+
+
+def _white(magnitudes: NDArray[np.floating[Any]]) -> float:
+    """Return the 99.8th percentile, so that a few bright pixels do not darken a picture; 1 where all is black."""
+    return float(np.percentile(magnitudes, 99.8)) or 1.0
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from echotrain.evaluation.figures import ERROR_GAIN, error_png, gray_png, learning_curves, quality_distribution, window
+from echotrain.evaluation.figures import ERROR_GAIN, contact_sheet, error_png, gray_png, learning_curves, quality_distribution, window
 from echotrain.evaluation.history import History
 
 
@@ -77,3 +77,19 @@ def test_the_window_ignores_a_few_bright_pixels_and_survives_an_empty_target(exa
     bright[0, 0] = 1e6
     assert window(dataclasses.replace(example, target=bright)) <= example.target.max()
     assert window(dataclasses.replace(example, target=np.zeros_like(example.target))) == 1
+
+
+@pytest.mark.parametrize(("num_slices", "columns", "rows"), [(1, 1, 1), (3, 3, 1), (5, 4, 2), (16, 4, 4), (40, 4, 4)])
+def test_a_contact_sheet_shows_evenly_spaced_slices_from_first_to_last(num_slices, columns, rows):
+    volume = np.ones((num_slices, 4, 6)) * np.linspace(0.1, 1, num_slices)[:, None, None]
+    sheet = pixels(contact_sheet(volume))
+    assert sheet.shape == (4 * rows, 6 * columns)
+    tiles = sheet[::4, ::6].ravel()
+    shown = min(num_slices, 16)
+    assert (np.diff(tiles[:shown].astype(int)) > 0).all()
+    assert (tiles[shown:] == 0).all()
+    assert tiles[shown - 1] == 255
+
+
+def test_a_contact_sheet_of_an_empty_volume_is_black():
+    assert pixels(contact_sheet(np.zeros((2, 4, 4)))).max() == 0
