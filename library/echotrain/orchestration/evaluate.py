@@ -1,0 +1,192 @@
+"""Evaluate a trained model on a split of a catalog: the model beside the zero-filled image, volume by volume."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from echotrain.data.batch import Batch
+from echotrain.data.catalog import SPLITS, SliceRow
+from echotrain.data.catalog_store import load_catalog
+from echotrain.data.fetch import Fetcher, StepRows
+from echotrain.data.selection import select
+from echotrain.errors import CatalogError, ConfigError
+from echotrain.evaluation.examples import choose_examples
+from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, VolumeAttributes, pair_scores
+from echotrain.log import track
+from echotrain.metrics.collector import SliceKey, SliceScore, VolumeCollector, VolumeKey
+from echotrain.orchestration.cluster import connect
+from echotrain.orchestration.inference import InferenceConfig, WorkerSetup, actor_resources
+from echotrain.orchestration.mapping import Result, map_items
+from echotrain.physics.masks import line_mask
+from echotrain.storage.open import open_store
+from echotrain.training.experiment import Experiment
+from echotrain.training.trained import describe_trained
+
+__all__ = ["evaluate"]
+
+_NO_PICTURE = -1
+
+
+@dataclass(frozen=True)
+class _Volume:
+    """A volume to evaluate.
+
+    Attributes:
+        positions: Of its slices in the catalog.
+        rows: The slices.
+        pictured: The slice that is kept as a picture, or -1.
+    """
+
+    positions: tuple[int, ...]
+    rows: tuple[SliceRow, ...]
+    pictured: int
+
+    @property
+    def key(self) -> VolumeKey:
+        return self.rows[0].dataset, self.rows[0].volume
+
+    def attributes(self, experiment: Experiment) -> VolumeAttributes:
+        row = self.rows[0]
+        sampling = line_mask(experiment.data.mask, row.width, seed=experiment.seed, dataset=row.dataset, volume=row.volume, epoch=None)
+        return VolumeAttributes(row.anatomy, row.contrast, sampling.acceleration)
+
+
+def evaluate(config: InferenceConfig, *, split: str = "test", num_examples: int = 6, title: str = "", note: str = "") -> Evaluation:
+    """Reconstruct a split and score every volume by the public fastMRI definitions.
+
+    Args:
+        config: The model and its workers.
+        split: ``train``, ``val``, ``test`` or ``all``.
+        num_examples: Slices kept as pictures, chosen before anything is scored.
+        title: Name of the evaluation; "" makes one of the run and the split.
+        note: What a reader must know.
+
+    Raises:
+        ConfigError: The split does not exist, or an override does not fit.
+        CatalogError: The catalog is missing, the split is empty, or slices lack a target.
+        CheckpointError: The run has no usable checkpoint.
+        ResourceError: The cluster is too small.
+    """
+    if split not in (*SPLITS, "all"):
+        raise ConfigError(f"split={split!r}", f"must be one of {', '.join(SPLITS)} or all", "Use test for a final figure.")
+    # A worker's working directory is another, so a relative path would mean another place there.
+    config = dataclasses.replace(config, run=open_store(config.run).uri)
+    experiment, meta = describe_trained(config.run, config.checkpoint, config.overrides)
+    catalog_uri, volumes = _find_volumes(experiment, split, num_examples)
+    connect()
+    items = [{"volume": index, "positions": list(volume.positions), "pictured": volume.pictured} for index, volume in enumerate(volumes)]
+    scored = map_items(items, _VolumeScorer, WorkerSetup(config=config), catalog_uri, **actor_resources(config, len(items)))
+    expected = {volume.key: len(volume.positions) for volume in volumes}
+    model, zero_filled = VolumeCollector(expected), VolumeCollector(expected)
+    examples = []
+    for result in track(scored, f"Evaluating {split}", total=len(items)):
+        model.merge(_scores(result.values["model"]))
+        zero_filled.merge(_scores(result.values["zero_filled"]))
+        if result.data:
+            volume = volumes[result.values["volume"]]
+            examples.append(_example(volume, volume.attributes(experiment), result))
+    attributes = {volume.key: volume.attributes(experiment) for volume in volumes}
+    info = EvaluationInfo(
+        name=title or f"{experiment.name}, {split}",
+        model=_describe_model(experiment),
+        checkpoint=f"{config.run}/checkpoints/{meta.name}",
+        catalog=catalog_uri,
+        split=split,
+        note=note,
+    )
+    examples.sort(key=lambda example: (example.attributes, example.dataset, example.volume))
+    scores = pair_scores(model.volumes(), zero_filled.volumes(), attributes)
+    return Evaluation(info=info, volumes=scores, examples=tuple(examples))
+
+
+class _VolumeScorer:
+    """Reconstructs whole volumes and reduces them to scores; one lives in each worker."""
+
+    def __init__(self, setup: WorkerSetup, catalog_uri: str) -> None:
+        trained = setup.load()
+        self._model, self._task = trained.model, trained.task
+        self._device = next(trained.model.parameters()).device
+        self._catalog = load_catalog(catalog_uri)
+        self._fetcher = Fetcher(self._catalog.root, trained.experiment.data.mask, seed=trained.experiment.seed)
+
+    @torch.inference_mode()
+    def __call__(self, item: dict[str, Any]) -> Result:
+        model, zero_filled = VolumeCollector(), VolumeCollector()
+        pictures = np.zeros((3, 0, 0), np.float32)
+        for batch in self._batches(item["positions"]):
+            (sample,) = batch.ids
+            key, peak = (sample.dataset, sample.volume, sample.slice), float(batch.max_value)
+            target = batch.target[0].cpu().numpy()
+            output = self._task.reconstruct(self._model, batch)[0].cpu().numpy()
+            baseline = self._task.zero_filled(batch)[0].cpu().numpy()
+            model.add(key, target, output, peak)
+            zero_filled.add(key, target, baseline, peak)
+            if sample.slice == item["pictured"] and output.shape == target.shape:
+                pictures = np.stack([baseline, output, target]).astype(np.float32)
+        shape = pictures.shape[1:]
+        values = {"volume": item["volume"], "model": model.state(), "zero_filled": zero_filled.state(), "shape": shape}
+        return Result(values, pictures.tobytes())
+
+    def _batches(self, positions: Sequence[int]) -> Iterator[Batch]:
+        rows = self._catalog.rows(np.asarray(positions))
+        steps = (StepRows([row], [1.0], 1) for row in rows)
+        for step in self._fetcher.fetch(steps, epoch=None):
+            for batch in step.batches:
+                yield batch.to(self._device)
+
+
+def _find_volumes(experiment: Experiment, split: str, num_examples: int) -> tuple[str, list[_Volume]]:
+    """Return the pinned catalog's URI, and the selected volumes in it."""
+    catalog = load_catalog(experiment.data.catalog)
+    data = experiment.data
+    positions = select(
+        catalog.table,
+        splits=SPLITS if split == "all" else (split,),
+        datasets=data.datasets,
+        anatomies=data.anatomies,
+        contrasts=data.contrasts,
+    )
+    grouped: dict[VolumeKey, list[tuple[int, SliceRow]]] = {}
+    for position, row in zip(positions.tolist(), catalog.rows(positions), strict=True):
+        if not row.target_nbytes:
+            raise CatalogError(f"{row.dataset}/{row.volume} slice {row.slice}", "has no target to compare with", "Prepare it again.")
+        grouped.setdefault((row.dataset, row.volume), []).append((position, row))
+    sizes = {key: (members[0][1].anatomy, members[0][1].contrast, len(members)) for key, members in grouped.items()}
+    # The chosen number counts kept slices; curation may have left out some, so that it is not yet the slice's own index.
+    pictured = {(dataset, volume): nth for dataset, volume, nth in choose_examples(sizes, num_examples)}
+    volumes = []
+    for key, members in grouped.items():
+        rows = tuple(row for _, row in members)
+        nth = pictured.get(key)
+        volumes.append(_Volume(tuple(position for position, _ in members), rows, _NO_PICTURE if nth is None else rows[nth].slice))
+    return f"{catalog.root}@{catalog.version}", volumes
+
+
+def _scores(state: Sequence[Any]) -> list[tuple[SliceKey, SliceScore]]:
+    """Return a collector's state as it was before it travelled as JSON."""
+    return [((dataset, volume, index), SliceScore(*score)) for (dataset, volume, index), score in state]
+
+
+def _example(volume: _Volume, attributes: VolumeAttributes, result: Result) -> Example:
+    pictures: NDArray[np.float32] = np.frombuffer(result.data, np.float32).reshape(3, *result.values["shape"])
+    dataset, name = volume.key
+    return Example(
+        dataset=dataset,
+        volume=name,
+        slice=volume.pictured,
+        attributes=attributes,
+        max_value=volume.rows[0].max_value,
+        zero_filled=pictures[0],
+        reconstruction=pictures[1],
+        target=pictures[2],
+    )
+
+
+def _describe_model(experiment: Experiment) -> str:
+    model = experiment.model
+    return f"E2E-VarNet, {model.num_cascades} cascades, {model.chans} channels"

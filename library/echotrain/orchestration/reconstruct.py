@@ -1,0 +1,155 @@
+"""Reconstruct undersampled scanner files with a trained model: fastMRI-layout HDF5 and a picture of each."""
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from echotrain.data.batch import Batch, SampleId
+from echotrain.data.curate import acquired_lines
+from echotrain.data.formats import Volume, open_volume
+from echotrain.data.formats.write import write_fastmri
+from echotrain.data.formats.xml_header import header_xml
+from echotrain.data.header import VolumeHeader
+from echotrain.data.sources import ScanSource, find_sources, local_copy
+from echotrain.errors import ConfigError, ScanError
+from echotrain.evaluation.figures import contact_sheet
+from echotrain.log import track
+from echotrain.orchestration.cluster import connect
+from echotrain.orchestration.inference import InferenceConfig, WorkerSetup, actor_resources
+from echotrain.orchestration.mapping import Result, map_items
+from echotrain.physics.masks import LineSampling, count_low_frequencies, line_mask
+from echotrain.storage.open import open_store
+from echotrain.training.trained import describe_trained
+
+__all__ = ["Reconstruction", "reconstruct"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """What became of one file.
+
+    Attributes:
+        source: The file.
+        output: URI of the written HDF5; "" where there is none.
+        num_slices: Slices reconstructed.
+        acceleration: Lines of the matrix over lines acquired.
+        error: Why the file was left out; "" where it was not.
+    """
+
+    source: str
+    output: str = ""
+    num_slices: int = 0
+    acceleration: float = 0.0
+    error: str = ""
+
+
+def reconstruct(config: InferenceConfig, source: str, to: str, *, undersample: bool = False) -> Iterator[Reconstruction]:
+    """Reconstruct every scan below ``source``, in any order; a file that cannot be used is told about and left out.
+
+    Each volume becomes ``<to>/<volume>.h5`` with ``reconstruction`` float32 (slices, height, width) and a de-identified
+    ``ismrmrd_header``, and ``<to>/<volume>.png``.
+
+    Args:
+        config: The model and its workers.
+        source: Folder, S3 prefix or single file.
+        to: Folder or S3 prefix.
+        undersample: Undersample fully sampled files by the run's own mask; without it they are left out.
+
+    Raises:
+        ConfigError: There are no scans, or an override does not fit.
+        CheckpointError: The run has no usable checkpoint.
+        ResourceError: The cluster is too small.
+        StorageError: The destination cannot be written.
+    """
+    config = dataclasses.replace(config, run=open_store(config.run).uri)
+    describe_trained(config.run, config.checkpoint, config.overrides)
+    sources = find_sources(source)
+    if open_store(source).uri == open_store(to).uri:
+        raise ConfigError(f"--to {to}", "is the folder of the scans themselves", "Choose another place for the reconstructions.")
+    connect()
+    setup = WorkerSetup(config=config)
+    items = [dataclasses.asdict(found) for found in sources]
+    results = map_items(items, _VolumeReconstructor, setup, open_store(to).uri, undersample, **actor_resources(config, len(items)))
+    for result in track(results, "Reconstructing", total=len(items)):
+        yield Reconstruction(**result.values)
+
+
+class _VolumeReconstructor:
+    """Reads, reconstructs and writes whole files; one lives in each worker."""
+
+    def __init__(self, setup: WorkerSetup, to: str, undersample: bool) -> None:
+        trained = setup.load()
+        self._experiment, self._model, self._task = trained.experiment, trained.model, trained.task
+        self._device = next(trained.model.parameters()).device
+        self._store = open_store(to)
+        self._undersample = undersample
+
+    def __call__(self, item: dict[str, Any]) -> Result:
+        source = ScanSource(**item)
+        try:
+            with local_copy(source) as path, open_volume(path) as volume:
+                sampling = self._sampling(volume, source)
+                images = np.stack([self._reconstruct(volume, index, sampling) for index in range(volume.header.num_slices)])
+                output = self._write(volume.header, images)
+        except ScanError as error:
+            return Result(dataclasses.asdict(Reconstruction(source=source.uri, error=str(error))))
+        acceleration = len(sampling.mask) / int(sampling.mask.sum())
+        done = Reconstruction(source=source.uri, output=output, num_slices=len(images), acceleration=acceleration)
+        return Result(dataclasses.asdict(done))
+
+    def _sampling(self, volume: Volume, source: ScanSource) -> LineSampling:
+        """Return the file's own mask, else what its lines show, else the run's mask where that was asked for."""
+        header = volume.header
+        lines = volume.mask()
+        if lines is None:
+            lines = acquired_lines(volume.read_slice(header.num_slices // 2))
+        if not lines[header.padding_left : header.padding_right].all():
+            return LineSampling(lines, count_low_frequencies(lines), len(lines) / max(int(lines.sum()), 1), None)
+        if not self._undersample:
+            raise ScanError(source.name, "is fully sampled: nothing to reconstruct", "Give --undersample to undersample it first.")
+        return line_mask(
+            self._experiment.data.mask,
+            header.width,
+            seed=self._experiment.seed,
+            dataset=header.dataset,
+            volume=header.volume,
+            epoch=None,
+            padding_left=header.padding_left,
+            padding_right=header.padding_right,
+        )
+
+    @torch.inference_mode()
+    def _reconstruct(self, volume: Volume, index: int, sampling: LineSampling) -> NDArray[np.float32]:
+        batch = _batch(volume.header, index, volume.read_slice(index), sampling)
+        image: NDArray[np.float32] = self._task.reconstruct(self._model, batch.to(self._device))[0].cpu().numpy()
+        return image
+
+    def _write(self, header: VolumeHeader, images: NDArray[np.float32]) -> str:
+        name = f"{header.volume}.h5"
+        with tempfile.TemporaryDirectory(prefix="echotrain-reconstruction-") as scratch:
+            path = Path(scratch) / name
+            write_fastmri(path, header=header_xml(header, protocol="echotrain reconstruction"), reconstruction=images)
+            self._store.write(f"{header.volume}.png", contact_sheet(images))
+            self._store.upload(path, name)
+        return f"{self._store.uri}/{name}"
+
+
+def _batch(header: VolumeHeader, index: int, kspace: NDArray[np.complex64], sampling: LineSampling) -> Batch:
+    """Return one slice as a batch whose target is only there for its size."""
+    return Batch(
+        kspace=torch.from_numpy(kspace)[None],
+        mask=torch.from_numpy(sampling.mask)[None, None, None, :],
+        num_low_frequencies=torch.tensor([sampling.num_low_frequencies]),
+        coil_mask=torch.ones(1, len(kspace), dtype=torch.bool),
+        target=torch.zeros(1, header.recon_height, header.recon_width),
+        max_value=torch.ones(1),
+        weight=torch.ones(1),
+        ids=(SampleId(header.dataset, header.volume, index),),
+    )

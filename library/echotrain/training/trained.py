@@ -1,0 +1,76 @@
+"""A trained model, ready to use: the configuration it was trained with and the weights of one checkpoint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from echotrain.config import from_dict, override
+from echotrain.errors import CheckpointError
+from echotrain.storage.open import open_store
+from echotrain.tasks.reconstruction import ReconstructionTask
+from echotrain.training.checkpoint import CheckpointMeta, describe_mismatch, find_checkpoint, load_weights
+from echotrain.training.experiment import Experiment
+
+__all__ = ["TrainedModel", "Which", "describe_trained", "load_trained"]
+
+Which = Literal["best", "latest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A model in evaluation mode, and everything that says what it is.
+
+    Attributes:
+        experiment: As it was trained, with the caller's overrides.
+        model: On its device, in evaluation mode, without gradients.
+        task: Turns a batch into images.
+        checkpoint: URI of the checkpoint.
+    """
+
+    experiment: Experiment
+    model: nn.Module
+    task: ReconstructionTask
+    checkpoint: str
+
+
+def describe_trained(run_uri: str, which: Which = "best", overrides: Sequence[str] = ()) -> tuple[Experiment, CheckpointMeta]:
+    """Return what a run's checkpoint is, without loading its weights.
+
+    Args:
+        run_uri: Folder of the run.
+        which: The checkpoint of the best validation score, or the latest one.
+        overrides: ``dotted.path=value``, such as another catalog or mask.
+
+    Raises:
+        CheckpointError: The run has no such checkpoint.
+        ConfigError: An override does not fit.
+    """
+    meta = find_checkpoint(open_store(run_uri), which)
+    if meta is None:
+        raise CheckpointError(
+            run_uri, f"has no {which} checkpoint", "Train it first: python -m ray_jobs.train RECIPE; or ask for the latest."
+        )
+    return override(from_dict(Experiment, meta.config), overrides), meta
+
+
+def load_trained(run_uri: str, which: Which = "best", overrides: Sequence[str] = (), *, device: torch.device | None = None) -> TrainedModel:
+    """Load a run's checkpoint.
+
+    Raises:
+        CheckpointError: There is none, it is damaged, or it does not fit the (overridden) model.
+        ConfigError: An override does not fit.
+    """
+    experiment, meta = describe_trained(run_uri, which, overrides)
+    store = open_store(run_uri)
+    where = f"{store.uri}/checkpoints/{meta.name}"
+    model = experiment.model.build()
+    weights = load_weights(store, meta)
+    mismatch = describe_mismatch(model.state_dict(), weights)
+    if mismatch is not None:
+        raise CheckpointError(where, mismatch, "Leave the model's settings as they were in training.")
+    model.load_state_dict(weights)
+    model.to(device or torch.device("cpu")).eval().requires_grad_(requires_grad=False)
+    return TrainedModel(experiment=experiment, model=model, task=experiment.task.build(), checkpoint=where)

@@ -1,0 +1,52 @@
+"""Score a trained model beside the zero-filled image, volume by volume, by the public fastMRI definitions."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from echotrain.errors import EchotrainError
+from echotrain.evaluation.report import render_markdown
+from echotrain.evaluation.results import write_evaluation
+from echotrain.log import setup_logging
+from echotrain.orchestration.evaluate import evaluate
+from echotrain.orchestration.inference import InferenceConfig
+from echotrain.storage.open import open_store
+
+EXAMPLES = """examples:
+  python -m ray_jobs.evaluate runs/knee-x4                                     the test split of the run's own catalog
+  python -m ray_jobs.evaluate s3://lab/runs/x4 data.mask.accelerations=[8] data.mask.center_fractions=[0.04] --to s3://lab/x4-at-8
+  python -m ray_jobs.evaluate runs/knee-x4 data.catalog=s3://lab/brain --split all --title "Knee model on brains"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate, write the result, print its table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ray_jobs.evaluate", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN", help="folder or s3:// prefix of a training run")
+    parser.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the run's: a catalog, a mask")
+    parser.add_argument("--split", default="test", help="train, val, test or all (default: %(default)s)")
+    parser.add_argument("--checkpoint", default="best", choices=("best", "latest"), help="which weights (default: %(default)s)")
+    parser.add_argument("--to", metavar="URI", help="where the result goes (default: RUN/evaluation)")
+    parser.add_argument("--title", default="", help="name of the evaluation in reports")
+    parser.add_argument("--note", default="", help="what a reader must know, such as that the data is simulated")
+    parser.add_argument("--examples", type=int, default=6, help="slices kept as pictures (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=0, help="processes with a model each (default: as many as fit)")
+    options = parser.parse_args(argv)
+    setup_logging()
+    try:
+        store = open_store(options.to or f"{options.run.rstrip('/')}/evaluation")
+        config = InferenceConfig(run=options.run, checkpoint=options.checkpoint, overrides=options.settings, workers=options.workers)
+        evaluation = evaluate(config, split=options.split, num_examples=options.examples, title=options.title, note=options.note)
+        write_evaluation(store, evaluation)
+    except EchotrainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(render_markdown([evaluation]))
+    print(store.uri)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

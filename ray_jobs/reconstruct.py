@@ -1,0 +1,50 @@
+"""Reconstruct undersampled scanner files with a trained model: fastMRI-layout HDF5 and a picture of each."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from echotrain.errors import EchotrainError
+from echotrain.log import setup_logging
+from echotrain.orchestration.inference import InferenceConfig
+from echotrain.orchestration.reconstruct import reconstruct
+
+EXAMPLES = """examples:
+  python -m ray_jobs.reconstruct runs/knee-x4 scans/ --to reconstructions
+  python -m ray_jobs.reconstruct s3://lab/runs/x8 s3://lab/test --to s3://lab/submission --checkpoint latest
+  python -m ray_jobs.reconstruct runs/knee-x4 full.h5 --to out --undersample data.mask.accelerations=[4]   undersample it first
+"""
+SOME_FAILED = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Reconstruct every scan; return 1 where some had to be left out."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ray_jobs.reconstruct", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN", help="folder or s3:// prefix of a training run")
+    parser.add_argument("source", metavar="SOURCE", help="folder, s3:// prefix or file: fastMRI-layout HDF5, ISMRMRD, Siemens twix")
+    parser.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the run's")
+    parser.add_argument("--to", required=True, metavar="URI", help="folder or s3:// prefix for the images")
+    parser.add_argument("--checkpoint", default="best", choices=("best", "latest"), help="which weights (default: %(default)s)")
+    parser.add_argument("--undersample", action="store_true", help="undersample fully sampled files by the run's mask")
+    parser.add_argument("--workers", type=int, default=0, help="processes with a model each (default: as many as fit)")
+    options = parser.parse_args(argv)
+    setup_logging()
+    failed = 0
+    try:
+        config = InferenceConfig(run=options.run, checkpoint=options.checkpoint, overrides=options.settings, workers=options.workers)
+        for done in reconstruct(config, options.source, options.to, undersample=options.undersample):
+            if done.error:
+                failed += 1
+                print(f"left out {done.source}: {done.error}", file=sys.stderr)
+            else:
+                print(f"{done.output}  {done.num_slices} slices, acquired 1 line in {done.acceleration:.2f}")
+    except EchotrainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return SOME_FAILED if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
