@@ -1,0 +1,96 @@
+"""The whole path on this machine: scans, an S3 server, prepare, train with two workers, evaluate, report."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from echotrain.data.simulate import SimulationConfig, simulate
+from echotrain.errors import EchotrainError
+from echotrain.evaluation.results import read_evaluation
+from echotrain.log import setup_logging
+from echotrain.orchestration.cluster import connect
+from echotrain.storage.embedded import serve_folder
+from echotrain.storage.open import open_store
+from ray_jobs import evaluate, prepare, report, train
+
+FOLDER = Path("build/demo")
+SIMULATED = "Simulated scans: drawn anatomies, modelled coils, added noise. Nothing here was measured on a scanner."
+EXAMPLES = """examples:
+  make demo                      simulate scans first
+  make demo DATA=/data/my-scans  a folder of your own: fastMRI-layout HDF5, ISMRMRD, Siemens twix
+"""
+
+
+class StepFailedError(Exception):
+    """A verb of the demo came back with an error; it has said why."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Walk the path; leave a report and ``summary.json`` in ``build/demo``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ray_jobs.demo", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", help="folder of your own scans, instead of simulated ones")
+    options = parser.parse_args(argv)
+    setup_logging("WARNING")
+    started = time.monotonic()
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    try:
+        with serve_folder(FOLDER / "s3") as server:
+            os.environ.update(server.env)
+            connect()
+            walk(server.create_bucket("demo"), options.data)
+            summarize(server.create_bucket("demo"), time.monotonic() - started)
+    except EchotrainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except StepFailedError:
+        return 2
+    return 0
+
+
+def walk(bucket: str, data: str | None) -> None:
+    """Run every verb against the bucket, showing each command as one would type it."""
+    scans = data or str(FOLDER / "scans")
+    if data is None:
+        say("simulating scans of 18 patients")
+        simulate(SimulationConfig(num_patients=18, volumes_per_patient=2, num_slices=6, matrix=128), Path(scans))
+    note = ["--note", SIMULATED] if data is None else []
+    run(prepare.main, "prepare", scans, "--to", f"{bucket}/prepared")
+    run(train.main, "train", "varnet_demo", f"data.catalog={bucket}/prepared", f"storage={bucket}/runs")
+    run(evaluate.main, "evaluate", f"{bucket}/runs/varnet_demo", *note)
+    run(report.main, "report", f"{bucket}/runs/varnet_demo", "--title", "echotrain demo", "--out", str(FOLDER / "report.html"))
+
+
+def run(verb: Callable[[Sequence[str]], int], name: str, *arguments: str) -> None:
+    """Run one verb in this process, which is joined to Ray already."""
+    say(f"python -m ray_jobs.{name} {' '.join(a if ' ' not in a else repr(a) for a in arguments)}")
+    if verb(arguments) != 0:
+        raise StepFailedError(name)
+
+
+def say(text: str) -> None:
+    """Show what comes next."""
+    print(f"\n>> {text}", flush=True)
+
+
+def summarize(bucket: str, seconds: float) -> None:
+    """Write ``summary.json`` and print what to look at."""
+    figures = read_evaluation(open_store(f"{bucket}/runs/varnet_demo/evaluation")).summary()
+    page = FOLDER / "report.html"
+    names = ("psnr_model", "psnr_zero_filled", "ssim_model", "ssim_zero_filled")
+    summary = {**{name: figures[name] for name in names}, "seconds": round(seconds, 1), "report": str(page)}
+    (FOLDER / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    print(f"\nOn {figures['num_volumes']} volumes of patients that training never saw:")
+    print(f"  PSNR  zero-filled {summary['psnr_zero_filled']:.2f} dB   model {summary['psnr_model']:.2f} dB")
+    print(f"  SSIM  zero-filled {summary['ssim_zero_filled']:.3f}      model {summary['ssim_model']:.3f}")
+    print(f"Took {seconds:.0f} s. The report, to be opened in a browser: {page.absolute()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
