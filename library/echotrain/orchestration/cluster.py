@@ -5,7 +5,7 @@ import os
 
 import ray
 
-__all__ = ["connect", "forwarded_environment", "num_cpus", "num_gpus"]
+__all__ = ["connect", "forwarded_environment", "has_dashboard", "num_cpus", "num_gpus"]
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -24,7 +24,10 @@ def connect() -> None:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if not ray.is_initialized():
-        ray.init(logging_level=logging.WARNING, include_dashboard=False, configure_logging=True)
+        ray.init(logging_level=logging.ERROR, include_dashboard=False)
+    if not has_dashboard():
+        # A cluster of this machine's own is not preempted; watching for it costs a process.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 
 def forwarded_environment() -> dict[str, str]:
@@ -34,6 +37,13 @@ def forwarded_environment() -> dict[str, str]:
     function and not in Ray's ``runtime_env``, because the dashboard shows the latter to everybody.
     """
     return {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
+
+
+def has_dashboard() -> bool:
+    """Whether the cluster answers questions about its actors; one that ``connect`` started does not."""
+    from ray._private.worker import get_dashboard_url
+
+    return bool(get_dashboard_url())
 
 
 def num_cpus() -> float:

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +24,19 @@ from typing import Any, Literal
 
 from ray.train import FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 from rich.console import Console
 
 from echotrain.config import to_dict
+from echotrain.data.catalog import Catalog
 from echotrain.data.catalog_store import load_catalog, split_version
+from echotrain.data.config import DataConfig
+from echotrain.data.selection import select
 from echotrain.errors import CheckpointError, ConfigError, EchotrainError, ResourceError, StorageError, TrainingError
 from echotrain.log import console as default_console
 from echotrain.orchestration.channel import RunChannel
-from echotrain.orchestration.cluster import connect, forwarded_environment, num_cpus, num_gpus
+from echotrain.orchestration.cluster import connect, forwarded_environment, has_dashboard, num_cpus, num_gpus
 from echotrain.orchestration.signals import CatchSigterm
 from echotrain.orchestration.workers import WorkerArguments, catalog_identity, run_worker
 from echotrain.storage.open import local_path, open_store
@@ -40,6 +44,7 @@ from echotrain.storage.store import Store
 from echotrain.training.checkpoint import CheckpointMeta, find_checkpoint
 from echotrain.training.console import ConsoleProgress
 from echotrain.training.experiment import Experiment, changed_keys, science
+from echotrain.training.sinks import Record
 
 __all__ = ["FitResult", "fit"]
 
@@ -68,11 +73,16 @@ class FitResult:
     best_score: float | None
 
 
-def fit(experiment: Experiment, *, console: Console | None = None) -> FitResult:
+def fit(experiment: Experiment, *, console: Console | None = None, on_record: Callable[[Record], None] | None = None) -> FitResult:
     """Train an experiment, or go on with it where its folder holds a checkpoint; a finished one returns at once.
 
     Everything that can be known to fail is checked before a worker starts. A worker that dies is replaced and the run goes on
     from its latest checkpoint. SIGTERM or Ctrl-C saves a checkpoint first.
+
+    Args:
+        experiment: What to train, and where.
+        console: Where progress is shown; stderr by default.
+        on_record: Also given every record of the run, soon after it was logged.
 
     Raises:
         ConfigError: The configuration contradicts itself.
@@ -99,7 +109,7 @@ def fit(experiment: Experiment, *, console: Console | None = None) -> FitResult:
     channel.clear()
     with tempfile.TemporaryDirectory(prefix="echotrain-ray-") as scratch:
         trainer = _trainer(arguments, device, scratch)
-        outcome = _run(trainer, channel, ConsoleProgress(console or default_console))
+        outcome = _run(trainer, channel, ConsoleProgress(console or default_console), on_record)
     channel.clear()
     return FitResult(
         run_uri=experiment.run_uri,
@@ -120,10 +130,21 @@ class _StopAtFatal(UserCallback):  # type: ignore[misc]
                 raise error
 
 
-def _trainer(arguments: WorkerArguments, device: str, scratch: str) -> TorchTrainer:
+class _Trainer(TorchTrainer):  # type: ignore[misc]
+    """Without Ray's watch over placement groups where it cannot work: it asks the dashboard, and complains where there is none.
+
+    What it guards against, a controller that dies while the cluster lives on, cannot happen on a cluster that lives as long as the driver.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks: list[Any] = super()._create_default_callbacks()
+        return callbacks if has_dashboard() else [each for each in callbacks if not isinstance(each, PlacementGroupCleanerCallback)]
+
+
+def _trainer(arguments: WorkerArguments, device: str, scratch: str) -> _Trainer:
     experiment = arguments.experiment
     resources = {"CPU": experiment.cpus_per_worker, **({"GPU": 1.0} if device == "cuda" else {})}
-    return TorchTrainer(
+    return _Trainer(
         _run_worker_with,
         train_loop_config={"arguments": arguments},
         torch_config=TorchConfig(backend="nccl" if device == "cuda" else "gloo"),
@@ -141,7 +162,9 @@ def _run_worker_with(config: dict[str, WorkerArguments]) -> dict[str, Any]:
     return run_worker(config["arguments"])
 
 
-def _run(trainer: TorchTrainer, channel: RunChannel, progress: ConsoleProgress) -> dict[str, Any]:
+def _run(
+    trainer: TorchTrainer, channel: RunChannel, progress: ConsoleProgress, on_record: Callable[[Record], None] | None
+) -> dict[str, Any]:
     """Run the trainer in a thread, so that this one shows progress and takes signals; return rank 0's outcome."""
     seen = 0
     try:
@@ -151,6 +174,8 @@ def _run(trainer: TorchTrainer, channel: RunChannel, progress: ConsoleProgress) 
                 is_done = running.done()
                 for number, record in channel.records(after=seen):
                     progress.log(record)
+                    if on_record is not None:
+                        on_record(record)
                     seen = number
                 if is_done:
                     break
@@ -248,7 +273,14 @@ def _with_pinned_catalog(experiment: Experiment, latest: CheckpointMeta | None) 
             f"was made from other data than {root}@{catalog.version}, so its plan is another",
             f"Name the catalog that it was made from (version {latest.catalog['version']}), or choose a new name=.",
         )
+    _check_selection(catalog, experiment.data)
     return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, catalog=f"{root}@{catalog.version}"))
+
+
+def _check_selection(catalog: Catalog, data: DataConfig) -> None:
+    """Raise ``CatalogError`` where there is nothing to train on, or nothing to validate on."""
+    for splits in (data.train_split, ("val",)):
+        select(catalog.table, splits=splits, datasets=data.datasets, anatomies=data.anatomies, contrasts=data.contrasts)
 
 
 def _finished(experiment: Experiment, latest: CheckpointMeta) -> FitResult:

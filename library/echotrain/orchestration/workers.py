@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,10 @@ import torch
 from echotrain.config import to_dict
 from echotrain.data.catalog import Catalog
 from echotrain.data.catalog_store import load_catalog
+from echotrain.data.planned import PlannedStream
 from echotrain.log import setup_logging
 from echotrain.orchestration.channel import RunChannel
 from echotrain.orchestration.signals import WorkerSignals
-from echotrain.orchestration.streaming import RayStream
 from echotrain.seeding import derive_seed
 from echotrain.storage.open import open_store
 from echotrain.storage.store import Store
@@ -60,6 +61,8 @@ def run_worker(arguments: WorkerArguments) -> dict[str, Any]:
     """
     os.environ.update(arguments.environment)
     setup_logging("WARNING")
+    # DDP notes once that the gradient of a 1x1 convolution has other strides of the same layout; the sums are right.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     experiment = arguments.experiment
     device = ray.train.torch.get_device()
     if device.type == "cpu":
@@ -71,7 +74,15 @@ def run_worker(arguments: WorkerArguments) -> dict[str, Any]:
     _restore(state, store, ranks)
     channel = RunChannel(arguments.run_id) if ranks.is_first else None
     signals = WorkerSignals(channel)
-    stream = RayStream(catalog, experiment.data, seed=experiment.seed, batch_size=experiment.batch_size, rank=ranks.rank, world=ranks.world)
+    stream = PlannedStream(
+        experiment.data,
+        seed=experiment.seed,
+        batch_size=experiment.batch_size,
+        rank=ranks.rank,
+        world_size=ranks.world,
+        config=experiment.stream,
+        catalog=catalog,
+    )
     try:
         outcome = Trainer(
             experiment,
@@ -85,6 +96,7 @@ def run_worker(arguments: WorkerArguments) -> dict[str, Any]:
         ).fit()
     finally:
         signals.close()
+        stream.close()
     if outcome.signal == Signal.LEAVE:
         raise WorkerLeaving(f"a worker was asked to end; step {outcome.global_step} is saved")
     return dataclasses.asdict(outcome)

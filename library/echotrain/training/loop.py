@@ -9,6 +9,8 @@ import contextlib
 import dataclasses
 import enum
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -245,7 +247,7 @@ class Trainer:
             with self._synchronised(is_last), self._autocast():
                 result = self._task.loss(self._network, batch)
                 weighted = result.per_sample.float() * batch.weight
-                (weighted.sum() * scale).backward()
+                (weighted.sum() * scale).backward()  # type: ignore[no-untyped-call]
             losses.append(weighted.detach())
             for name, values in result.logs.items():
                 logs[name] = logs.get(name, torch.zeros((), device=values.device)) + (values.detach().float() * batch.weight).sum()
@@ -351,6 +353,7 @@ class Trainer:
 
     def _log_start(self) -> None:
         position = self._state.position
+        processes = self._ranks.gather(f"{socket.gethostname()}:{os.getpid()}")
         if position.epoch >= self._config.epochs:
             return
         self._log(
@@ -364,6 +367,7 @@ class Trainer:
                 "workers": self._ranks.world,
                 "parameters": sum(parameter.numel() for parameter in self._state.model.parameters()),
                 "device": str(self._ranks.device),
+                "processes": processes,
             }
         )
 

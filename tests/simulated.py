@@ -1,0 +1,39 @@
+"""A prepared catalog of simulated scans, made without Ray."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from echotrain.data.assemble import assemble
+from echotrain.data.catalog_store import commit_catalog
+from echotrain.data.convert import ConvertConfig, convert_scan, scan_key
+from echotrain.data.formats import Deidentifier
+from echotrain.data.simulate import SimulationConfig, simulate
+from echotrain.data.splits import SplitConfig
+from echotrain.storage.open import open_store
+
+
+def write_simulated_catalog(folder: Path, *, num_train: int = 5, num_val: int = 2, num_slices: int = 4, matrix: int = 32) -> str:
+    """Simulate, convert and commit; return the catalog's URI. The last ``num_val`` patients are the validation split."""
+    simulation = SimulationConfig(num_patients=num_train + num_val, volumes_per_patient=1, num_slices=num_slices, matrix=matrix)
+    files = simulate(simulation, folder / "scans")
+    store = open_store(str(folder / "prepared"))
+    deidentifier, config = Deidentifier(), ConvertConfig()
+    records = [
+        convert_scan(
+            path,
+            uri=str(path),
+            key=scan_key(deidentifier, str(path), path.stat().st_size, "1", config),
+            store=store,
+            config=config,
+            deidentifier=deidentifier,
+        )
+        for path in files
+    ]
+    table = assemble(records, None, SplitConfig()).table
+    patients = sorted(set(table["patient"].to_pylist()))
+    split = {patient: "val" if index >= num_train else "train" for index, patient in enumerate(patients)}
+    column = pa.array([split[patient] for patient in table["patient"].to_pylist()])
+    table = table.set_column(table.schema.get_field_index("split"), "split", column)
+    commit_catalog(store, table, {})
+    return store.uri
