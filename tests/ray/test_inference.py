@@ -1,0 +1,152 @@
+import dataclasses
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scans import random_kspace, write_scan
+
+from echotrain.config import to_dict
+from echotrain.data.catalog_store import load_catalog
+from echotrain.data.config import DataConfig
+from echotrain.data.fetch import Fetcher, StepRows
+from echotrain.errors import CatalogError, CheckpointError, ConfigError, PayloadError, ResourceError
+from echotrain.evaluation.results import read_evaluation
+from echotrain.metrics.volume import score_volume
+from echotrain.models.unrolled.varnet import VarNetConfig
+from echotrain.orchestration.evaluate import evaluate
+from echotrain.orchestration.inference import InferenceConfig
+from echotrain.orchestration.reconstruct import reconstruct
+from echotrain.physics.coils import rss
+from echotrain.physics.crop import center_crop
+from echotrain.physics.fft import ifft2c
+from echotrain.storage.open import open_store
+from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
+from echotrain.training.experiment import Experiment, science
+from ray_jobs import evaluate as evaluate_verb
+from ray_jobs import reconstruct as reconstruct_verb
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def experiment(catalog_uri):
+    model = VarNetConfig(num_cascades=1, chans=4, pools=2, sens_chans=2, sens_pools=2)
+    return Experiment(name="untrained", data=DataConfig(catalog=catalog_uri), model=model)
+
+
+@pytest.fixture(scope="module")
+def run_uri(experiment, tmp_path_factory):
+    """Return a run whose only checkpoint is a network as it was initialised."""
+    store = open_store(str(tmp_path_factory.mktemp("runs") / "untrained"))
+    torch.manual_seed(0)
+    meta = CheckpointMeta(name="step-000000000", position={}, science=science(experiment), config=to_dict(experiment), catalog={})
+    writer = CheckpointWriter(store, keep=1)
+    writer.save(meta, {"weights": experiment.model.build().state_dict()}, is_best=True, before_marker={})
+    writer.close()
+    return store.uri
+
+
+def test_zero_filled_scores_are_those_of_a_plain_reconstruction(local_ray, run_uri, experiment):
+    evaluation = evaluate(InferenceConfig(run=run_uri, workers=2), split="val", num_examples=1)
+    catalog = load_catalog(experiment.data.catalog)
+    rows = [row for row in catalog.rows() if row.split == "val"]
+    assert {v.volume for v in evaluation.volumes} == {row.volume for row in rows}
+    for result in evaluation.volumes:
+        fetcher = Fetcher(catalog.root, experiment.data.mask, seed=experiment.seed)
+        steps = [StepRows([row], [1.0], 1) for row in rows if row.volume == result.volume]
+        batches = [batch for step in fetcher.fetch(steps, epoch=None) for batch in step.batches]
+        images = [rss(ifft2c(batch.kspace * batch.mask))[0] for batch in batches]
+        targets = np.stack([batch.target[0].numpy() for batch in batches])
+        plain = np.stack([center_crop(image, targets.shape[1:]).numpy() for image in images])
+        expected = score_volume(targets, plain)
+        assert dataclasses.astuple(result.zero_filled) == pytest.approx(dataclasses.astuple(expected), rel=1e-4)
+        assert result.num_slices == len(batches)
+        fetcher.close()
+    (example,) = evaluation.examples
+    assert example.target.shape == example.reconstruction.shape == example.zero_filled.shape
+
+
+def test_the_verb_leaves_an_evaluation_that_can_be_read_back(local_ray, run_uri, tmp_path, capsys):
+    assert evaluate_verb.main([run_uri, "--split", "val", "--to", str(tmp_path / "out"), "--note", "simulated"]) == 0
+    found = read_evaluation(open_store(str(tmp_path / "out")))
+    assert found.info.note == "simulated"
+    assert found.info.catalog.endswith("@1")
+    assert "| All volumes | 2 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("config", "split", "error", "fragment"),
+    [
+        ({}, "test", CatalogError, "The catalog has split: train, val"),
+        ({}, "validation", ConfigError, "split='validation'"),
+        ({"overrides": ("data.anatomies=[heart]",)}, "val", CatalogError, "heart"),
+        ({"overrides": ("model.chans=8",)}, "val", CheckpointError, "disagrees"),
+        ({"overrides": ("model.chan=8",)}, "val", ConfigError, "model.chans"),
+        ({"workers": 99}, "val", ResourceError, "workers=99"),
+    ],
+)
+def test_a_request_that_cannot_be_met_is_refused_with_its_reason(local_ray, run_uri, config, split, error, fragment):
+    with pytest.raises(error, match=fragment):
+        evaluate(InferenceConfig(run=run_uri, **config), split=split)
+
+
+def test_a_run_without_a_checkpoint_is_refused(tmp_path, capsys):
+    assert evaluate_verb.main([str(tmp_path / "nothing")]) == 2
+    assert "has no best checkpoint" in capsys.readouterr().err
+
+
+def test_a_flipped_bit_in_a_shard_stops_the_evaluation_by_name(local_ray, run_uri, experiment, tmp_path):
+    import shutil
+
+    shutil.copytree(experiment.data.catalog, tmp_path / "copy")
+    catalog = load_catalog(str(tmp_path / "copy"))
+    row = next(row for row in catalog.rows() if row.split == "val")
+    shard = tmp_path / "copy" / row.uri
+    content = bytearray(shard.read_bytes())
+    content[row.offset + 100] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(PayloadError, match="checksum"):
+        evaluate(InferenceConfig(run=run_uri, overrides=(f"data.catalog={tmp_path / 'copy'}",)), split="val")
+
+
+@pytest.fixture
+def scans(tmp_path) -> Path:
+    """Return a folder with an undersampled scan, a fully sampled one, and one that is no scan."""
+    kspace = random_kspace((2, 3, 32, 24))
+    mask = np.zeros(24, bool)
+    mask[::3] = mask[9:15] = True
+    write_scan(tmp_path / "scans" / "undersampled.h5", kspace * mask, target=None)
+    write_scan(tmp_path / "scans" / "full.h5", kspace)
+    (tmp_path / "scans" / "broken.h5").write_bytes(b"not a scan")
+    return tmp_path / "scans"
+
+
+def test_reconstructions_are_fastmri_layout_and_unusable_files_are_told_about(local_ray, run_uri, scans, tmp_path):
+    done = {
+        Path(result.source).stem: result
+        for result in reconstruct(InferenceConfig(run=run_uri, workers=1), str(scans), str(tmp_path / "out"))
+    }
+    assert "fully sampled" in done["full"].error
+    assert "broken.h5" in done["broken"].error
+    assert done["undersampled"].acceleration == pytest.approx(24 / 12)
+    with h5py.File(done["undersampled"].output) as file:
+        assert file["reconstruction"].shape == (2, 32, 24)
+        assert file["reconstruction"].dtype == np.float32
+        assert "ismrmrd_header" in file
+    with Image.open(tmp_path / "out" / "undersampled.png") as picture:
+        assert picture.size == (48, 32)
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == {"undersampled"}
+
+
+def test_a_full_scan_is_undersampled_when_asked_to(local_ray, run_uri, scans, tmp_path, capsys):
+    status = reconstruct_verb.main([run_uri, str(scans / "full.h5"), "--to", str(tmp_path / "out"), "--undersample"])
+    assert status == 0
+    assert "full.h5  2 slices" in capsys.readouterr().out
+
+
+def test_reconstructions_never_land_among_the_scans(run_uri, scans):
+    with pytest.raises(ConfigError, match="the scans themselves"):
+        list(reconstruct(InferenceConfig(run=run_uri), str(scans), str(scans)))
