@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from echotrain.physics.coils import rss, sens_expand, sens_reduce
+from echotrain.physics.coils import rss
+from echotrain.physics.consistency import combine, consistency_step
 from echotrain.physics.fft import FftNorm
 from echotrain.physics.modulation import Hybrid, HybridSpace
 from echotrain.shapes import CoilMask, Counts, Kspace, LineMask, Magnitude, SensMaps
@@ -28,9 +29,8 @@ class Cascade(nn.Module):
 
     def forward(self, current: Hybrid, measured: Hybrid, mask: LineMask, maps: SensMaps, space: HybridSpace) -> Hybrid:
         """Return the next iterate; ``maps`` are modulated to ``space``."""
-        image = sens_reduce(space.ifft(current), maps)
-        refinement = space.fft(sens_expand(self.regularizer(image), maps))
-        return current - mask * (current - measured) * self.dc_weight - refinement
+        refined = self.regularizer(combine(current, maps, space))
+        return consistency_step(current, measured, mask, self.dc_weight, refined, maps, space)
 
 
 class UnrolledNetwork(nn.Module):
