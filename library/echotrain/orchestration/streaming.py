@@ -42,8 +42,9 @@ class RayStream(PlannedStream):
 
 def ray_pieces(table: pa.Table, num_rows: int) -> Iterator[pa.Table]:
     """Yield a table in pieces of ``num_rows`` rows, in order, through Ray Data."""
-    # One block: nothing is there whose order could change, and no task, hence no free CPU, is needed to read it.
-    dataset = ray.data.from_arrow(table)
+    # One block: nothing is there whose order could change, and no task, hence no free CPU, is needed to read it. ``from_arrow``
+    # would start one to look at the block, and wait for ever where the trainers hold every CPU.
+    dataset = ray.data.from_blocks([table])
     dataset.context.execution_options.preserve_order = True
     # An epoch is not news: the trainer shows its own progress.
     dataset.context.enable_progress_bars = False

@@ -13,11 +13,10 @@ import torch
 
 from echotrain.config import to_dict
 from echotrain.data.catalog import Catalog
-from echotrain.data.catalog_store import load_catalog
-from echotrain.data.planned import PlannedStream
 from echotrain.log import setup_logging
 from echotrain.orchestration.channel import RunChannel
 from echotrain.orchestration.signals import WorkerSignals
+from echotrain.orchestration.streaming import RayStream
 from echotrain.seeding import derive_seed
 from echotrain.storage.open import open_store
 from echotrain.storage.store import Store
@@ -69,19 +68,17 @@ def run_worker(arguments: WorkerArguments) -> dict[str, Any]:
         torch.set_num_threads(experiment.threads_per_worker)
     ranks = Ranks.of_process_group(device)
     store = open_store(experiment.run_uri)
-    catalog = load_catalog(experiment.data.catalog)
     state = _new_state(experiment, device)
     _restore(state, store, ranks)
     channel = RunChannel(arguments.run_id) if ranks.is_first else None
     signals = WorkerSignals(channel)
-    stream = PlannedStream(
+    stream = RayStream(
         experiment.data,
         seed=experiment.seed,
         batch_size=experiment.batch_size,
         rank=ranks.rank,
         world_size=ranks.world,
         config=experiment.stream,
-        catalog=catalog,
     )
     try:
         outcome = Trainer(
@@ -90,7 +87,7 @@ def run_worker(arguments: WorkerArguments) -> dict[str, Any]:
             stream=stream,
             state=state,
             ranks=ranks,
-            meta=_meta(experiment, catalog),
+            meta=_meta(experiment, stream.catalog),
             files=_run_files(arguments, store, state, channel) if channel is not None else None,
             signal=signals,
         ).fit()
