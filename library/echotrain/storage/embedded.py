@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
+from botocore.config import Config
+
 from echotrain.errors import ResourceError
 
 __all__ = ["EmbeddedServer", "serve_folder"]
@@ -50,8 +53,18 @@ class EmbeddedServer:
         }
 
     def create_bucket(self, name: str) -> str:
-        """Make a bucket and return its URI."""
-        (self.folder / name).mkdir(parents=True, exist_ok=True)
+        """Make a bucket, unless it is there, and return its URI."""
+        # Through the server, not beside it: it remembers which folders it has seen.
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name="us-east-1",
+            config=Config(s3={"addressing_style": "path"}),
+        )
+        with contextlib.suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
+            client.create_bucket(Bucket=name)
         return f"s3://{name}"
 
 
@@ -71,8 +84,9 @@ def serve_folder(folder: Path, port: int = 0) -> Iterator[EmbeddedServer]:
     access_key, secret_key = f"echotrain{secrets.token_hex(4)}", secrets.token_hex(16)
     command = [
         *(str(binary), "serve", "s3", str(folder.absolute()), "--addr", f"127.0.0.1:{port}"),
-        # A folder that changed beside the server is seen at once, and no configuration of the user is read.
-        *("--dir-cache-time", "0s", "--config", os.devnull, "--log-level", "NOTICE"),
+        # What changed beside the server is seen within a second (0 s would make it read folders all the time), and no
+        # configuration of the user is read.
+        *("--dir-cache-time", "1s", "--config", os.devnull, "--log-level", "NOTICE"),
         # Without this the server hashes a whole shard before it serves a slice of it.
         *("--no-checksum", "--etag-hash", ""),
     ]

@@ -1,0 +1,175 @@
+"""A store that fails: bounded retries where they can help, else a typed error in seconds that names the object."""
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from echotrain.data.config import DataConfig, StreamConfig
+from echotrain.data.payload import encode_packed
+from echotrain.data.planned import PlannedStream
+from echotrain.data.shards import ShardWriter
+from echotrain.errors import (
+    CredentialsError,
+    EchotrainError,
+    ObjectMissingError,
+    PayloadError,
+    StorageError,
+    StorageFullError,
+)
+from echotrain.physics.masks import MaskConfig
+from echotrain.storage.open import open_store
+from echotrain.storage.throttled import Fault, ThrottledServer, serve_throttled
+from tests.catalogs import write_catalog
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("s3")
+    write_catalog(folder / "bucket", volumes=4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path) -> Iterator[ThrottledServer]:
+    with serve_throttled(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: ThrottledServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThrottledServer]:
+    for name, value in running.env.items():
+        monkeypatch.setenv(name, value)
+    running.inject()
+    running.reset()
+    yield running
+    running.inject()
+
+
+def epoch(**options) -> list:
+    data = DataConfig(catalog="s3://bucket", mask=MaskConfig())
+    config = StreamConfig(**{"threads": 2, "timeout_s": 0.5, "attempts": 3, **options})
+    stream = PlannedStream(data, seed=0, batch_size=2, config=config)
+    steps = list(stream.steps(0))
+    stream.close()
+    return steps
+
+
+HEALING = [
+    Fault(kind="unavailable", key=".bin", times=3),
+    Fault(kind="short", key=".bin", times=3),
+    Fault(kind="slow", key=".bin", times=2, seconds=0.8),
+    Fault(kind="flip", key=".bin", times=1),
+    Fault(kind="unavailable", key=".parquet", times=2),
+    Fault(kind="short", key=".parquet", times=2),
+    Fault(kind="unavailable", key="v000001.json", times=2),
+]
+
+
+@pytest.mark.parametrize("fault", HEALING, ids=lambda fault: f"{fault.kind}{fault.key}")
+def test_a_fault_that_passes_costs_a_retry_and_no_sample(server: ThrottledServer, fault: Fault) -> None:
+    server.inject(fault)
+    steps = epoch()
+    assert sorted(sample for step in steps for batch in step.batches for sample in batch.ids) == sorted(
+        ("test", f"file{volume:03d}", index) for volume in range(4) for index in range(3)
+    )
+
+
+LASTING = [
+    (Fault(kind="unavailable", key=".bin"), StorageError, r"shards/test-0000\d\.bin.*failed 3 times.*503"),
+    (Fault(kind="short", key=".bin"), StorageError, r"shards/test-0000\d\.bin.*failed 3 times.*bytes early"),
+    (Fault(kind="slow", key=".bin", seconds=2.0), StorageError, r"shards/test-0000\d\.bin.*silent for 0\.5 s"),
+    (Fault(kind="flip", key=".bin"), PayloadError, r"shards/test-0000\d\.bin at byte \d+.*checksum"),
+    (Fault(kind="missing", key=".bin"), ObjectMissingError, r"shards/test-0000\d\.bin.*does not exist"),
+    (Fault(kind="expired", key=".bin"), CredentialsError, r"shards/test-0000\d\.bin.*have expired.*Renew"),
+    (Fault(kind="denied", key=".bin"), CredentialsError, r"shards/test-0000\d\.bin.*AWS_ACCESS_KEY_ID"),
+    (Fault(kind="expired", key=".parquet"), CredentialsError, r"catalog/v000001.*have expired"),
+    (Fault(kind="unavailable", key=".parquet"), StorageError, r"catalog/v000001.*failed 5 times"),
+]
+
+
+@pytest.mark.parametrize(("fault", "error", "words"), LASTING, ids=lambda value: getattr(value, "kind", ""))
+def test_a_fault_that_lasts_is_a_typed_error_in_seconds(
+    server: ThrottledServer, fault: Fault, error: type[EchotrainError], words: str
+) -> None:
+    server.inject(fault)
+    started = time.monotonic()
+    with pytest.raises(error, match=words):
+        epoch()
+    assert time.monotonic() - started < 20
+
+
+def test_a_retry_goes_on_where_the_body_broke_off(server: ThrottledServer) -> None:
+    whole = sum(step.num_bytes for step in epoch())
+    catalog = server.stats().bytes - whole
+    server.reset()
+    server.inject(Fault(kind="short", key=".bin", times=3))
+    epoch()
+    assert server.stats().bytes == whole + catalog
+
+
+def test_a_shard_that_vanished_is_named(server: ThrottledServer, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "bucket", folder / "other", dirs_exist_ok=True)
+    (folder / "other" / "shards" / "test-00001.bin").unlink()
+    data = DataConfig(catalog="s3://other")
+    stream = PlannedStream(data, seed=0, batch_size=1, config=StreamConfig(threads=2))
+    with pytest.raises(ObjectMissingError, match=r"other/shards/test-00001\.bin"):
+        list(stream.steps(0))
+
+
+def test_a_server_that_is_not_there_is_a_storage_error_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
+    started = time.monotonic()
+    with pytest.raises(StorageError, match=r"bucket/.*failed 5 times"):
+        epoch()
+    assert time.monotonic() - started < 15
+
+
+def test_missing_credentials_are_named(server: ThrottledServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    with pytest.raises(CredentialsError, match="AWS_ACCESS_KEY_ID"):
+        open_store("s3://bucket").read("catalog/v000001.json")
+
+
+@pytest.mark.parametrize("method", ["write", "upload", "download"])
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    store = open_store(str(tmp_path / "store"))
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 1000)
+    store.write("there", b"before")
+
+    def no_space(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    attempt = {
+        "write": lambda: store.write("new", b"x" * 1000),
+        "upload": lambda: store.upload(source, "new"),
+        "download": lambda: store.download("there", tmp_path / "store" / "new"),
+    }[method]
+    with pytest.raises(StorageFullError, match=r"no space is left.*Free space"):
+        attempt()
+    monkeypatch.undo()
+    assert [info.key for info in store.list()] == ["there"]
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["there"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_local_disk_stops_a_shard_before_it_is_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    store = open_store(str(tmp_path))
+    monkeypatch.setattr(ShardWriter, "_path", property(lambda self: Path("/dev/full")))
+    encoded = encode_packed(np.ones((8, 64, 64), np.complex64), None)
+    with pytest.raises(StorageFullError, match="TMPDIR"), ShardWriter(store, "shards/a") as shards:
+        shards.add(encoded)
+    assert list(store.list()) == []

@@ -1,0 +1,117 @@
+"""Folders and buckets keep the same promises."""
+
+import os
+import pickle
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from echotrain.errors import ConfigError, ObjectMissingError
+from echotrain.storage.embedded import EmbeddedServer, serve_folder
+from echotrain.storage.local import LocalStore
+from echotrain.storage.open import join_uri, local_path, open_store
+from echotrain.storage.s3 import S3Store
+from echotrain.storage.store import Store
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    with serve_folder(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Store:
+    if request.param == "folder":
+        return open_store(str(tmp_path / "store"))
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    return open_store(f"{server.create_bucket(f'bucket-{uuid.uuid4().hex}')}/some/prefix")
+
+
+def test_what_is_written_is_read(store: Store) -> None:
+    assert store.write("a/b.json", b"one")
+    assert store.write("a/b.json", b"two")
+    assert store.read("a/b.json") == b"two"
+    assert store.size("a/b.json") == 3
+    assert store.size("a/none") is None
+
+
+def test_a_write_only_if_absent_leaves_what_is_there(store: Store) -> None:
+    assert store.write("k", b"one", only_if_absent=True)
+    assert not store.write("k", b"two", only_if_absent=True)
+    assert store.read("k") == b"one"
+
+
+def test_listing_is_in_key_order_and_by_prefix(store: Store) -> None:
+    for key in ("b/2", "b/10", "a", "c/d/e", "b2"):
+        store.write(key, key.encode())
+    assert [info.key for info in store.list()] == ["a", "b/10", "b/2", "b2", "c/d/e"]
+    assert [(info.key, info.size) for info in store.list("b/")] == [("b/10", 4), ("b/2", 3)]
+    assert [info.key for info in store.list("c/d")] == ["c/d/e"]
+    assert list(store.list("none/")) == []
+
+
+def test_files_are_uploaded_and_downloaded_whole(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(100_000))
+    store.upload(source, "deep/er/file.bin")
+    store.download("deep/er/file.bin", tmp_path / "new" / "copy")
+    assert (tmp_path / "new" / "copy").read_bytes() == source.read_bytes()
+
+
+def test_a_missing_object_is_named(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ObjectMissingError, match="gone"):
+        store.read("gone")
+    with pytest.raises(ObjectMissingError, match="gone"):
+        store.download("gone", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_deleting_twice_is_fine(store: Store) -> None:
+    store.write("k", b"one")
+    store.delete("k")
+    store.delete("k")
+    assert store.size("k") is None
+
+
+def test_a_store_crosses_processes(store: Store) -> None:
+    store.write("k", b"one")
+    again = pickle.loads(pickle.dumps(store))
+    assert again.uri == store.uri
+    assert again.read("k") == b"one"
+
+
+def test_uris_choose_the_store(tmp_path: Path) -> None:
+    assert isinstance(open_store(tmp_path.as_uri()), LocalStore)
+    assert open_store(tmp_path.as_uri()).uri == str(tmp_path)
+    assert isinstance(open_store("s3://bucket/a/b/"), S3Store)
+    assert open_store("s3://bucket/a/b/").uri == "s3://bucket/a/b"
+    for uri, words in {"gs://bucket": "neither a folder nor", "s3:///key": "no bucket", "": "no place"}.items():
+        with pytest.raises(ConfigError, match=words):
+            open_store(uri)
+
+
+def test_relative_uris_are_below_the_root_and_absolute_ones_are_not() -> None:
+    assert join_uri("s3://b/root/", "shards/a") == "s3://b/root/shards/a"
+    assert join_uri("/data", "shards/a") == "/data/shards/a"
+    assert join_uri("/data", "s3://c/x") == "s3://c/x"
+    assert join_uri("s3://b/root", "/scans/x.h5") == "/scans/x.h5"
+    assert local_path("file:///a%20b") == Path("/a b")
+
+
+def test_the_embedded_server_listens_on_loopback_only_and_refuses_strangers(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from echotrain.errors import CredentialsError
+
+    assert server.endpoint.startswith("http://127.0.0.1:")
+    bucket = server.create_bucket("private")
+    assert server.create_bucket("private") == bucket
+    for name, value in {**server.env, "AWS_SECRET_ACCESS_KEY": "wrong"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(CredentialsError, match="AWS_SECRET_ACCESS_KEY"):
+        open_store(bucket).read("anything")
