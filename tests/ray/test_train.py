@@ -1,69 +1,10 @@
-"""Training through Ray: workers do not change numbers, a resume changes nothing, and a run stops when it must."""
-
-import json
-import os
-import signal
+"""Training through Ray: the number of workers changes no number, and neither does a resume."""
 
 import pytest
-import torch
-from rich.console import Console
 
-from echotrain.config import override
-from echotrain.errors import CatalogError, CheckpointError, ConfigError, ResourceError, StorageError, TrainingError
-from echotrain.orchestration.driver import fit
-from echotrain.recipes.registry import RECIPES
-from echotrain.storage.open import open_store
-from echotrain.training.checkpoint import find_checkpoint, load_file, load_weights
+from tests.local_cluster import lines, run
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
-
-
-@pytest.fixture
-def experiment(catalog_uri, tmp_path):
-    """Two short epochs of five steps, the last one not full."""
-    recipe = RECIPES["varnet_mosaic_x4_debug"]()
-    return override(
-        recipe, [f"data.catalog={catalog_uri}", f"storage={tmp_path}", "batch_size=4", "epochs=2", "log_every=1", "optim.lr=1e-3"]
-    )
-
-
-def run(experiment, *settings, **options):
-    return fit(override(experiment, settings), console=Console(quiet=True), **options)
-
-
-def lines(result):
-    return [json.loads(line) for line in open_store(result.run_uri).read("metrics.jsonl").decode().splitlines()]
-
-
-def weights(result):
-    store = open_store(result.run_uri)
-    return load_weights(store, find_checkpoint(store))
-
-
-def assert_same_run(first, second):
-    """The same weights, optimiser and position, bit for bit."""
-    for name, value in weights(first).items():
-        assert torch.equal(value, weights(second)[name]), name
-    stores = [open_store(result.run_uri) for result in (first, second)]
-    metas = [find_checkpoint(store) for store in stores]
-    assert metas[0].position == metas[1].position
-    states = [load_file(store, meta, "train")["optimizer"]["state"] for store, meta in zip(stores, metas, strict=True)]
-    for key, state in states[0].items():
-        assert torch.equal(state["exp_avg_sq"], states[1][key]["exp_avg_sq"])
-
-
-def kill_once(step, which, number):
-    """Return a record hook that sends a signal to one worker when ``step`` is logged, and the list of what it did."""
-    done, pids = [], []
-
-    def hook(record):
-        if record["kind"] == "start":
-            pids[:] = [int(process.split(":")[1]) for process in record["processes"]]
-        elif record["kind"] == "train" and record["global_step"] >= step and not done:
-            done.append(pids[which])
-            os.kill(pids[which], number)
-
-    return hook, done
 
 
 def test_two_workers_give_the_losses_of_one_and_a_resumed_run_those_of_an_uninterrupted_one(experiment):
@@ -78,61 +19,3 @@ def test_two_workers_give_the_losses_of_one_and_a_resumed_run_those_of_an_uninte
             assert ours[key] == pytest.approx(theirs[key], rel=1e-5), key
     again = run(experiment, "name=two", "workers=2")
     assert again == two
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_worker_that_is_ended_is_replaced_and_the_run_ends_as_if_nothing_had_happened(experiment, number):
-    whole = run(experiment, "name=whole", "workers=2", "checkpoint_every=2")
-    hook, done = kill_once(3, 1, number)
-    records = []
-
-    def watch(record):
-        records.append(record)
-        hook(record)
-
-    cut = run(experiment, "name=cut", "workers=2", "checkpoint_every=2", on_record=watch)
-    assert done
-    starts = [record for record in records if record["kind"] == "start"]
-    assert len(starts) == 2
-    assert starts[1]["global_step"] >= 2
-    assert_same_run(whole, cut)
-    assert [line["global_step"] for line in lines(cut)] == [line["global_step"] for line in lines(whole)]
-
-
-def test_a_loss_that_is_not_finite_stops_at_once_and_names_the_slices(experiment):
-    starts = []
-    with pytest.raises(TrainingError, match=r"is not finite; samples: simulated/") as caught:
-        run(experiment, "optim.lr=3e38", "workers=2", on_record=lambda record: starts.append(record) if record["kind"] == "start" else None)
-    assert len(starts) == 1
-    assert "step 1" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("settings", "error", "message"),
-    [
-        (["workers=5", "batch_size=5"], ResourceError, r"workers=5.*need 5 CPUs.*has 4"),
-        (["device=cuda"], ResourceError, "on GPUs"),
-        (["data.catalog=/nowhere/at/all"], CatalogError, "/nowhere/at/all.*holds no catalog"),
-        (["data.catalog="], ConfigError, "data.catalog"),
-        (["storage=/proc/runs"], StorageError, "/proc/runs"),
-        (["data.anatomies=[wrist]"], CatalogError, "wrist"),
-    ],
-)
-def test_what_cannot_work_is_refused_before_a_worker_starts(experiment, settings, error, message):
-    started = []
-    with pytest.raises(error, match=message):
-        run(experiment, *settings, on_record=started.append)
-    assert not started
-
-
-def test_a_run_is_not_resumed_by_another_experiment_or_by_damaged_bytes(experiment):
-    first = run(experiment, "epochs=1", "workers=1")
-    with pytest.raises(CheckpointError, match=r"optim.lr was 0.001, now 0.1.*name="):
-        run(experiment, "optim.lr=0.1")
-    with pytest.raises(CheckpointError, match=r"model\.num_cascades"):
-        run(experiment, "model.num_cascades=2")
-    store = open_store(first.run_uri)
-    key = f"checkpoints/{find_checkpoint(store).name}/weights.pt"
-    store.write(key, store.read(key)[:-100])
-    with pytest.raises(CheckpointError, match=r"weights.pt.*is damaged"):
-        run(experiment)

@@ -49,4 +49,5 @@ def ray_pieces(table: pa.Table, num_rows: int) -> Iterator[pa.Table]:
     # An epoch is not news: the trainer shows its own progress.
     dataset.context.enable_progress_bars = False
     logging.getLogger("ray.data._internal.execution.streaming_executor").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     yield from dataset.iterator().iter_batches(batch_size=num_rows, batch_format="pyarrow", prefetch_batches=_PREFETCH_PIECES)

@@ -80,7 +80,7 @@ def test_a_missing_file_and_a_broken_description_are_refused(store):
     with pytest.raises(CheckpointError, match="is missing"):
         load_weights(store, meta)
     store.write(f"checkpoints/{meta.name}/meta.json", b'{"name": "x"')
-    with pytest.raises(CheckpointError, match="damaged meta.json"):
+    with pytest.raises(CheckpointError, match=r"damaged meta\.json"):
         find_checkpoint(store)
     store.delete(f"checkpoints/{meta.name}/meta.json")
     with pytest.raises(CheckpointError, match="does not exist"):

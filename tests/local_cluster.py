@@ -1,0 +1,72 @@
+"""One small Ray cluster for all tests that need one, one small data set, and a run that takes seconds."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+from rich.console import Console
+
+from echotrain.config import override
+from echotrain.orchestration.cluster import connect
+from echotrain.orchestration.driver import FitResult, fit
+from echotrain.recipes.registry import RECIPES
+from echotrain.storage.open import open_store
+from echotrain.training.checkpoint import find_checkpoint, load_file, load_weights
+from echotrain.training.experiment import Experiment
+from tests.simulated import write_simulated_catalog
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """Start a cluster of four logical CPUs that every test shares; a machine with fewer cores is merely slower."""
+    os.environ.pop("RAY_ADDRESS", None)
+    if not ray.is_initialized():
+        ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    connect()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def catalog_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the URI of a prepared catalog of simulated scans: 5 patients to train, 2 to validate, 32 pixels wide."""
+    folder: Path = tmp_path_factory.mktemp("catalog")
+    return write_simulated_catalog(folder)
+
+
+@pytest.fixture
+def experiment(catalog_uri: str, tmp_path: Path) -> Experiment:
+    """Two short epochs of five steps."""
+    recipe = RECIPES["varnet_mosaic_x4_debug"]()
+    settings = ["batch_size=4", "epochs=2", "log_every=1", "optim.lr=1e-3"]
+    return override(recipe, [f"data.catalog={catalog_uri}", f"storage={tmp_path}", *settings])
+
+
+def run(experiment: Experiment, *settings: str, **options: Any) -> FitResult:
+    """Train quietly, with a few settings changed."""
+    return fit(override(experiment, settings), console=Console(quiet=True), **options)
+
+
+def lines(result: FitResult) -> list[dict[str, Any]]:
+    """Return what the run logged."""
+    return [json.loads(line) for line in open_store(result.run_uri).read("metrics.jsonl").decode().splitlines()]
+
+
+def assert_same_run(first: FitResult, second: FitResult) -> None:
+    """Assert the same weights, optimiser and position, bit for bit."""
+    stores = [open_store(result.run_uri) for result in (first, second)]
+    metas = [find_checkpoint(store) for store in stores]
+    weights = [load_weights(store, meta) for store, meta in zip(stores, metas, strict=True) if meta]
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+    assert metas[0] is not None
+    assert metas[1] is not None
+    assert metas[0].position == metas[1].position
+    states = [load_file(store, meta, "train")["optimizer"]["state"] for store, meta in zip(stores, metas, strict=True) if meta]
+    for key, state in states[0].items():
+        assert torch.equal(state["exp_avg_sq"], states[1][key]["exp_avg_sq"])

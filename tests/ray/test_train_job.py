@@ -1,0 +1,153 @@
+"""The real thing, small: a standing cluster, ``ray job submit``, data and checkpoints in S3, and a driver that is asked to end."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from echotrain.storage.embedded import serve_folder
+from echotrain.storage.open import open_store
+from echotrain.training.checkpoint import find_checkpoint, load_weights
+from tests.simulated import write_simulated_catalog
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Cluster:
+    """A standing cluster with an S3 server beside it."""
+
+    dashboard: str
+    address: str
+    bucket: str
+    env: dict[str, str]
+
+    def run(self, *command: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, env=self.env, cwd=ROOT, text=True, capture_output=True, timeout=timeout, check=False)
+
+    def weights(self, name: str) -> dict[str, torch.Tensor]:
+        store = open_store(f"{self.bucket}/runs/{name}")
+        meta = find_checkpoint(store)
+        assert meta is not None
+        return load_weights(store, meta)
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("job")
+    port, dashboard, agent, client, metrics = free_ports(5)
+    with serve_folder(folder / "s3") as server, pytest.MonkeyPatch.context() as patch:
+        bucket = server.create_bucket("b")
+        write_simulated_catalog(folder / "s3" / "b")
+        for name, value in server.env.items():
+            patch.setenv(name, value)
+        # The entrypoint's ``python`` is looked up on the head's PATH; a client speaks tokens only when it is told to.
+        env = {
+            **os.environ,
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": f"{ROOT / 'library'}{os.pathsep}{ROOT}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
+        ports += [f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}"]
+        command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=4", "--include-dashboard=true", *ports]
+        with (folder / "head.log").open("w") as log:
+            head = subprocess.Popen(command, env=env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        try:
+            wait_for(f"http://127.0.0.1:{dashboard}/api/version", env["RAY_AUTH_TOKEN"], head, folder / "head.log")
+            yield Cluster(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}", bucket, env)
+        finally:
+            os.killpg(head.pid, signal.SIGTERM)
+            try:
+                head.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                os.killpg(head.pid, signal.SIGKILL)
+                head.wait()
+
+
+def wait_for(url: str, token: str, head: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and head.poll() is None:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"}), timeout=5):
+                return
+        except (OSError, urllib.error.URLError):
+            time.sleep(0.5)
+    pytest.fail(f"the cluster did not start: {log.read_text()[-2000:]}")
+
+
+def settings(cluster: Cluster, name: str, *more: str) -> list[str]:
+    recipe = ["varnet_demo_debug", f"data.catalog={cluster.bucket}/prepared", f"storage={cluster.bucket}/runs", f"name={name}"]
+    return [*recipe, "workers=2", "batch_size=2", "epochs=3", "checkpoint_every=3", "log_every=1", *more]
+
+
+def test_a_submitted_job_trains_to_a_checkpoint_in_s3(cluster):
+    command = ["python", "-m", "ray_jobs.train", *settings(cluster, "submitted")]
+    done = cluster.run(str(BIN / "ray"), "job", "submit", "--address", cluster.dashboard, "--", *command)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "finished at step 30" in done.stdout
+    assert "epoch 3/3 done" in done.stdout
+    meta = find_checkpoint(open_store(f"{cluster.bucket}/runs/submitted"))
+    assert meta is not None
+    assert meta.position["epoch"] == 3
+    assert 0 < meta.scores["ssim"] <= 1
+
+
+def test_a_driver_asked_to_end_saves_first_and_the_same_command_ends_the_run_as_if_nothing_had_happened(cluster):
+    env = {**cluster.env, "RAY_ADDRESS": cluster.address}
+    command = [sys.executable, "-u", "-m", "ray_jobs.train", *settings(cluster, "stopped")]
+    with subprocess.Popen(command, env=env, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as driver:
+        assert driver.stdout is not None
+        said = []
+        for line in driver.stdout:
+            said.append(line)
+            if "step 2/" in line:
+                driver.send_signal(signal.SIGTERM)
+                break
+        said += list(driver.stdout)
+        assert driver.wait(timeout=120) == 3, "".join(said)
+    assert any("saving a checkpoint" in line for line in said)
+    meta = find_checkpoint(open_store(f"{cluster.bucket}/runs/stopped"))
+    assert meta is not None
+    assert 2 <= meta.position["global_step"] < 30
+    cluster.env["RAY_ADDRESS"] = cluster.address
+    done = cluster.run(*command)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "resuming at step" in done.stderr
+    whole, parts = cluster.weights("submitted"), cluster.weights("stopped")
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_an_unknown_recipe_and_an_unknown_key_name_the_nearest_and_exit_with_2(cluster):
+    done = cluster.run(sys.executable, "-m", "ray_jobs.train", "varnet_dem")
+    assert done.returncode == 2
+    assert "Did you mean 'varnet_demo'" in done.stderr
+    done = cluster.run(sys.executable, "-m", "ray_jobs.train", "varnet_demo", "optim.learning_rate=1")
+    assert done.returncode == 2
+    assert "optim.l" in done.stderr
