@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
 logger = logging.getLogger(__name__)
 
 _COMMIT_ATTEMPTS = 5
+_MAX_ATTEMPTS = 3
 _READ_THREADS = 16
 _LOG_INTERVAL_S = 15.0
 
@@ -114,13 +116,12 @@ def prepare(config: PrepareConfig) -> PrepareReport:
     keys = {source.uri: scan_key(deidentifier, source.uri, source.size, source.version, config.convert) for source in sources}
     done = _finished(store, keys.values())
     todo = [source for source in sources if keys[source.uri] not in done]
+    for leftover in list(store.list("attempts/")):
+        store.delete(leftover.key)
     logger.info("%d scans in %s, %d of them prepared before", len(sources), config.source, len(done))
     records = dict(done)
     for record in track(_convert_all(todo, keys, store.uri, config), "Preparing scans", total=len(todo)):
         records[record.key] = record
-    for source in todo:
-        if keys[source.uri] not in records:
-            records[keys[source.uri]] = _killer(source, keys[source.uri], deidentifier)
     ordered = [records[keys[source.uri]] for source in sources]
     catalog, assembly = _commit(store, ordered, base, config, deidentifier)
     return PrepareReport(
@@ -145,15 +146,13 @@ class _Task:
 
 
 def _convert_all(sources: list[ScanSource], keys: Mapping[str, str], store_uri: str, config: PrepareConfig) -> Iterator[ScanRecord]:
-    """Yield the record of every scan as it is finished, in any order; a scan that kills its process gives none."""
+    """Yield the record of every scan as it is finished, in any order."""
     if not sources:
         return
     connect()
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # A scan that takes its process down with it, again and again, must not end the job.
-    context.max_errored_blocks = -1
     task = _Task(
         store_uri=store_uri,
         config=config.convert,
@@ -179,31 +178,33 @@ def _convert_item(item: dict[str, Any], task: _Task) -> dict[str, str | bytes]:
     """Convert one scan, in a worker process."""
     os.environ.update(task.environment)
     source = ScanSource(uri=item["uri"], size=item["size"], version=item["version"])
-    store = open_store(task.store_uri)
     try:
-        try:
-            with local_copy(source) as path:
-                record = convert_scan(
-                    path,
-                    uri=source.uri,
-                    key=item["key"],
-                    store=store,
-                    config=task.config,
-                    deidentifier=task.deidentifier,
-                    limits=task.limits,
-                )
-        except ScanError as error:
-            record = _without_rows(source, item["key"], task.deidentifier, reason_of(error, source.name))
+        record = _convert_counted(source, item["key"], open_store(task.store_uri), task)
     except EchotrainError as error:
         # Ray would wrap it in a traceback; the driver raises it as it is.
         return {"record": "", "error": pickle.dumps(error)}
     return {"record": record.to_json(), "error": b""}
 
 
-def _killer(source: ScanSource, key: str, deidentifier: Deidentifier) -> ScanRecord:
-    return _without_rows(
-        source, key, deidentifier, "the process that read it died, each time it was tried (out of memory, or a damaged file)"
-    )
+def _convert_counted(source: ScanSource, key: str, store: Store, task: _Task) -> ScanRecord:
+    """Convert one scan, unless it has taken its process down too often: Ray Data itself would try for ever."""
+    prefix = f"attempts/{key}-"
+    attempts = [found.key for found in store.list(prefix)]
+    try:
+        if len(attempts) >= _MAX_ATTEMPTS:
+            reason = f"the process that read it died {len(attempts)} times (out of memory, or a damaged file)"
+            return _without_rows(source, key, task.deidentifier, reason)
+        attempts.append(f"{prefix}{uuid.uuid4().hex[:8]}")
+        store.write(attempts[-1], b"")
+        with local_copy(source) as path:
+            return convert_scan(
+                path, uri=source.uri, key=key, store=store, config=task.config, deidentifier=task.deidentifier, limits=task.limits
+            )
+    except ScanError as error:
+        return _without_rows(source, key, task.deidentifier, reason_of(error, source.name))
+    finally:
+        for attempt in attempts:
+            store.delete(attempt)
 
 
 def _without_rows(source: ScanSource, key: str, deidentifier: Deidentifier, reason: str) -> ScanRecord:
