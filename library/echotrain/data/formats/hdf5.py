@@ -4,8 +4,9 @@ A dataset is accepted when it is a hard link, holds its own bytes, declares a sh
 contain and the memory limit allows, and uses no filter beyond those that ship with HDF5.
 """
 
+import contextlib
 import math
-import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import EllipsisType
 
@@ -13,9 +14,9 @@ import h5py
 import numpy as np
 
 from echotrain.data.formats.limits import ReadLimits, human_bytes
-from echotrain.errors import ScanError
+from echotrain.errors import EchotrainError, ScanError
 
-__all__ = ["contiguous_offset", "hard_dataset", "is_hdf5", "open_hdf5", "read_attribute", "read_rows", "read_text"]
+__all__ = ["contiguous_offset", "hard_dataset", "is_hdf5", "open_hdf5", "read_attribute", "read_rows", "read_text", "reading"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # deflate, shuffle, fletcher32, szip, nbit, scale-offset, and h5py's own lzf.
@@ -24,6 +25,22 @@ _KNOWN_FILTERS = {1, 2, 3, 4, 5, 6, 32000}
 _MAX_EXPANSION = 1100
 _MAX_ATTRIBUTE_BYTES = 64 << 10
 _EXPORT_AGAIN = "Export the scan again."
+
+
+@contextlib.contextmanager
+def reading(name: str, what: str = "the file") -> Iterator[None]:
+    """Turn whatever a library raises over a damaged file into a ``ScanError``; one flipped byte can make it anything.
+
+    Args:
+        name: The file's name.
+        what: What is being read.
+    """
+    try:
+        yield
+    except EchotrainError:
+        raise
+    except Exception as error:
+        raise ScanError(f"{name}: {_first_line(error)}", f"{what} must be readable", "Copy or download the file again.") from error
 
 
 def is_hdf5(path: Path) -> bool:
@@ -65,7 +82,7 @@ def hard_dataset(file: h5py.Group, path: str, name: str, limits: ReadLimits, *, 
         ScanError: It is a soft or external link, stored outside the file, larger than a limit or than its file.
     """
     node: h5py.Group = file
-    try:
+    with reading(name, path):
         for part in path.split("/"):
             link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
             if link is None:
@@ -75,8 +92,6 @@ def hard_dataset(file: h5py.Group, path: str, name: str, limits: ReadLimits, *, 
                     f"{name}: {path} is a {type(link).__name__}", "only data inside the file are read", "Copy the data into the file."
                 )
             node = node[part]
-    except (OSError, RuntimeError, KeyError) as error:
-        raise ScanError(f"{name}: {path}: {_first_line(error)}", "must be readable", _EXPORT_AGAIN) from error
     if not isinstance(node, h5py.Dataset):
         raise ScanError(f"{name}: {path} is a {type(node).__name__}", "must be a dataset", _EXPORT_AGAIN)
     _check_storage(node, f"{name}: {path}", limits, slice_axes)
@@ -93,10 +108,8 @@ def contiguous_offset(dataset: h5py.Dataset) -> int | None:
 
 def read_rows(dataset: h5py.Dataset, index: int | slice | EllipsisType | np.ndarray, name: str) -> np.ndarray:
     """Read part of a dataset; a damaged chunk becomes a ``ScanError``."""
-    try:
+    with reading(name, "the data"):
         return np.asarray(dataset[index])
-    except (OSError, RuntimeError, ValueError, TypeError, zlib.error) as error:
-        raise ScanError(f"{name}: {_first_line(error)}", "the data must be readable", "Copy or download the file again.") from error
 
 
 def read_attribute(file: h5py.File, key: str) -> str | float | None:
@@ -106,6 +119,8 @@ def read_attribute(file: h5py.File, key: str) -> str | float | None:
             return None
         attribute = h5py.h5a.open(file.id, key.encode())
         if math.prod(attribute.shape or ()) != 1 or attribute.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
+            return None
+        if attribute.dtype.kind not in "biuf" and h5py.check_string_dtype(attribute.dtype) is None:
             return None
         value = file.attrs[key]
     except (OSError, RuntimeError, KeyError, TypeError, ValueError):
@@ -125,14 +140,11 @@ def read_text(dataset: h5py.Dataset, name: str, limits: ReadLimits) -> bytes:
     Raises:
         ScanError: It is not one string, or longer than ``limits.header_bytes``.
     """
-    if math.prod(dataset.shape) != 1:
-        raise ScanError(f"{name}: header of shape {dataset.shape}", "must be one string", _EXPORT_AGAIN)
+    # Strings only: reading a variable-length sequence of something else from a damaged file can crash the HDF5 library.
+    if math.prod(dataset.shape) != 1 or h5py.check_string_dtype(dataset.dtype) is None:
+        raise ScanError(f"{name}: header of shape {dataset.shape}, {dataset.dtype}", "must be one string", _EXPORT_AGAIN)
     value = read_rows(dataset, ..., name).reshape(-1)[0]
-    if isinstance(value, np.void):
-        value = value.tobytes()
-    text = value.encode() if isinstance(value, str) else value
-    if not isinstance(text, bytes):
-        raise ScanError(f"{name}: header of type {dataset.dtype}", "must be text", _EXPORT_AGAIN)
+    text = value.encode() if isinstance(value, str) else bytes(value)
     if len(text) > limits.header_bytes:
         raise ScanError(
             f"{name}: header of {human_bytes(len(text))}", f"at most {human_bytes(limits.header_bytes)} are read", _EXPORT_AGAIN

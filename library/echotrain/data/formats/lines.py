@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from echotrain.data.formats.hdf5 import reading
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.volume import ByteRange
 from echotrain.data.header import VolumeHeader
@@ -123,7 +124,9 @@ class LineVolume:
         kspace = np.zeros((geometry.num_coils, geometry.height, geometry.width), dtype=np.complex64)
         counts = np.zeros(geometry.width, dtype=np.float32)
         expected = (geometry.num_coils, geometry.num_samples)
-        for line, samples in zip(lines, self._read_lines([line.ref for line in lines]), strict=True):
+        with reading(self._name, "the readouts"):
+            readouts = self._read_lines([line.ref for line in lines])
+        for line, samples in zip(lines, readouts, strict=True):
             if samples.shape != expected:
                 raise ScanError(
                     f"{self._name}: a readout of {samples.shape}", f"the others have {expected} (coils, samples)", _EXPORT_AGAIN

@@ -5,7 +5,7 @@ from typing import Literal
 
 from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.data.formats.fastmri import FastmriVolume
-from echotrain.data.formats.hdf5 import is_hdf5, open_hdf5
+from echotrain.data.formats.hdf5 import is_hdf5, open_hdf5, reading
 from echotrain.data.formats.ismrmrd import find_group, open_ismrmrd
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.volume import Volume
@@ -40,20 +40,18 @@ def open_volume(
         ScanError: The file is missing, of no known format, truncated, hostile, or contradicts itself.
     """
     deidentifier, limits = deidentifier or Deidentifier(), limits or ReadLimits()
-    try:
+    with reading(path.name):
         kind = _kind(path)
-    except OSError as error:
-        raise ScanError(f"{path.name}: {error.strerror}", "must be a readable file", "Check the path and its permissions.") from error
-    if kind == "fastmri":
-        return FastmriVolume(path, dataset=dataset, deidentifier=deidentifier, limits=limits, location=location)
-    if kind == "ismrmrd":
-        return open_ismrmrd(path, dataset=dataset, deidentifier=deidentifier, limits=limits)
-    if kind == "twix":
-        try:
-            from echotrain.data.formats.twix import open_twix
-        except ImportError as error:
-            raise ConfigError(f"{path.name} is a twix file", "reading it needs twixtools", "Install echotrain[formats].") from error
-        return open_twix(path, dataset=dataset, deidentifier=deidentifier, limits=limits)
+        if kind == "fastmri":
+            return FastmriVolume(path, dataset=dataset, deidentifier=deidentifier, limits=limits, location=location)
+        if kind == "ismrmrd":
+            return open_ismrmrd(path, dataset=dataset, deidentifier=deidentifier, limits=limits)
+        if kind == "twix":
+            try:
+                from echotrain.data.formats.twix import open_twix
+            except ImportError as error:
+                raise ConfigError(f"{path.name} is a twix file", "reading it needs twixtools", "Install echotrain[formats].") from error
+            return open_twix(path, dataset=dataset, deidentifier=deidentifier, limits=limits)
     raise ScanError(f"{path.name}", "is no format that can be read", "Give fastMRI-layout HDF5, ISMRMRD or Siemens twix files.")
 
 

@@ -44,6 +44,10 @@ _NAME_KEYS = ("tPatientName", "PatientName", "tPatientsName")
 _OTHER_KEYS = ("tPerfPhysiciansName", "DeviceSerialNumber", "FrameOfReference", "StudyLOID", "PatientLOID", "InstitutionAddress")
 
 
+# Every repetition is bounded: a protocol of nothing but blanks must not take quadratic time.
+_BEGIN, _EQUALS, _END = r"^[ \t]{0,8}", r"[ \t]{0,64}=[ \t]{0,64}", r"[ \t\r]{0,8}$"
+
+
 class _Readout(NamedTuple):
     line: Line
     num_samples: int
@@ -245,7 +249,7 @@ class _ProtocolText:
 
     def number(self, key: str) -> float | None:
         """Return a number, or None where it is absent or not finite."""
-        found = re.search(rf"^\s*{re.escape(key)}\s*=\s*([-+0-9.eExX]{{1,24}})\s*$", self._text, re.MULTILINE)
+        found = re.search(rf"{_BEGIN}{re.escape(key)}{_EQUALS}([-+0-9.eExXa-f]{{1,24}}){_END}", self._text, re.MULTILINE)
         text = found[1] if found else self._param(key.rsplit(".", 1)[-1], "Double|Long")
         try:
             value = float(int(text, 16)) if text.lower().startswith("0x") else float(text)
@@ -255,7 +259,7 @@ class _ProtocolText:
 
     def text(self, key: str) -> str:
         """Return a text, or "" where it is absent."""
-        found = re.search(rf'^\s*{re.escape(key)}\s*=\s*"*([^"\n]{{1,256}})"*\s*$', self._text, re.MULTILINE)
+        found = re.search(rf'{_BEGIN}{re.escape(key)}{_EQUALS}"{{0,2}}([^"\n]{{1,256}})"{{0,2}}{_END}', self._text, re.MULTILINE)
         return (found[1] if found else self._param(key, "String|Long|Double")).strip()
 
     def real_id(self, key: str) -> str:

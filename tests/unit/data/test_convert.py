@@ -1,0 +1,140 @@
+"""One scan to shards, rows and a record."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import xxhash
+
+from echotrain.data.catalog import SCHEMA
+from echotrain.data.convert import ConvertConfig, ScanRecord, convert_scan, read_record, scan_key
+from echotrain.data.formats import Deidentifier, open_volume
+from echotrain.errors import ConfigError
+from echotrain.storage.local import LocalStore
+from tests.scans import header_xml, lines_of, random_kspace, write_ismrmrd, write_scan
+
+
+def convert(path, store, **settings):
+    config = ConvertConfig(**settings)
+    key = scan_key(Deidentifier(), str(path), path.stat().st_size, "1", config)
+    return convert_scan(path, uri=str(path), key=key, store=store, config=config, deidentifier=Deidentifier())
+
+
+def payload(store, row, part=""):
+    uri = row[f"{part}uri"]
+    content = store.read(uri) if "/" not in uri[:1] else open(uri, "rb").read()  # noqa: PTH123, SIM115
+    return content[row[f"{part}offset"] : row[f"{part}offset"] + row[f"{part}nbytes"]]
+
+
+@pytest.mark.parametrize("kind", ["raw", "packed", "lines"])
+def test_rows_have_every_column_and_their_bytes_the_checksum(tmp_path, kind):
+    store = LocalStore(tmp_path / "to")
+    path = write_scan(tmp_path / "a.h5")
+    record = convert(path, store, payload=kind)
+    assert [row["slice"] for row in record.rows] == [0, 1]
+    for row in record.rows:
+        assert sorted(row) == sorted(SCHEMA.names)
+        assert row["kind"] == kind
+        if kind != "lines":
+            assert xxhash.xxh3_64_intdigest(payload(store, row)) == row["checksum"]
+        assert xxhash.xxh3_64_intdigest(payload(store, row, "target_")) == row["target_checksum"]
+
+
+def test_raw_and_packed_hold_the_same_numbers(tmp_path):
+    store = LocalStore(tmp_path / "to")
+    path = write_scan(tmp_path / "a.h5")
+    raw, packed = convert(path, store, payload="raw"), convert(path, store, payload="packed")
+    for one, other in zip(raw.rows, packed.rows, strict=True):
+        assert payload(store, one) == payload(store, other)
+        assert payload(store, one, "target_") == payload(store, other, "target_")
+        assert one["uri"] == one["target_uri"] == str(path)
+    assert raw.content == packed.content
+
+
+def test_raw_writes_only_the_targets_that_a_file_lacks(tmp_path):
+    store = LocalStore(tmp_path / "to")
+    path = write_scan(tmp_path / "a.h5", target=None)
+    rows = convert(path, store, payload="raw").rows
+    assert {row["uri"] for row in rows} == {str(path)}
+    assert len({row["target_uri"] for row in rows}) == 1
+    target = np.frombuffer(payload(store, rows[1], "target_"), np.float32)
+    assert rows[0]["max_value"] >= target.max() > 0
+    assert sum(found.size for found in store.list("shards/")) < 2 * (32 * 24 * 4 + 64)
+
+
+def test_raw_falls_back_to_packed_where_the_file_cannot_serve(tmp_path):
+    store = LocalStore(tmp_path / "to")
+    chunked = write_scan(tmp_path / "a.h5", chunks=(1, 1, 32, 24))
+    named = write_scan(tmp_path / "MRN77.h5", attributes={"patient_id": "MRN-77"})
+    acquired = write_ismrmrd(tmp_path / "c.h5", header_xml(16, 12), lines_of(random_kspace((3, 16, 12))))
+    for path in (chunked, named, acquired):
+        assert {row["kind"] for row in convert(path, store, payload="raw").rows} == {"packed"}
+
+
+def test_curated_slices_are_gone_and_said_and_maximum_and_norm_are_of_the_rest(tmp_path):
+    kspace = random_kspace((3, 3, 32, 24))
+    kspace[1] = np.nan
+    path = write_scan(tmp_path / "a.h5", kspace, attributes={"max": 99.0, "norm": 99.0})
+    record = convert(path, LocalStore(tmp_path / "to"))
+    assert [row["slice"] for row in record.rows] == [0, 2]
+    assert [rejection.slice for rejection in record.rejections] == [1]
+    with open_volume(path) as volume:
+        targets = np.stack([volume.read_target(0), volume.read_target(2)])
+    assert record.rows[0]["max_value"] == pytest.approx(float(targets.max()))
+    assert record.rows[0]["norm"] == pytest.approx(float(np.linalg.norm(targets)))
+
+
+def test_unstated_partial_fourier_narrows_the_measured_lines(tmp_path):
+    kspace = random_kspace((2, 3, 32, 24))
+    kspace[..., :5] = 0
+    row = convert(write_scan(tmp_path / "a.h5", kspace), LocalStore(tmp_path / "to")).rows[0]
+    assert (row["padding_left"], row["padding_right"]) == (5, 24)
+
+
+def test_the_content_is_the_same_in_whatever_format_it_lies(tmp_path):
+    kspace = random_kspace((1, 3, 16, 12))
+    one = write_scan(tmp_path / "a.h5", kspace, header=header_xml(16, 12))
+    other = write_ismrmrd(tmp_path / "b.h5", header_xml(16, 12), lines_of(kspace[0]))
+    store = LocalStore(tmp_path / "to")
+    assert convert(one, store).content == convert(other, store, dtype="float16").content
+
+
+def test_a_record_comes_back_and_a_damaged_one_counts_as_none(tmp_path):
+    store = LocalStore(tmp_path / "to")
+    record = convert(write_scan(tmp_path / "a.h5"), store)
+    assert read_record(store, record.key) == record == ScanRecord.from_json(record.to_json())
+    assert read_record(store, "scan-unknown") is None
+    store.write(f"prepared/{record.key}.json", b'{"key": 1}')
+    assert read_record(store, record.key) is None
+
+
+def test_an_unreadable_scan_leaves_nothing_behind(tmp_path):
+    path = write_scan(tmp_path / "Jane_Doe.h5", random_kspace((3, 3, 32, 24)), target=None, chunks=(1, 3, 32, 24), fletcher32=True)
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 0xFF
+    path.write_bytes(content)
+    store = LocalStore(tmp_path / "to")
+    record = convert(path, store)
+    assert not record.rows
+    assert record.name.startswith("unreadable-")
+    assert "Jane" not in record.to_json()
+    assert "must be readable" in record.rejections[0].reason
+    assert list(store.list()) == []
+
+
+def test_keys_depend_on_the_source_its_version_and_the_settings():
+    keys = {
+        scan_key(Deidentifier(salt), uri, size, version, config)
+        for salt in ("", "secret")
+        for uri in ("a", "b")
+        for size, version in ((1, "1"), (2, "1"), (1, "2"))
+        for config in (ConvertConfig(), ConvertConfig(dtype="float16"), ConvertConfig(payload="lines"))
+    }
+    assert len(keys) == 36
+
+
+def test_contradicting_settings_are_refused():
+    with pytest.raises(ConfigError, match="payload=raw"):
+        ConvertConfig(payload="raw", dtype="float16")
+    with pytest.raises(ConfigError, match="acs_fraction"):
+        dataclasses.replace(ConvertConfig(), acs_fraction=0.0)

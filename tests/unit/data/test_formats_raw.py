@@ -1,0 +1,145 @@
+"""Raw files: ISMRMRD and Siemens twix, readout by readout."""
+
+import numpy as np
+import pytest
+
+from echotrain.data.formats import open_volume
+from echotrain.data.target import rss_target
+from echotrain.errors import ScanError
+from tests.scans import header_xml, lines_of, random_kspace, write_ismrmrd, write_twix
+
+PROTOCOL = """
+sKSpace.lBaseResolution = 8
+sKSpace.lPhaseEncodingLines = 12
+sSliceArray.asSlice[0].sNormal.dTra = 1.0
+sSliceArray.asSlice[0].dReadoutFOV = 200.0
+sSliceArray.asSlice[0].dPhaseFOV = 150.0
+sProtConsistencyInfo.flNominalB0 = 2.89
+<ParamString."tProtocolName"> { "t2_tse_sag_spine" }
+<ParamString."PatientID"> { "4711-0815" }
+<ParamString."InstitutionName"> { "General Hospital" }
+"""
+
+
+def test_ismrmrd_readouts_are_sorted_by_slice_and_line(tmp_path):
+    kspace = random_kspace((2, 3, 16, 12))
+    readouts = [line for pair in zip(lines_of(kspace[0], 0), lines_of(kspace[1], 1), strict=True) for line in pair]
+    path = write_ismrmrd(tmp_path / "raw.h5", header_xml(16, 12, recon=(8, 12)), readouts[::-1])
+    with open_volume(path) as volume:
+        header = volume.header
+        assert (header.num_slices, header.num_coils, header.height, header.width) == (2, 3, 16, 12)
+        assert (header.recon_height, header.recon_width, header.orientation) == (8, 12, "AX")
+        assert not volume.has_target
+        assert volume.mask() is None
+        for index in range(2):
+            np.testing.assert_array_equal(volume.read_slice(index), kspace[index])
+
+
+@pytest.mark.parametrize("flag", [19, 20, 23, 24, 27])
+def test_ismrmrd_readouts_that_are_no_image_are_skipped(tmp_path, flag):
+    kspace = random_kspace((3, 16, 12))
+    other = (random_kspace((3, 40), seed=1), {"kspace_encode_step_1": 3, "flags": 1 << (flag - 1)})
+    with open_volume(write_ismrmrd(tmp_path / "raw.h5", header_xml(16, 12), [other, *lines_of(kspace)])) as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+
+
+def test_ismrmrd_averages_are_averaged_and_later_repetitions_left_out(tmp_path):
+    first, second, later = (random_kspace((3, 16, 12), seed) for seed in range(3))
+    readouts = [
+        *lines_of(first),
+        *((samples, {**values, "average": 1}) for samples, values in lines_of(second)),
+        *((samples, {**values, "repetition": 1}) for samples, values in lines_of(later)),
+    ]
+    with open_volume(write_ismrmrd(tmp_path / "raw.h5", header_xml(16, 12), readouts)) as volume:
+        np.testing.assert_allclose(volume.read_slice(0), (first + second) / 2, rtol=1e-6)
+
+
+def test_ismrmrd_lines_acquired_backwards_are_turned_and_partial_echoes_centred(tmp_path):
+    kspace = random_kspace((3, 16, 12))
+    kspace[:, :4] = 0
+    # The echo of the full readout lies at sample 8; without the first 4 samples it lies at 4.
+    readouts = [
+        (samples[:, 4:] if index % 2 else samples[:, :3:-1], {**values, "center_sample": 4, "flags": 0 if index % 2 else 1 << 21})
+        for index, (samples, values) in enumerate(lines_of(kspace))
+    ]
+    with open_volume(write_ismrmrd(tmp_path / "raw.h5", header_xml(16, 12), readouts)) as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+
+
+def test_ismrmrd_partial_fourier_is_padded_and_missing_lines_make_a_mask(tmp_path):
+    kspace = random_kspace((3, 16, 12))
+    readouts = [
+        (samples, {**values, "kspace_encode_step_1": values["kspace_encode_step_1"] - 2}) for samples, values in lines_of(kspace)[2:]
+    ]
+    header = header_xml(16, 12, center=4, maximum=9)
+    with open_volume(write_ismrmrd(tmp_path / "raw.h5", header, readouts)) as volume:
+        assert (volume.header.padding_left, volume.header.padding_right) == (2, 12)
+        assert volume.mask() is None
+        np.testing.assert_array_equal(volume.read_slice(0)[..., 2:], kspace[..., 2:])
+    with open_volume(write_ismrmrd(tmp_path / "raw.h5", header, readouts[::2])) as volume:
+        assert volume.mask().sum() == 5
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [({"kspace_encode_step_1": 40}, "phase encodes"), ({"number_of_samples": 9}, "samples"), ({"active_channels": 2}, "coils")],
+)
+def test_ismrmrd_readouts_that_contradict_the_header_are_refused(tmp_path, values, complaint):
+    readouts = lines_of(random_kspace((3, 16, 12)))
+    readouts[5] = (readouts[5][0], {**readouts[5][1], **values})
+    with pytest.raises(ScanError, match=f"raw.h5.*{complaint}"):
+        open_volume(write_ismrmrd(tmp_path / "raw.h5", header_xml(16, 12), readouts))
+
+
+def test_ismrmrd_samples_that_are_shorter_than_their_header_says_are_refused(tmp_path):
+    readouts = [(samples[:, :-1], {**values, "number_of_samples": 16}) for samples, values in lines_of(random_kspace((3, 16, 12)))]
+    with open_volume(write_ismrmrd(tmp_path / "raw.h5", header_xml(16, 12), readouts)) as volume, pytest.raises(ScanError, match="readout"):
+        volume.read_slice(0)
+
+
+def twix_lines(kspace: np.ndarray, slice_: int = 0) -> list:
+    return [(kspace[:, :, line], {"Lin": line, "Sli": slice_, "CenterLin": kspace.shape[-1] // 2}) for line in range(kspace.shape[-1])]
+
+
+def test_twix_readouts_are_sorted_and_its_protocol_read(tmp_path):
+    pytest.importorskip("twixtools")
+    kspace = random_kspace((2, 3, 16, 12))
+    noise = (random_kspace((3, 64), 1), {"flags": ("NOISEADJSCAN",)})
+    path = write_twix(tmp_path / "meas.dat", PROTOCOL, [noise, *twix_lines(kspace[1], 1), *twix_lines(kspace[0], 0)])
+    with open_volume(path) as volume:
+        header = volume.header
+        np.testing.assert_array_equal(volume.read_slice(0), kspace[0])
+        np.testing.assert_array_equal(volume.read_slice(1), kspace[1])
+    assert (header.height, header.width, header.recon_height, header.recon_width) == (16, 12, 8, 12)
+    assert (header.anatomy, header.contrast, header.orientation, header.fov_mm[:2]) == ("spine", "T2", "SAG", (200, 150))
+    assert header.field_strength == pytest.approx(2.89)
+    assert header.center.startswith("site-")
+
+
+def test_the_ismrmrd_file_is_the_same_scan_as_the_fastmri_file(scanner_data):
+    with open_volume(scanner_data / "brain_flash_16ch_cimax3T.h5") as volume:
+        expected = volume.read_slice(0)
+    with open_volume(scanner_data / "ismrmrd" / "brain_flash_16ch_cimax3T.h5") as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), expected)
+
+
+def test_the_vb_twix_file_is_the_raw_file_of_the_phantom(scanner_data):
+    pytest.importorskip("twixtools")
+    with open_volume(scanner_data / "phantom_gre_4ch_trio3T.h5") as volume:
+        expected = volume.read_slice(0)
+    with open_volume(scanner_data / "siemens" / "trio_VB19_gre_phantom_4ch.dat") as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), expected)
+        assert volume.header.field_strength == pytest.approx(2.89362)
+
+
+def test_the_ve_twix_file_reconstructs_to_a_disc_without_oversampling(scanner_data):
+    pytest.importorskip("twixtools")
+    with open_volume(scanner_data / "siemens" / "skyra_VE11_gre_phantom_2ch.dat") as volume:
+        header = volume.header
+        image = rss_target(volume.read_slice(0), (header.recon_height, header.recon_width))
+    assert (header.num_coils, header.height, header.width) == (2, 320, 160)
+    assert image.shape == (160, 160)
+    # A water disc of nearly the field of view's diameter: bright inside, dark in the corners.
+    rows, columns = np.indices(image.shape) - 80
+    radius = np.hypot(rows, columns)
+    assert np.median(image[radius < 60]) > 5 * np.median(image[radius > 95])
