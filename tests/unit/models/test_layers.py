@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from echotrain.models.layers import channels_last
 from echotrain.models.layers.activated_norm import norm_leaky_relu_
-from echotrain.models.layers.channels_last import conv3x3, conv_weight_gradient, upsample2x2
+from echotrain.models.layers.channels_last import conv1x1, conv3x3, conv_weight_gradient, upsample2x2
 from echotrain.models.layers.complex_channels import channels_to_complex, complex_to_channels
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
@@ -54,11 +54,12 @@ def test_conv3x3_computes_only_the_gradients_asked_for(needs):
     assert (weight.grad is not None, x.grad is not None) == needs
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 8), (8, 3), (20, 18)])
-@pytest.mark.parametrize("pixels_per_product", [7, 4096])
-def test_weight_gradients_by_products_equal_the_library_s(size, pixels_per_product, monkeypatch):
-    monkeypatch.setattr(channels_last, "_PIXELS_PER_PRODUCT", pixels_per_product)
-    x, grad = draw(2, 3, *size).detach(), draw(2, 4, *size).detach()
+@pytest.mark.parametrize("size", [(1, 1), (1, 4), (4, 1), (2, 2), (3, 8), (8, 3), (20, 18)])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("pixels_per_piece", [7, 4096])
+def test_weight_gradients_by_products_equal_the_library_s(size, batch, pixels_per_piece, monkeypatch):
+    monkeypatch.setattr(channels_last, "_PIXELS_PER_PIECE", pixels_per_piece)
+    x, grad = draw(batch, 3, *size).detach(), draw(batch, 4, *size).detach()
     expected = torch.nn.grad.conv2d_weight(x, (4, 3, 3, 3), grad, padding=1)
     torch.testing.assert_close(conv_weight_gradient(x, grad), expected)
 
@@ -68,6 +69,17 @@ def test_upsample2x2_equals_the_library_s(memory_format):
     x, weight = draw(2, 4, 3, 5, memory_format=memory_format), draw(4, 3, 2, 2, memory_format=torch.contiguous_format)
     torch.testing.assert_close(upsample2x2(weight, x), F.conv_transpose2d(x, weight, stride=2))
     assert torch.autograd.gradcheck(upsample2x2, (weight, x))
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_conv1x1_equals_the_library_s(memory_format):
+    x, weight, bias = (
+        draw(2, 4, 3, 5, memory_format=memory_format),
+        draw(3, 4, 1, 1),
+        torch.randn(3, dtype=torch.float64, requires_grad=True),
+    )
+    torch.testing.assert_close(conv1x1(weight, bias, x), F.conv2d(x, weight, bias))
+    assert torch.autograd.gradcheck(conv1x1, (weight, bias, x))
 
 
 def test_complex_images_are_seen_as_channels_without_a_copy():

@@ -16,13 +16,13 @@ from torch.autograd.function import once_differentiable
 
 from echotrain.shapes import Channels
 
-__all__ = ["conv3x3", "conv_weight_gradient", "upsample2x2"]
+__all__ = ["conv1x1", "conv3x3", "conv_weight_gradient", "upsample2x2"]
 
 # Up to this many channels oneDNN's own weight gradient is the faster one.
 _FEW_CHANNELS = 16
-# Pixels per partial matrix product: few enough products for large matrices, enough for the threads to share.
-_PIXELS_PER_PRODUCT = 4096
-_MOST_PRODUCTS = 8
+# Pieces of a long sum: enough for the threads to share, few enough not to weigh.
+_PIXELS_PER_PIECE = 4096
+_MOST_PIECES = 8
 
 
 def conv3x3(weight: Float[Tensor, "out in 3 3"], *inputs: Channels) -> Channels:
@@ -41,30 +41,52 @@ def upsample2x2(weight: Float[Tensor, "in out 2 2"], x: Channels) -> Channels:
     return output
 
 
+def conv1x1(weight: Float[Tensor, "out in 1 1"], bias: Float[Tensor, " out"] | None, x: Channels) -> Channels:
+    """Mix the channels of each pixel."""
+    if _is_plain(x):
+        return F.conv2d(x, weight, bias)
+    return F.linear(x.permute(0, 2, 3, 1), weight[:, :, 0, 0], bias).permute(0, 3, 1, 2)
+
+
 def conv_weight_gradient(x: Channels, grad: Channels) -> Float[Tensor, "out in 3 3"]:
     """Return the weight gradient of a 3x3 convolution, ``sum_p grad[p] x[p + shift]``, as one product per shift.
 
-    On a common grid, padded so that ``grad`` is zero wherever a shifted row would wrap around, a shift in two
-    dimensions is one offset into flat memory: no operand is copied for it.
+    In flat memory a shift in two dimensions is one offset, so no operand is copied. What a shift in x wraps around to
+    the row before or after is a product of two columns, and is taken off again.
     """
     height, width = x.shape[-2:]
-    x_flat = F.pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-    grad_flat = F.pad(grad, (0, 2, 0, 2)).permute(0, 2, 3, 1).reshape(-1, grad.shape[1])
-    last_shift = 2 * (width + 2) + 2
-    num_pixels = grad_flat.shape[0] - last_shift
-    num_products = max(1, min(_MOST_PRODUCTS, height * width // _PIXELS_PER_PRODUCT))
-    # The tail that does not divide evenly lies in the zero padding or is added by a product of its own.
-    length = num_pixels // num_products
-    even = length * num_products
-    left = grad_flat[:even].view(num_products, length, -1).transpose(1, 2)
+    images = x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
+    pixels_x, pixels_grad = (image.reshape(image.shape[0], height * width, -1) for image in images)
     shifts = []
-    for offset in (row * (width + 2) + column for row in range(3) for column in range(3)):
-        right = x_flat[offset : offset + even].view(num_products, length, -1)
-        product = torch.bmm(left, right).sum(0)
-        if even < num_pixels:
-            product.addmm_(grad_flat[even:num_pixels].t(), x_flat[offset + even : offset + num_pixels])
+    for down, right in ((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)):
+        shift = down * width + right
+        first = max(0, -shift)
+        last = max(height * width - max(0, shift), first)
+        product = _sum_of_outer_products(pixels_grad[:, first:last], pixels_x[:, first + shift : last + shift])
+        if right:
+            product -= _wrapped(*images, down + right, right)
         shifts.append(product)
     return torch.stack(shifts, dim=-1).view(grad.shape[1], x.shape[1], 3, 3)
+
+
+def _wrapped(x: Tensor, grad: Tensor, down: int, right: int) -> Tensor:
+    """Sum the products of the edge column of ``grad`` with the other edge column of ``x``, ``down`` rows further."""
+    height = x.shape[1]
+    first = max(0, -down)
+    last = max(height - max(0, down), first)
+    grad_column, x_column = (-1, 0) if right > 0 else (0, -1)
+    return torch.einsum("bro,bri->oi", grad[:, first:last, grad_column], x[:, first + down : last + down, x_column])
+
+
+def _sum_of_outer_products(left: Tensor, right: Tensor) -> Tensor:
+    """Return ``sum_p left[p] right[p]^T`` over (batch, pixel, channel), cut into pieces that threads can share."""
+    batch, num_pixels = left.shape[:2]
+    pieces = max(1, min(_MOST_PIECES, num_pixels // _PIXELS_PER_PIECE)) if batch == 1 else 1
+    even = num_pixels // pieces * pieces
+    if pieces == 1:
+        return torch.bmm(left.transpose(1, 2), right).sum(0)
+    lefts, rights = (part[0, :even].view(pieces, even // pieces, -1) for part in (left, right))
+    return torch.bmm(lefts.transpose(1, 2), rights).sum(0).addmm_(left[0, even:].t(), right[0, even:])
 
 
 class _Conv3x3(torch.autograd.Function):

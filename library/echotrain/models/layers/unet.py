@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from echotrain.models.layers.activated_norm import norm_leaky_relu_
-from echotrain.models.layers.channels_last import conv3x3, upsample2x2
+from echotrain.models.layers.channels_last import conv1x1, conv3x3, upsample2x2
 from echotrain.shapes import Channels
 
 __all__ = ["ConvBlock", "Unet", "UpBlock"]
@@ -67,7 +67,7 @@ class Unet(nn.Module):
         x = self.bottleneck(x)
         for up, block, skip in zip(self.up, self.decoder, reversed(skips), strict=True):
             x = block(_fit(up(x), skip), skip)
-        return self.head(x)  # type: ignore[no-any-return]
+        return conv1x1(self.head.weight, self.head.bias, x)
 
 
 def _fit(x: Channels, skip: Channels) -> Channels:
