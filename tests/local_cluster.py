@@ -26,7 +26,7 @@ def local_ray() -> Iterator[None]:
     """Start a cluster of four logical CPUs that every test shares; a machine with fewer cores is merely slower."""
     os.environ.pop("RAY_ADDRESS", None)
     if not ray.is_initialized():
-        ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     connect()
     yield
     ray.shutdown()
