@@ -1,0 +1,235 @@
+"""The prepare job on a local Ray: whole, killed, resumed, fed with bad scans."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from echotrain.data.catalog_store import load_catalog
+from echotrain.data.convert import ConvertConfig
+from echotrain.data.simulate import SimulationConfig, simulate
+from echotrain.data.sources import find_sources
+from echotrain.errors import CatalogError, ConfigError, CredentialsError
+from echotrain.orchestration import prepare as prepare_module
+from echotrain.orchestration.prepare import PrepareConfig, prepare
+from echotrain.storage.embedded import serve_folder
+from echotrain.storage.local import LocalStore
+from echotrain.storage.ranged import RangeReader
+from ray_jobs.prepare import main
+from tests.faults.test_bad_scans import not_hdf5, truncated, with_a_terabyte_never_written, with_an_xml_bomb
+from tests.scans import header_xml, random_kspace, write_scan
+
+ROOT = Path(__file__).resolve().parents[2]
+SUBJECT = """<subjectInformation><patientName>Doe^Jane</patientName><patientID>MRN-0042</patientID>
+<patientBirthdate>1970-03-14</patientBirthdate></subjectInformation>
+<acquisitionSystemInformation><institutionName>Saint Elsewhere</institutionName></acquisitionSystemInformation>"""
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scans")
+    simulate(SimulationConfig(num_patients=9, volumes_per_patient=1, num_slices=2, matrix=48), folder)
+    return folder
+
+
+def everything_in(folder: Path) -> bytes:
+    return b"\n".join(str(path.relative_to(folder)).encode() + path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def assert_payloads_are_whole(catalog) -> None:
+    reader = RangeReader()
+    for row in catalog.rows():
+        for part in ("", "target_"):
+            uri = getattr(row, f"{part}uri")
+            uri = uri if uri.startswith(("/", "s3://")) else f"{catalog.root}/{uri}"
+            buffer = memoryview(bytearray(getattr(row, f"{part}nbytes")))
+            (found,) = reader.read_into(uri, getattr(row, f"{part}offset"), buffer)
+            if row.kind != "lines" or part:
+                assert found == getattr(row, f"{part}checksum")
+    reader.close()
+
+
+@pytest.mark.parametrize("payload", ["packed", "lines", "raw"])
+def test_a_folder_becomes_a_catalog(local_ray, scans, tmp_path, payload):
+    report = prepare(PrepareConfig(source=str(scans), to=str(tmp_path / "to"), convert=ConvertConfig(payload=payload)))
+    catalog = load_catalog(str(tmp_path / "to"))
+    assert report.is_new
+    assert (report.num_scans, report.num_resumed, report.left_out) == (9, 0, [])
+    assert len(catalog) == 18
+    assert set(catalog.table["kind"].to_pylist()) == {payload}
+    assert set(catalog.table["split"].to_pylist()) == {"train", "val", "test"}
+    assert_payloads_are_whole(catalog)
+    assert list(LocalStore(tmp_path / "to").list("attempts/")) == []
+
+
+def test_an_s3_prefix_becomes_a_catalog_in_s3(local_ray, scans, tmp_path, monkeypatch, capsys):
+    with serve_folder(tmp_path / "s3") as server:
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        bucket = server.create_bucket("lab")
+        for path in sorted(scans.iterdir())[:4]:
+            (tmp_path / "s3" / "lab" / "raw").mkdir(exist_ok=True)
+            (tmp_path / "s3" / "lab" / "raw" / path.name).write_bytes(path.read_bytes())
+        assert main([f"{bucket}/raw", "--to", f"{bucket}/packed", "--dtype", "float16", "--split", "50/25/25"]) == 0
+        assert "8 slices" in capsys.readouterr().out
+        packed = load_catalog(f"{bucket}/packed")
+        assert set(packed.table["dtype"].to_pylist()) == {"float16"}
+        assert_payloads_are_whole(packed)
+        assert main([f"{bucket}/raw", "--to", f"{bucket}/indexed", "--payload", "raw"]) == 0
+        indexed = load_catalog(f"{bucket}/indexed")
+        assert all(uri.startswith("s3://lab/raw/simulated_") for uri in indexed.table["uri"].to_pylist())
+        assert_payloads_are_whole(indexed)
+        # Credentials that expired: an error at once, and nothing counted as done.
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "expired")
+        with pytest.raises(CredentialsError):
+            prepare(PrepareConfig(source=f"{bucket}/raw", to=f"{bucket}/other"))
+        assert not (tmp_path / "s3" / "lab" / "other").exists()
+
+
+def test_bad_scans_among_good_ones_are_left_out_with_their_reasons(local_ray, scans, tmp_path, capsys):
+    source = tmp_path / "source"
+    source.mkdir()
+    for index, path in enumerate(sorted(scans.iterdir())[:4]):
+        (source / f"good{index}.h5").write_bytes(path.read_bytes())
+    for make in (truncated, not_hdf5, with_a_terabyte_never_written, with_an_xml_bomb):
+        make(source / f"bad_{make.__name__}.h5")
+    (source / "twin.h5").write_bytes((source / "good0.h5").read_bytes())
+    kspace = random_kspace((3, 3, 32, 24))
+    kspace[1] = np.nan
+    write_scan(source / "hole.h5", kspace)
+    write_scan(source / "volume3d.h5", header=header_xml(32, 24, depth=8))
+    assert main([str(source), "--to", str(tmp_path / "to"), "--workers", "2"]) == 0
+    table = capsys.readouterr().out
+    catalog = load_catalog(str(tmp_path / "to"))
+    assert set(catalog.table["volume"].to_pylist()) == {"good0", "good1", "good2", "good3", "hole"}
+    left_out = catalog.manifest["left_out"]
+    reasons = " / ".join(sorted(entry["reason"] for entry in left_out))
+    for expected in ("complete HDF5", "no format", "1.1 TB", "never expanded", "duplicate of good0", "3D encode of 8", "NaN"):
+        assert expected in reasons
+        assert expected.split()[0] in table
+    assert len(left_out) == 7
+    assert [entry["slices"] for entry in left_out if "NaN" in entry["reason"]] == [[1]]
+    # A file that could not be opened may be named after its patient: the console may say so, the catalog not.
+    assert "bad_truncated" in "".join(table.split())
+    assert b"bad_truncated" not in everything_in(tmp_path / "to")
+
+
+def test_only_bad_scans_make_no_catalog_and_exit_2(local_ray, tmp_path, capsys):
+    source = tmp_path / "source"
+    source.mkdir()
+    truncated(source / "bad.h5")
+    assert main([str(source), "--to", str(tmp_path / "to")]) == 2
+    assert "complete HDF5" in capsys.readouterr().err
+    with pytest.raises(CatalogError, match="holds no catalog"):
+        load_catalog(str(tmp_path / "to"))
+
+
+def test_no_byte_that_prepare_writes_names_the_patient(local_ray, tmp_path):
+    source = tmp_path / "source"
+    header = header_xml(32, 24, extra=SUBJECT, protocol="knee of Jane Doe")
+    for index, name in enumerate(("Doe_Jane", "knee_14031970", "scan_MRN-0042", "harmless")):
+        attributes = {"patient_id": "MRN-0042", "acquisition": "DOE"}
+        write_scan(source / f"{name}.h5", random_kspace((1, 3, 32, 24), seed=index), header=header, attributes=attributes)
+    truncated(source / "Jane.h5")
+    for payload in ("packed", "raw"):
+        config = PrepareConfig(source=str(source), to=str(tmp_path / payload), convert=ConvertConfig(payload=payload), salt="secret")
+        report = prepare(config)
+        written = everything_in(tmp_path / payload).lower()
+        assert len(report.catalog) == 4
+        assert pc.count_distinct(report.catalog.table["patient"]).as_py() == 1
+        for secret in (b"doe", b"jane", b"14031970", b"19700314", b"1970-03-14", b"mrn-0042", b"elsewhere", b"secret"):
+            assert secret not in written
+    assert sorted(set(report.catalog.table["kind"].to_pylist())) == ["packed", "raw"], "only the harmless name is pointed to"
+
+
+def test_new_scans_make_a_new_version_and_everybody_keeps_their_split(local_ray, scans, tmp_path):
+    source, to = tmp_path / "source", str(tmp_path / "to")
+    source.mkdir()
+    paths = sorted(scans.iterdir())
+    for path in paths[:5]:
+        (source / path.name).write_bytes(path.read_bytes())
+    first = prepare(PrepareConfig(source=str(source), to=to)).catalog
+    again = prepare(PrepareConfig(source=str(source), to=to))
+    assert (again.is_new, again.num_resumed, again.catalog.version) == (False, 5, 1)
+    for path in paths[5:]:
+        (source / path.name).write_bytes(path.read_bytes())
+    report = prepare(PrepareConfig(source=str(source), to=to))
+    assert (report.num_resumed, report.catalog.version, len(report.catalog)) == (5, 2, 18)
+    before, after = (dict(zip(t["patient"].to_pylist(), t["split"].to_pylist(), strict=True)) for t in (first.table, report.catalog.table))
+    assert {patient: after[patient] for patient in before} == before
+    assert len(load_catalog(f"{to}@1")) == 10
+    with pytest.raises(ConfigError, match="salt"):
+        prepare(PrepareConfig(source=str(source), to=to, salt="another"))
+
+
+def test_a_scan_whose_reader_keeps_dying_is_given_up_with_a_reason(scans, tmp_path):
+    store = LocalStore(tmp_path / "to")
+    source = find_sources(str(scans))[0]
+    item = {"uri": source.uri, "size": source.size, "version": source.version, "key": "scan-1"}
+    task = prepare_module._Task(
+        store_uri=store.uri,
+        config=ConvertConfig(),
+        limits=PrepareConfig(source="a", to="b").limits,
+        deidentifier=prepare_module.Deidentifier(),
+        environment={},
+    )
+    for attempt in range(3):
+        store.write(f"attempts/scan-1-{attempt}", b"")
+    result = prepare_module._convert_item(item, task)
+    assert "died 3 times" in result["record"]
+    assert list(store.list()) == []
+    assert "died" not in prepare_module._convert_item(item, task)["record"]
+    assert [found.key.split("/")[0] for found in store.list()] == ["prepared", "shards"]
+
+
+def test_raw_from_a_folder_to_s3_and_senseless_settings_are_refused_at_once(scans, capsys):
+    with pytest.raises(ConfigError, match=r"payload=raw from the folder .*cannot read"):
+        PrepareConfig(source=str(scans), to="s3://lab/knee", convert=ConvertConfig(payload="raw"))
+    assert main([str(scans), "--to", "s3://lab/x", "--payload", "raw"]) == 2
+    assert main([str(scans / "missing"), "--to", "/tmp/nowhere"]) == 2
+    assert main([str(scans), "--to", "/tmp/nowhere", "--split", "70/30"]) == 2
+    assert main([str(scans), "--to", "ftp://nowhere"]) == 2
+    assert main([str(scans), "--to", "/tmp/nowhere", "--workers", "-1"]) == 2
+    assert capsys.readouterr().err.count("error: ") == 5
+    assert not Path("/tmp/nowhere").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_job_resumes_where_it_was_with_nothing_twice_and_nothing_lost(tmp_path):
+    source, to = tmp_path / "source", tmp_path / "to"
+    simulate(SimulationConfig(num_patients=60, volumes_per_patient=1, num_slices=1, matrix=48), source)
+    command = [sys.executable, "-m", "ray_jobs.prepare", str(source), "--to", str(to), "--workers", "1"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "library")]), "RAY_ADDRESS": "local"}
+    # A session of its own, so that the kill takes the cluster along, as it takes a job's container.
+    with (tmp_path / "log").open("wb") as log:
+        job = subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True, stdout=log, stderr=log)
+    deadline = time.monotonic() + 120
+    while len(list(to.glob("prepared/*.json"))) < 3 and job.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert job.poll() is None, (tmp_path / "log").read_text()[-2000:]
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait()
+    time.sleep(1)
+    done = {path: path.stat().st_mtime_ns for path in [*to.glob("prepared/*.json"), *to.glob("shards/*.bin")]}
+    records = [path for path in done if path.suffix == ".json"]
+    assert 3 <= len(records) < 60
+    assert not list(to.glob("catalog/*")), "the commit comes last"
+    finished = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200, check=False)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert f"{len(records)} prepared before" in finished.stdout
+    shards_of_records = {to / "shards" / f"{path.stem}-00000.bin" for path in records}
+    for path in (*records, *shards_of_records):
+        assert path.stat().st_mtime_ns == done[path], "what was finished is not touched again"
+    catalog = load_catalog(str(to))
+    assert len(catalog) == 60
+    assert catalog.version == 1
+    assert_payloads_are_whole(catalog)
+    assert len(list(to.glob("shards/*.bin"))) == 60
