@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import xxhash
 
-from echotrain.data.catalog import SCHEMA
+from echotrain.data.catalog import SCHEMA, SliceRow
 from echotrain.data.convert import ConvertConfig, ScanRecord, convert_scan, read_record, scan_key
 from echotrain.data.formats import Deidentifier, open_volume
+from echotrain.data.reading import SliceReader
 from echotrain.errors import ConfigError
 from echotrain.storage.local import LocalStore
+from echotrain.storage.ranged import RangeReader
 from tests.scans import header_xml, lines_of, random_kspace, write_ismrmrd, write_scan
 
 
@@ -49,6 +51,21 @@ def test_raw_and_packed_hold_the_same_numbers(tmp_path):
         assert payload(store, one, "target_") == payload(store, other, "target_")
         assert one["uri"] == one["target_uri"] == str(path)
     assert raw.content == packed.content
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("raw", "float32"), ("packed", "float32"), ("lines", "float32"), ("packed", "float16")])
+def test_what_was_converted_is_read_back(tmp_path, kind, dtype):
+    store = LocalStore(tmp_path / "to")
+    path = write_scan(tmp_path / "a scan.h5", chunks=None)
+    rows = convert(path, store, payload=kind, dtype=dtype).rows
+    reader = SliceReader(store.uri, RangeReader())
+    with open_volume(path) as volume:
+        for row in rows:
+            kspace, target = np.empty((3, 32, 24), np.complex64), np.empty((32, 24), np.float32)
+            reader.read(SliceRow(**row), np.ones(24, bool), kspace, target)
+            expected = volume.read_slice(row["slice"])
+            assert (np.abs(kspace - expected) ** 2).sum() <= (0 if dtype == "float32" else 1e-6) * (np.abs(expected) ** 2).sum()
+            np.testing.assert_array_equal(target, volume.read_target(row["slice"]))
 
 
 def test_raw_writes_only_the_targets_that_a_file_lacks(tmp_path):
