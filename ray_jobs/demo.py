@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     shutil.rmtree(FOLDER, ignore_errors=True)
     try:
         with serve_folder(FOLDER / "s3") as server:
-            os.environ.update(server.env)
+            # The server is this machine's own, and so is the cluster, whatever else runs here.
+            os.environ.update({**server.env, "RAY_ADDRESS": "local"})
             connect()
             walk(server.create_bucket("demo"), options.data)
             summarize(server.create_bucket("demo"), time.monotonic() - started)

@@ -5,6 +5,8 @@ import os
 
 import ray
 
+from echotrain.errors import ResourceError
+
 __all__ = ["connect", "forwarded_environment", "has_dashboard", "num_cpus", "num_gpus"]
 
 _QUIET = {
@@ -20,11 +22,21 @@ _FORWARDED = ("AWS_", "WANDB_", "ECHOTRAIN_")
 
 
 def connect() -> None:
-    """Join the cluster that ``RAY_ADDRESS`` names, or a running local one, or start one; nothing happens when joined already."""
+    """Join the cluster that ``RAY_ADDRESS`` names, or a running local one, or start one; nothing happens when joined already.
+
+    Raises:
+        ResourceError: There is a cluster, and it cannot be joined.
+    """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if not ray.is_initialized():
-        ray.init(logging_level=logging.ERROR, include_dashboard=False)
+        try:
+            ray.init(logging_level=logging.ERROR, include_dashboard=False)
+        except ConnectionError as error:
+            where = os.environ.get("RAY_ADDRESS", "the cluster that runs on this machine")
+            cause = (str(error.__cause__ or error).strip().splitlines() or [""])[-1]
+            remedy = "Check RAY_ADDRESS and RAY_AUTH_TOKEN, or set RAY_ADDRESS=local for a cluster of its own."
+            raise ResourceError(where, f"cannot be joined ({cause})", remedy) from error
     if not has_dashboard():
         # A cluster of this machine's own is not preempted; watching for it costs a process.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
