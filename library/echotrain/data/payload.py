@@ -253,7 +253,9 @@ def _to_halves(kspace: np.ndarray) -> tuple[NDArray[np.uint8], NDArray[np.uint8]
     scales = np.exp2(np.where(largest > 0, exponents, 0)).astype(np.float32)
     padded = np.zeros(scales_nbytes(len(scales)), np.uint8)
     padded[: scales.nbytes] = scales.view(np.uint8)
-    halves = (pairs / scales[:, None, None]).astype(np.float16)
+    # The scales are powers of two, so that the product with the reciprocal is as exact as the quotient.
+    factors = torch.from_numpy(1 / scales)[:, None, None]
+    halves = (torch.from_numpy(pairs) * factors).to(torch.float16).numpy()
     return padded, halves.reshape(-1).view(np.uint8)
 
 

@@ -1,0 +1,199 @@
+"""Does the storage feed the trainer? Streaming against the network's own rate and against fastMRI's DataLoader.
+
+All sides read the same slices in one Ray Train run of several ranks, warm epochs only: from an S3 server throttled to 30 ms per first byte,
+80 MB/s per connection and 500 MB/s in all, from the same server unthrottled, and from local files. ``ratio`` is the share of the
+throttled network that the stream fills; everything else is in ``detail``.
+
+With ``catalog=s3://…`` it measures your own store instead: the stream against bare ranged GETs of the same ranges.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from echotrain.benchmarks.result import BenchResult
+from echotrain.benchmarks.stream_data import BUCKET, StreamData, index_hdf5, write_stream_data
+from echotrain.benchmarks.stream_sides import R4, Measured, Side, measure_sides
+from echotrain.data.catalog import SCHEMA
+from echotrain.data.config import DataConfig
+from echotrain.data.plan import epoch_order, rank_rows
+from echotrain.data.planned import PlannedStream
+from echotrain.data.selection import select
+from echotrain.errors import ResourceError
+from echotrain.storage.throttled import serve_throttled
+
+__all__ = ["run"]
+
+FIRST_BYTE_S, CONNECTION_MB_S, NIC_MB_S = 0.03, 80.0, 500.0
+
+
+def run(
+    *, quick: bool = False, gigabytes: float = 2.0, workers: int = 2, threads: int = 16, folder: str = "", catalog: str = ""
+) -> BenchResult:
+    """Measure the stream.
+
+    Args:
+        quick: A tenth of the data and single epochs: a check that everything runs, not a measurement.
+        gigabytes: Size of the slices at full precision; about 2.6 times that is written.
+        workers: Ranks.
+        threads: Concurrent reads per rank.
+        folder: For the data, removed afterwards; empty takes the system's temporary folder.
+        catalog: Measure this catalog's store instead.
+
+    Raises:
+        ResourceError: The folder has too little space, or fastMRI is not installed.
+    """
+    if catalog:
+        return _own_store(catalog, workers=workers, threads=threads)
+    gigabytes = gigabytes / 10 if quick else gigabytes
+    with _scratch(folder, gigabytes) as scratch:
+        data = write_stream_data(scratch / "data", gigabytes)
+        measured, detail = _measure(data, scratch, workers=workers, threads=threads, epochs=1 if quick else 3)
+        detail |= _index_rate(data) | _fraction_bytes(data) | _plan_cost()
+    conditions = {
+        "conditions": f"{workers} ranks, {threads} reads each, {os.cpu_count()} CPUs, "
+        f"{FIRST_BYTE_S * 1e3:.0f} ms first byte, {CONNECTION_MB_S:.0f} MB/s per connection",
+        "gigabytes": data.num_bytes / 1e9,
+        "slices": data.num_slices,
+        "is_quick": quick,
+    }
+    ours = measured["throttled"].fetched_mb_s
+    return BenchResult(name="stream", ours=ours, baseline=NIC_MB_S, unit="MB/s", ratio=ours / NIC_MB_S, detail=detail | conditions)
+
+
+def _own_store(catalog: str, *, workers: int, threads: int) -> BenchResult:
+    env = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    sides = [Side(name=kind, kind=kind, env=env, source=catalog, threads=threads) for kind in ("gets", "stream")]
+    with tempfile.TemporaryDirectory() as scratch:
+        measured = measure_sides(sides, workers=workers, folder=Path(scratch))
+    ours, bare = measured["stream"], measured["gets"]
+    detail = {"slices_s": ours.slices_s, "kspace_mb_s": ours.mb_s, "cpu_s_per_gb": ours.cpu_s_per_gb, "data_wait_share": ours.wait_share}
+    ratio = ours.fetched_mb_s / bare.fetched_mb_s
+    return BenchResult(name="stream", ours=ours.fetched_mb_s, baseline=bare.fetched_mb_s, unit="MB/s", ratio=ratio, detail=detail)
+
+
+def _measure(data: StreamData, scratch: Path, *, workers: int, threads: int, epochs: int) -> tuple[dict[str, Measured], dict[str, Any]]:
+    """Measure every side that moves bytes, and compare them."""
+    limits = {"first_byte_s": FIRST_BYTE_S, "connection_mb_s": CONNECTION_MB_S, "nic_mb_s": NIC_MB_S}
+    # The loader needs half a second per slice from the throttled server; a few tell its rate.
+    few = 8 if epochs == 1 else 16
+    with serve_throttled(data.folder, **limits) as slow, serve_throttled(data.folder) as quick:
+        uri, scans = f"s3://{BUCKET}", str(data.scans)
+        ours: dict[str, Any] = {"kind": "stream", "threads": threads, "epochs": epochs}
+        theirs: dict[str, Any] = {"kind": "loader", "source": scans, "bucket": BUCKET}
+        sides = [
+            Side(name="local", source=str(data.bucket), **ours),
+            Side(name="local_loader", kind="loader", source=scans, epochs=epochs),
+            Side(name="loopback", env=quick.env, source=uri, **ours),
+            Side(name="loopback_loader", env=quick.env, **theirs),
+            Side(name="throttled", env=slow.env, source=uri, **ours),
+            Side(name="throttled_loader", env=slow.env, max_slices=few, **theirs),
+            Side(name="throttled_loader_kind", env=slow.env, max_slices=few, keeps_blocks=True, **theirs),
+            Side(name="half", env=slow.env, source=f"{uri}/{data.half}", **ours),
+            Side(name="lines", env=slow.env, source=f"{uri}/{data.lines}", **ours),
+        ]
+        found = measure_sides(sides, workers=workers, folder=scratch)
+    full_slices_s = NIC_MB_S * 1e6 * data.num_slices / data.num_bytes
+    detail: dict[str, Any] = {}
+    for place in ("throttled", "loopback", "local"):
+        stream, loader = found[place], found[f"{place}_loader"]
+        detail |= {f"{place}_stream_mb_s": stream.mb_s, f"{place}_loader_mb_s": loader.mb_s, f"{place}_ratio": stream.mb_s / loader.mb_s}
+    detail |= {
+        "throttled_data_wait_share": found["throttled"].wait_share,
+        "throttled_loader_with_kept_metadata_mb_s": found["throttled_loader_kind"].mb_s,
+        "client_cpu_s_per_gb": found["loopback"].cpu_s_per_gb,
+        "half_effective_mb_s": found["half"].mb_s,
+        "half_ratio_to_nic": found["half"].mb_s / NIC_MB_S,
+        "lines_r4_slices_s": found["lines"].slices_s,
+        "full_slices_s_at_nic": full_slices_s,
+        "lines_r4_ratio": found["lines"].slices_s / full_slices_s,
+        "lines_r4_is_bit_exact": _is_bit_exact(data),
+    }
+    return found, detail
+
+
+def _is_bit_exact(data: StreamData) -> bool:
+    """Compare slices read by line with the masked whole slices of the HDF5 files."""
+    kinds = [DataConfig(catalog=str(data.bucket / key), mask=R4) for key in (data.lines, data.raw)]
+    streams = [PlannedStream(kind, seed=0, batch_size=1) for kind in kinds]
+    same = []
+    for (number, one), two in zip(enumerate(streams[0].steps(1)), streams[1].steps(1), strict=False):
+        by_line, whole = one.batches[0], two.batches[0]
+        same.append(by_line.ids == whole.ids and bool((by_line.kspace * whole.mask == whole.kspace * whole.mask).all()))
+        if number == 15:
+            break
+    return all(same) and len(same) > 0
+
+
+def _index_rate(data: StreamData) -> dict[str, float]:
+    """Index the HDF5 files as shards of their own."""
+    started = time.perf_counter()
+    rows = index_hdf5(data.bucket)
+    return {"hdf5_index_slices_s": len(rows) / (time.perf_counter() - started)}
+
+
+def _fraction_bytes(data: StreamData) -> dict[str, float]:
+    """Compare the bytes that the server sent for an epoch of a tenth of the volumes with those volumes' own."""
+    with serve_throttled(data.folder) as server, _environment(server.env):
+        stream = PlannedStream(DataConfig(catalog=f"s3://{BUCKET}", fraction=0.1, mask=R4), seed=0, batch_size=1)
+        own = sum(
+            row.nbytes + row.target_nbytes for row in stream.catalog.rows(select(stream.catalog.table, splits=("train",), fraction=0.1))
+        )
+        server.reset()
+        for step in stream.steps(0):
+            del step
+        return {"fraction_fetched_over_own_bytes": server.stats().bytes / own}
+
+
+def _plan_cost(num_rows: int = 100_000) -> dict[str, float]:
+    """Plan an epoch of a large catalog: selection, order, and one rank's rows of it."""
+    names = pa.array([f"file{i // 30:07d}" for i in range(num_rows)])
+    constant = {"dataset": "simulated", "split": "train", "anatomy": "knee", "contrast": "PD"}
+    columns = {
+        name: pa.DictionaryArray.from_arrays(pa.array(np.zeros(num_rows, np.int32)), [word]).cast(pa.string())
+        for name, word in constant.items()
+    }
+    columns |= {"volume": names, "slice": pa.array(np.arange(num_rows) % 30, pa.int32())}
+    table = pa.table([columns.get(f.name, pa.nulls(num_rows, f.type)) for f in SCHEMA], schema=SCHEMA)
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    started = time.perf_counter()
+    chosen = select(table, splits=("train",), fraction=0.9)
+    mine = rank_rows(epoch_order(len(chosen), 0, 1), 0, batch_size=8, rank=0, world_size=1)
+    planned = table.take(pa.array(chosen[mine.indices]))
+    seconds = time.perf_counter() - started
+    peak = tracemalloc.get_traced_memory()[1] + pa.total_allocated_bytes() - before
+    tracemalloc.stop()
+    del planned
+    return {"plan_100k_slices_s": seconds, "plan_100k_slices_mb": peak / 1e6}
+
+
+@contextlib.contextmanager
+def _scratch(folder: str, gigabytes: float) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="echotrain-bench-", dir=folder or None) as path:
+        needed, free = gigabytes * 2.8e9, shutil.disk_usage(path).free
+        if free < needed:
+            raise ResourceError(
+                f"{free / 1e9:.1f} GB free in {path}", f"is less than the {needed / 1e9:.1f} GB needed", "Give folder= or lower gigabytes=."
+            )
+        yield Path(path)
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -1,0 +1,151 @@
+"""Slices to stream: the same ones as fastMRI HDF5 files, as half-precision shards and line by line."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from echotrain.data.catalog import Catalog, SliceRow, header_columns
+from echotrain.data.catalog_store import commit_catalog
+from echotrain.data.formats.open import open_volume
+from echotrain.data.formats.write import write_fastmri
+from echotrain.data.formats.xml_header import header_xml
+from echotrain.data.header import VolumeHeader
+from echotrain.data.payload import EncodedSlice, checksum, encode_lines, encode_packed
+from echotrain.data.shards import ShardWriter
+from echotrain.log import track
+from echotrain.storage.open import open_store
+
+__all__ = ["BUCKET", "StreamData", "index_hdf5", "write_stream_data"]
+
+BUCKET = "bench"
+
+_SHAPES = ((8, 640, 320), (16, 320, 320), (12, 320, 320), (10, 640, 320))
+_SLICES = 16
+_IMAGE = 320
+# As many as R = 4 at 8% samples fully.
+_ACS_LINES = 26
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamData:
+    """Where the slices lie.
+
+    Attributes:
+        folder: To be served; its one bucket is ``BUCKET``, and the HDF5 files are in ``scans`` there.
+        raw, half, lines: Keys of the three catalogs below the bucket; the first one points into the HDF5 files.
+        num_slices: Of each catalog.
+        num_bytes: k-space and targets at full precision.
+    """
+
+    folder: Path
+    raw: str = "."
+    half: str = "half"
+    lines: str = "lines"
+    num_slices: int
+    num_bytes: int
+
+    @property
+    def bucket(self) -> Path:
+        """The bucket's folder."""
+        return self.folder / BUCKET
+
+    @property
+    def scans(self) -> Path:
+        """The HDF5 files' folder."""
+        return self.bucket / "scans"
+
+
+def write_stream_data(folder: Path, gigabytes: float) -> StreamData:
+    """Write noise of 8 to 16 coils in all three forms.
+
+    Args:
+        folder: Empty.
+        gigabytes: Size at full precision; the three forms together take about 2.6 times that.
+    """
+    volume_nbytes = float(np.mean([8 * np.prod(shape) for shape in _SHAPES])) * _SLICES
+    num_volumes = max(2, round(gigabytes * 1e9 / volume_nbytes))
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(16, 640, 320, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    bucket = open_store(str(folder / BUCKET))
+    half, lines = open_store(f"{bucket.uri}/half"), open_store(f"{bucket.uri}/lines")
+    rows: dict[str, list[SliceRow]] = {"half": [], "lines": []}
+    sums: dict[tuple[str, int], dict[str, int]] = {}
+    num_bytes = 0
+    with ShardWriter(half, "shards/half") as half_shards, ShardWriter(lines, "shards/lines") as lines_shards:
+        for number in track(range(num_volumes), "Writing slices to stream"):
+            header = _header(number)
+            kspace, target = _volume(noise, header)
+            write_fastmri(
+                folder / BUCKET / "scans" / f"{header.volume}.h5",
+                header=header_xml(header, protocol="bench"),
+                kspace=kspace,
+                target=target,
+                attributes={"max": header.max_value, "norm": 1.0, "patient_id": header.patient, "acquisition": "CORPD_FBK"},
+            )
+            num_bytes += kspace.nbytes + target.nbytes
+            for index in range(_SLICES):
+                sums[header.volume, index] = {"checksum": checksum(kspace[index]), "target_checksum": checksum(target[index])}
+                packed = encode_packed(kspace[index], target[index], "float16")
+                rows["half"].append(_row(header, index, packed, half_shards))
+                rows["lines"].append(_row(header, index, encode_lines(kspace[index], target[index], acs_lines=_ACS_LINES), lines_shards))
+    for store, name in ((half, "half"), (lines, "lines")):
+        commit_catalog(store, Catalog.from_rows(rows[name]).table, {"made_by": "bench"})
+    raw = [replace(row, **sums[row.volume, row.slice]) for row in index_hdf5(folder / BUCKET)]
+    commit_catalog(bucket, Catalog.from_rows(raw).table, {"made_by": "bench"})
+    return StreamData(folder=folder, num_slices=num_volumes * _SLICES, num_bytes=num_bytes)
+
+
+def index_hdf5(root: Path) -> list[SliceRow]:
+    """Index the HDF5 files in ``scans`` below ``root`` as shards of their own, reading headers only."""
+    rows = []
+    for path in sorted((root / "scans").glob("*.h5")):
+        with open_volume(path) as volume:
+            columns = header_columns(volume.header)
+            for index in range(volume.header.num_slices):
+                where, of_target = volume.raw_slice_range(index), volume.raw_target_range(index)
+                if where is None or of_target is None:
+                    raise AssertionError(f"{path.name} was written contiguously")
+                places = {
+                    "offset": where.offset,
+                    "nbytes": where.nbytes,
+                    "target_offset": of_target.offset,
+                    "target_nbytes": of_target.nbytes,
+                }
+                uri = f"scans/{path.name}"
+                rows.append(
+                    SliceRow(**{**columns, **places, "slice": index, "split": "train", "kind": "raw", "uri": uri, "target_uri": uri})
+                )
+    return rows
+
+
+def _header(number: int) -> VolumeHeader:
+    coils, height, width = _SHAPES[number % len(_SHAPES)]
+    return VolumeHeader(
+        dataset="bench",
+        volume=f"file{number:07d}",
+        patient=f"p{number}",
+        anatomy="knee",
+        contrast="PD",
+        num_slices=_SLICES,
+        num_coils=coils,
+        height=height,
+        width=width,
+        recon_height=_IMAGE,
+        recon_width=_IMAGE,
+        fov_mm=(160.0, 160.0, 3.0),
+        padding_right=width,
+        max_value=4.0,
+    )
+
+
+def _volume(noise: np.ndarray, header: VolumeHeader) -> tuple[np.ndarray, np.ndarray]:
+    """Return different noise for each slice without drawing each anew."""
+    source = noise[: header.num_coils, : header.height]
+    kspace = np.stack([np.roll(source, 7 * index, axis=2) for index in range(header.num_slices)])
+    target = np.abs(kspace[:, 0, :_IMAGE, :_IMAGE]).astype(np.float32)
+    return kspace, target
+
+
+def _row(header: VolumeHeader, index: int, encoded: EncodedSlice, shards: ShardWriter) -> SliceRow:
+    return SliceRow(**{**header_columns(header), "slice": index, "split": "train", **shards.add(encoded)})

@@ -1,0 +1,223 @@
+"""The measured sides of the stream benchmark, all in one Ray Train run."""
+
+import json
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import ray.train
+import torch
+import torch.distributed as dist
+from ray.train.torch import TorchTrainer
+
+from echotrain.benchmarks.fastmri_loader import fastmri_loader
+from echotrain.data.catalog import SliceRow
+from echotrain.data.catalog_store import load_catalog
+from echotrain.data.config import DataConfig, StreamConfig
+from echotrain.data.selection import select
+from echotrain.orchestration.cluster import connect
+from echotrain.orchestration.streaming import RayStream
+from echotrain.physics.masks import MaskConfig
+from echotrain.storage.open import join_uri
+from echotrain.storage.ranged import RangeReader
+
+__all__ = ["Measured", "Side", "measure_sides"]
+
+R4 = MaskConfig(kind="equispaced", accelerations=(4,), center_fractions=(0.08,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One thing to measure.
+
+    Attributes:
+        name: In the report.
+        kind: ``stream``: ours; ``loader``: fastMRI's DataLoader, one loader process per rank; ``gets``: bare range reads.
+        env: Environment while it runs: the S3 endpoint.
+        source: Catalog URI, or the folder of the HDF5 files for the loader.
+        bucket: The loader reads from this bucket.
+        keeps_blocks: The loader's file object keeps metadata.
+        epochs: Measured ones, after one that is not.
+        max_slices: Stop an epoch of the loader there, per rank; 0 does not.
+        threads: Concurrent reads per rank.
+    """
+
+    name: str
+    kind: Literal["stream", "loader", "gets"]
+    env: dict[str, str] = field(default_factory=dict)
+    source: str
+    bucket: str = ""
+    keeps_blocks: bool = False
+    epochs: int = 1
+    max_slices: int = 0
+    threads: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one side did, over all ranks.
+
+    Attributes:
+        mb_s: Complex k-space that reached the consumer, 1e6 bytes per second.
+        fetched_mb_s: Bytes that crossed the network or left the disk, likewise; 0 where the side cannot say.
+        slices_s: Slices per second.
+        wait_share: Share of the time in which a rank waited for data.
+        cpu_s_per_gb: CPU seconds of the ranks per 1e9 fetched bytes.
+    """
+
+    mb_s: float
+    fetched_mb_s: float
+    slices_s: float
+    wait_share: float
+    cpu_s_per_gb: float
+
+
+@dataclass
+class _Count:
+    """What one rank has consumed."""
+
+    slices: int = 0
+    nbytes: int = 0
+    fetched: int = 0
+    wait_s: float = 0.0
+
+
+def measure_sides(sides: list[Side], *, workers: int, folder: Path) -> dict[str, Measured]:
+    """Measure every side, one after the other, in one Ray Train run of ``workers`` ranks.
+
+    Args:
+        sides: In the order of measuring.
+        workers: Ranks; they must share ``folder``, so that one machine is meant.
+        folder: For the report and Ray's own files.
+    """
+    connect()
+    report = folder / "sides.json"
+    TorchTrainer(
+        _rank_main,
+        train_loop_config={"sides": [asdict(side) for side in sides], "report": str(report)},
+        scaling_config=ray.train.ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
+        run_config=ray.train.RunConfig(name="stream", storage_path=str(folder / "ray")),
+    ).fit()
+    return {name: Measured(**values) for name, values in json.loads(report.read_text()).items()}
+
+
+def _rank_main(config: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    results = {}
+    for values in config["sides"]:
+        side = Side(**values)
+        os.environ.update(side.env)
+        measured = _measure(side)
+        if measured is not None:
+            results[side.name] = asdict(measured)
+    if dist.get_rank() == 0:
+        Path(config["report"]).write_text(json.dumps(results))
+    dist.barrier()
+
+
+def _measure(side: Side) -> Measured | None:
+    """Run one side on this rank; rank 0 gets the sum."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    epoch_of, close = {"stream": _stream, "loader": _loader, "gets": _gets}[side.kind](side, rank, world)
+    if side.kind != "loader":
+        for _ in epoch_of(0):
+            pass
+    count, seconds, cpu = _Count(), 0.0, 0.0
+    for epoch in range(1, 1 + side.epochs):
+        if side.kind == "loader":
+            # Starting the loader's processes is left out of its time.
+            batches = epoch_of(epoch)
+            next(batches, None)
+        else:
+            batches = None
+        dist.barrier()
+        started, cpu_started = time.perf_counter(), _cpu_s()
+        for more in batches or epoch_of(epoch):
+            count.slices += more.slices
+            count.nbytes += more.nbytes
+            count.fetched += more.fetched
+            count.wait_s += more.wait_s
+        cpu += _cpu_s() - cpu_started
+        dist.barrier()
+        seconds += time.perf_counter() - started
+    close()
+    totals = torch.tensor([count.slices, count.nbytes, count.fetched, count.wait_s, cpu], dtype=torch.float64)
+    dist.reduce(totals, 0)
+    if rank != 0:
+        return None
+    slices, nbytes, fetched, wait_s, cpu_s = totals.tolist()
+    return Measured(
+        mb_s=nbytes / seconds / 1e6,
+        fetched_mb_s=fetched / seconds / 1e6,
+        slices_s=slices / seconds,
+        wait_share=wait_s / seconds / world,
+        cpu_s_per_gb=cpu_s / fetched * 1e9 if fetched else 0.0,
+    )
+
+
+_Epochs = tuple[Callable[[int], Iterator[_Count]], Callable[[], None]]
+
+
+def _stream(side: Side, rank: int, world: int) -> _Epochs:
+    config = StreamConfig(threads=side.threads)
+    stream = RayStream(DataConfig(catalog=side.source, mask=R4), seed=0, batch_size=world, rank=rank, world_size=world, config=config)
+
+    def epoch_of(epoch: int) -> Iterator[_Count]:
+        for step in stream.steps(epoch):
+            count = _Count(fetched=step.num_bytes, wait_s=step.wait_s)
+            for batch in step.batches:
+                if batch.weight.any():
+                    _touch(batch.kspace)
+                    count.slices += len(batch.ids)
+                    count.nbytes += batch.kspace.nbytes
+            yield count
+
+    return epoch_of, stream.close
+
+
+def _loader(side: Side, rank: int, world: int) -> _Epochs:
+    def epoch_of(epoch: int) -> Iterator[_Count]:
+        batches = fastmri_loader(
+            Path(side.source), rank=rank, world_size=world, num_workers=1, bucket=side.bucket, keeps_blocks=side.keeps_blocks
+        )
+        for number, kspace in enumerate(batches):
+            _touch(kspace)
+            yield _Count(slices=1, nbytes=kspace.nbytes)
+            if number == side.max_slices > 0:
+                return
+
+    return epoch_of, lambda: None
+
+
+def _gets(side: Side, rank: int, world: int) -> _Epochs:
+    catalog = load_catalog(side.source)
+    rows = catalog.rows(select(catalog.table, splits=("train",))[rank::world])
+    reader, threads = RangeReader(), ThreadPoolExecutor(side.threads)
+    memory = np.empty(max(row.nbytes for row in rows) * side.threads, np.uint8).reshape(side.threads, -1)
+
+    def read(number: int, row: SliceRow) -> int:
+        # Two reads may meet in one buffer: nobody looks at the bytes.
+        reader.read_into(join_uri(catalog.root, row.uri), row.offset, memoryview(memory[number % side.threads][: row.nbytes]))
+        return row.nbytes
+
+    def epoch_of(epoch: int) -> Iterator[_Count]:
+        for nbytes in threads.map(read, range(len(rows)), rows):
+            yield _Count(slices=1, nbytes=nbytes, fetched=nbytes)
+
+    return epoch_of, reader.close
+
+
+def _touch(kspace: torch.Tensor) -> None:
+    """Read one word of each page, so that the bytes must be there."""
+    kspace.reshape(-1)[::512].real.sum()
+
+
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
