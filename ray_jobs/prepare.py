@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   python -m ray_jobs.prepare scans/ --to prepared                         a folder to a folder
   python -m ray_jobs.prepare scans/ --to s3://lab/mosaic --dtype float16  to S3, half the bytes
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload raw      index contiguous HDF5 where it lies
+  python -m ray_jobs.prepare /data/raw --to /data/knee --payload raw --index-only   the same by headers alone, in seconds
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload lines    an equispaced mask reads only its lines
 
 A killed run goes on where it was when the same command is given again. New scans make a new version of the catalog, in which
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=0, help="scans converted at a time (default: every CPU)")
     parser.add_argument("--dataset", default="", help="name of the collection (default: what the files say)")
     parser.add_argument("--acs-fraction", type=float, default=0.08, help="centre lines that --payload lines holds twice (default: 0.08)")
+    parser.add_argument("--index-only", action="store_true", help="with --payload raw: read headers alone; no curation by content, no checksums")
     parser.add_argument("--min-slices", type=int, default=1, help="leave out volumes with fewer slices")
     parser.add_argument("--min-coils", type=int, default=1, help="leave out volumes with fewer coils")
     options = parser.parse_args(argv)
@@ -66,6 +68,7 @@ def _config(options: argparse.Namespace) -> PrepareConfig:
             dtype=options.dtype,
             acs_fraction=options.acs_fraction,
             dataset=options.dataset,
+            index_only=options.index_only,
             curation=CurationConfig(min_slices=options.min_slices, min_coils=options.min_coils),
         ),
         split=SplitConfig(ratios=_ratios(options.split), seed=options.split_seed),

@@ -109,7 +109,7 @@ def _without_duplicates(records: Iterable[ScanRecord], scans: Sequence[Mapping[s
         if not record.rows:
             continue
         identity = (record.rows[0]["dataset"], record.name)
-        if record.content in contents:
+        if record.content and record.content in contents:
             reason = f"duplicate of {contents[record.content]}: the same k-space"
         elif identity in ids:
             reason = f"another scan of dataset {identity[0]} has the id {record.name} already; rename one of them"

@@ -48,6 +48,8 @@ class ConvertConfig:
         acs_fraction: Centre lines that ``lines`` holds twice; at least the centre fraction of the masks to come.
         dataset: Name of the collection; "" takes what the files say.
         curation: What is left out.
+        index_only: With ``raw``: read headers alone, hundreds of slices a second. Then nothing is known of the k-space: no slice is
+            curated by its content, duplicates go unnoticed, and bytes have no checksum to be held against.
     """
 
     payload: Literal["raw", "packed", "lines"] = "packed"
@@ -55,12 +57,15 @@ class ConvertConfig:
     acs_fraction: float = 0.08
     dataset: str = ""
     curation: CurationConfig = field(default_factory=CurationConfig)
+    index_only: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.acs_fraction <= 1:
             raise ConfigError(f"acs_fraction={self.acs_fraction}", "must lie in (0, 1]", "0.08 suits masks of 4x.")
         if self.payload == "raw" and self.dtype != "float32":
             raise ConfigError(f"dtype={self.dtype} with payload=raw", "raw bytes stay as they are", "Use payload=packed for float16.")
+        if self.index_only and self.payload != "raw":
+            raise ConfigError(f"index_only with payload={self.payload}", "only raw bytes can stay unread", "Use payload=raw.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +186,8 @@ def _convert(volume: Volume, uri: str, key: str, source: str, store: Store, conf
     defect = volume_defect(volume, config.curation)
     if defect is not None:
         return ScanRecord(key=key, source=source, name=header.volume, rejections=[Rejection(None, defect)])
+    if config.index_only:
+        return _indexed(volume, uri, key, source)
     rows: list[dict[str, Any]] = []
     rejections = []
     content = xxhash.xxh3_128(repr((header.num_slices, header.num_coils, header.height, header.width)).encode())
@@ -212,6 +219,30 @@ def _convert(volume: Volume, uri: str, key: str, source: str, store: Store, conf
         rows=[{**header_columns(header), "split": "", **row} for row in rows],
         rejections=rejections,
     )
+
+
+def _indexed(volume: Volume, uri: str, key: str, source: str) -> ScanRecord:
+    """Describe a volume by its header and its file's layout; no k-space is read."""
+    header = volume.header
+    places = [(volume.raw_slice_range(index), volume.raw_target_range(index)) for index in range(header.num_slices)]
+    rows = [
+        {
+            **header_columns(header),
+            **{"split": "", "slice": index, "kind": "raw", "dtype": "complex64", "acs_lines": 0},
+            **{"uri": uri, "offset": kspace.offset, "nbytes": kspace.nbytes, "checksum": None},
+            **{"target_uri": uri, "target_offset": target.offset, "target_nbytes": target.nbytes, "target_checksum": None},
+        }
+        for index, (kspace, target) in enumerate(places)
+        if kspace is not None and target is not None
+    ]
+    reason = None
+    if len(rows) < header.num_slices or not volume.is_location_safe:
+        reason = "k-space or target are not contiguous in a file whose path may be written down; prepare it without index-only"
+    elif not header.max_value > 0:
+        reason = "the header has no maximum of the target; prepare it without index-only"
+    if reason is not None:
+        return ScanRecord(key=key, source=source, name=header.volume, rejections=[Rejection(None, reason)])
+    return ScanRecord(key=key, source=source, name=header.volume, rows=rows)
 
 
 def _target(volume: Volume, index: int, kspace: np.ndarray) -> tuple[np.ndarray, bool]:
