@@ -100,7 +100,7 @@ def index_hdf5(root: Path) -> list[SliceRow]:
     """Index the HDF5 files in ``scans`` below ``root`` as shards of their own, reading headers only."""
     rows = []
     for path in sorted((root / "scans").glob("*.h5")):
-        with open_volume(path) as volume:
+        with open_volume(path, dataset=BUCKET) as volume:
             columns = header_columns(volume.header)
             for index in range(volume.header.num_slices):
                 where, of_target = volume.raw_slice_range(index), volume.raw_target_range(index)
@@ -122,7 +122,7 @@ def index_hdf5(root: Path) -> list[SliceRow]:
 def _header(number: int) -> VolumeHeader:
     coils, height, width = _SHAPES[number % len(_SHAPES)]
     return VolumeHeader(
-        dataset="bench",
+        dataset=BUCKET,
         volume=f"file{number:07d}",
         patient=f"p{number}",
         anatomy="knee",

@@ -52,7 +52,7 @@ _BIT_REVERSED = (0, 4, 2, 6, 1, 5, 3, 7)
 _ITEM_NBYTES = {"complex64": 8, "float16": 4}
 # Half of float16's largest value: rounding cannot overflow.
 _HALF_LIMIT = 2.0**15
-_BLOCK_ROWS = 64
+_COILS_AT_ONCE, _LINES_AT_ONCE = 4, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,10 +202,12 @@ def decode_halves(halves: NDArray[np.float16], scales: NDArray[np.float32], out:
         scales: (coil,).
         out: (coil, n), contiguous.
     """
-    # One coil at a time stays in the cache between the two passes; torch converts halves with SIMD, NumPy does not.
+    # A few coils at a time stay in the cache between the two passes; torch converts halves with SIMD, NumPy does not.
     source, expanded = torch.from_numpy(halves), torch.view_as_real(torch.from_numpy(out))
-    for coil, scale in enumerate(scales.tolist()):
-        expanded[coil].copy_(source[coil]).mul_(scale)
+    factors = torch.from_numpy(scales)[:, None, None]
+    for first in range(0, len(halves), _COILS_AT_ONCE):
+        some = slice(first, first + _COILS_AT_ONCE)
+        expanded[some].copy_(source[some]).mul_(factors[some])
 
 
 def decode_half_lines(halves: NDArray[np.float16], scales: NDArray[np.float32], out: NDArray[np.complex64]) -> None:
@@ -218,8 +220,9 @@ def decode_half_lines(halves: NDArray[np.float16], scales: NDArray[np.float32], 
     """
     source, expanded = torch.from_numpy(halves), torch.view_as_real(torch.from_numpy(out))
     factors = torch.from_numpy(scales)[:, None, None]
-    for line in range(len(halves)):
-        expanded[line].copy_(source[line]).mul_(factors)
+    for first in range(0, len(halves), _LINES_AT_ONCE):
+        some = slice(first, first + _LINES_AT_ONCE)
+        expanded[some].copy_(source[some]).mul_(factors)
 
 
 def scatter_lines(layout: LinesLayout, blocks: dict[int, NDArray[np.complex64]], out: NDArray[np.complex64]) -> None:
@@ -233,13 +236,14 @@ def scatter_lines(layout: LinesLayout, blocks: dict[int, NDArray[np.complex64]],
     rows = out.reshape(layout.coils * layout.height, layout.width)
     flat = {block: lines.reshape(len(lines), -1) for block, lines in blocks.items()}
     is_full = len(flat.keys() - {0}) == NUM_GROUPS
-    # Blocks of rows that fit the cache: the strided writes of all groups then meet cache lines that are still there.
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        part = rows[start : start + _BLOCK_ROWS]
+    # Rows that fit the cache together: the strided writes of all groups then meet cache lines that are still there.
+    together = 128 if is_full else 512
+    for start in range(0, len(rows), together):
+        part = rows[start : start + together]
         if not is_full:
             part.fill(0)
         for block, lines in flat.items():
-            part[:, layout.lines_of(block)] = lines[:, start : start + _BLOCK_ROWS].T
+            part[:, layout.lines_of(block)] = lines[:, start : start + together].T
 
 
 def _to_halves(kspace: np.ndarray) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
