@@ -88,18 +88,17 @@ class ScanRecord:
     rows: list[dict[str, Any]] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
 
-    def to_json(self) -> str:
-        """Return the record as one line."""
-        return json.dumps(dataclasses.asdict(self))
+    def to_values(self) -> dict[str, Any]:
+        """Return the record as plain values that JSON can hold."""
+        return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """Read a record back.
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """Build a record from what ``to_values`` gave, or what JSON made of it.
 
         Raises:
-            ValueError: It is not one.
+            ValueError: They are not a record's.
         """
-        values = json.loads(text)
         try:
             return cls(**{**values, "rejections": [Rejection(*rejection) for rejection in values["rejections"]]})
         except (TypeError, KeyError) as error:
@@ -121,7 +120,7 @@ def read_record(store: Store, key: str) -> ScanRecord | None:
     if store.size(record_key(key)) is None:
         return None
     try:
-        return ScanRecord.from_json(store.read(record_key(key)))
+        return ScanRecord.from_values(json.loads(store.read(record_key(key))))
     except ValueError:
         logger.warning("%s/%s is damaged; the scan is prepared again", store.uri, record_key(key))
         return None
@@ -165,7 +164,7 @@ def convert_scan(
     except Exception as error:  # A stranger's file may break a library in a way nobody foresaw; it must not end the job.
         logger.exception("reading %s", uri)
         return _unreadable(f"breaks its reader ({type(error).__name__})", uri, key, source, store, deidentifier)
-    store.write(record_key(key), record.to_json().encode())
+    store.write(record_key(key), json.dumps(record.to_values()).encode())
     return record
 
 

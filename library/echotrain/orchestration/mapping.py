@@ -14,7 +14,7 @@ from echotrain.errors import EchotrainError
 
 __all__ = ["Result", "map_items"]
 
-Work = Callable[[dict[str, Any]], "Result"]
+Work = Callable[..., Any]
 
 
 class Result(NamedTuple):
@@ -24,26 +24,31 @@ class Result(NamedTuple):
     data: bytes = b""
 
 
-def map_items(items: Sequence[dict[str, Any]], make_worker: Callable[..., Work], *arguments: Any, **resources: float) -> Iterator[Result]:
+def map_items(items: Sequence[dict[str, Any]], work: Work, *arguments: Any, **resources: float | None) -> Iterator[Result]:
     """Yield the result of every item, in any order.
 
     Args:
         items: Plain values, an item a task; kilobytes, never payload.
-        make_worker: Called once in each worker process; what it returns is called with each item.
-        arguments: Of ``make_worker``; they travel as arguments, because the dashboard shows runtime environments to everybody.
+        work: A function, called as ``work(item, *arguments)``; or a class, of which each worker process makes one,
+            ``worker = work(*arguments)``, to be called as ``worker(item)``.
+        arguments: They travel as arguments, because the dashboard shows runtime environments to everybody.
         resources: Ray Data's ``concurrency``, ``num_cpus``, ``num_gpus``.
 
     Raises:
         EchotrainError: As a worker raised it.
     """
+    if not items:
+        return
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     rows = [{"item": json.dumps(item)} for item in items]
     with DataContext.current(context), _quiet("ray.data"):
-        mapped = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-            _Worker, fn_constructor_args=(make_worker, arguments), **resources
-        )
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+        if isinstance(work, type):
+            mapped = dataset.map(_Worker, fn_constructor_args=(work, arguments), **resources)
+        else:
+            mapped = dataset.map(_call, fn_args=(work, arguments), **resources)
         for row in mapped.iter_rows():
             if row["error"]:
                 raise _restored(row["error"])
@@ -51,9 +56,10 @@ def map_items(items: Sequence[dict[str, Any]], make_worker: Callable[..., Work],
 
 
 class _Worker:
-    """Keeps one worker of ours in a process of Ray's; carries errors as text, which Ray would wrap in a traceback."""
+    """Keeps one worker of ours in a process of Ray's."""
 
     def __init__(self, make_worker: Callable[..., Work], arguments: tuple[Any, ...]) -> None:
+        # An error raised here would be wrapped in a traceback and tried again; it is told with the first item.
         self._error = ""
         try:
             self._work = make_worker(*arguments)
@@ -61,13 +67,20 @@ class _Worker:
             self._error = _as_text(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        result, error = Result({}), self._error
-        if not error:
-            try:
-                result = self._work(json.loads(row["item"]))
-            except EchotrainError as raised:
-                error = _as_text(raised)
-        return {"values": json.dumps(result.values), "data": result.data, "error": error}
+        return _told("", b"", self._error) if self._error else _call(row, self._work, ())
+
+
+def _call(row: dict[str, Any], work: Work, arguments: tuple[Any, ...]) -> dict[str, Any]:
+    """Do one item; an error of ours is carried as text, which Ray would wrap in a traceback."""
+    try:
+        result = work(json.loads(row["item"]), *arguments)
+    except EchotrainError as error:
+        return _told("", b"", _as_text(error))
+    return _told(json.dumps(result.values), result.data, "")
+
+
+def _told(values: str, data: bytes, error: str) -> dict[str, Any]:
+    return {"values": values, "data": data, "error": error}
 
 
 def _as_text(error: EchotrainError) -> str:

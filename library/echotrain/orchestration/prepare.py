@@ -5,11 +5,9 @@ driver joins the records, splits patients, and commits the catalog last, in one 
 records that the next run finds and skips, and no half catalog.
 """
 
-import contextlib
 import dataclasses
 import logging
 import os
-import pickle
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,9 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import ray
-from ray.data import DataContext
 
 from echotrain.config import to_dict
 from echotrain.data.assemble import Assembly, LeftOut, assemble
@@ -30,9 +25,10 @@ from echotrain.data.curate import Rejection
 from echotrain.data.formats import Deidentifier, ReadLimits
 from echotrain.data.sources import ScanSource, find_sources, local_copy
 from echotrain.data.splits import SplitConfig
-from echotrain.errors import CatalogError, ConfigError, EchotrainError, ScanError
+from echotrain.errors import CatalogError, ConfigError, ScanError
 from echotrain.log import console, track
 from echotrain.orchestration.cluster import connect, forwarded_environment
+from echotrain.orchestration.mapping import Result, map_items
 from echotrain.storage.open import local_path, open_store
 from echotrain.storage.store import Store
 
@@ -150,9 +146,6 @@ def _convert_all(sources: list[ScanSource], keys: Mapping[str, str], store_uri: 
     if not sources:
         return
     connect()
-    context = DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
     task = _Task(
         store_uri=store_uri,
         config=config.convert,
@@ -161,29 +154,20 @@ def _convert_all(sources: list[ScanSource], keys: Mapping[str, str], store_uri: 
         environment=forwarded_environment(),
     )
     items = [{**dataclasses.asdict(source), "key": keys[source.uri]} for source in sources]
-    with DataContext.current(context), _quiet("ray.data"):
-        scans = ray.data.from_items(items, override_num_blocks=len(items))
-        results = scans.map(_convert_item, fn_kwargs={"task": task}, num_cpus=1, concurrency=config.workers or None)
-        logged = time.monotonic()
-        for number, row in enumerate(results.iter_rows(), start=1):
-            if row["error"]:
-                raise pickle.loads(row["error"])
-            if not console.is_terminal and time.monotonic() - logged > _LOG_INTERVAL_S:
-                logged = time.monotonic()
-                logger.info("%d of %d scans prepared", number, len(items))
-            yield ScanRecord.from_json(row["record"])
+    logged = time.monotonic()
+    results = map_items(items, _convert_item, task, num_cpus=1, concurrency=config.workers or None)
+    for number, result in enumerate(results, start=1):
+        if not console.is_terminal and time.monotonic() - logged > _LOG_INTERVAL_S:
+            logged = time.monotonic()
+            logger.info("%d of %d scans prepared", number, len(items))
+        yield ScanRecord.from_values(result.values)
 
 
-def _convert_item(item: dict[str, Any], task: _Task) -> dict[str, str | bytes]:
+def _convert_item(item: dict[str, Any], task: _Task) -> Result:
     """Convert one scan, in a worker process."""
     os.environ.update(task.environment)
     source = ScanSource(uri=item["uri"], size=item["size"], version=item["version"])
-    try:
-        record = _convert_counted(source, item["key"], open_store(task.store_uri), task)
-    except EchotrainError as error:
-        # Ray would wrap it in a traceback; the driver raises it as it is.
-        return {"record": "", "error": pickle.dumps(error)}
-    return {"record": record.to_json(), "error": b""}
+    return Result(_convert_counted(source, item["key"], open_store(task.store_uri), task).to_values())
 
 
 def _convert_counted(source: ScanSource, key: str, store: Store, task: _Task) -> ScanRecord:
@@ -263,15 +247,3 @@ def _salt_check(deidentifier: Deidentifier) -> str:
 def _absolute(uri: str) -> str:
     path = local_path(uri)
     return uri if path is None else str(Path(path).expanduser().absolute())
-
-
-@contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Silence a library's logger, whose errors are told in our own words."""
-    chatty = logging.getLogger(name)
-    level = chatty.level
-    chatty.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        chatty.setLevel(level)
