@@ -13,11 +13,13 @@ from echotrain.data.splits import SplitConfig
 from echotrain.storage.open import open_store
 
 
-def write_simulated_catalog(folder: Path, *, num_train: int = 5, num_val: int = 2, num_slices: int = 4, matrix: int = 32) -> str:
-    """Simulate, convert and commit; return the catalog's URI. The last ``num_val`` patients are the validation split."""
+def write_simulated_catalog(
+    folder: Path, *, to: str = "", num_train: int = 5, num_val: int = 2, num_slices: int = 4, matrix: int = 32
+) -> str:
+    """Simulate into a folder, convert and commit; return the catalog's URI. The last ``num_val`` patients are the validation split."""
     simulation = SimulationConfig(num_patients=num_train + num_val, volumes_per_patient=1, num_slices=num_slices, matrix=matrix)
     files = simulate(simulation, folder / "scans")
-    store = open_store(str(folder / "prepared"))
+    store = open_store(to or str(folder / "prepared"))
     deidentifier, config = Deidentifier(), ConvertConfig()
     records = [
         convert_scan(

@@ -2,10 +2,12 @@
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -60,11 +62,13 @@ def free_ports(count: int) -> list[int]:
 def cluster(tmp_path_factory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("job")
     port, dashboard, agent, client, metrics = free_ports(5)
+    # A folder of its own, with a short name for its sockets: else every ``ray.init`` of this machine would find and join this cluster.
+    session = Path(tempfile.mkdtemp(prefix="ray-"))
     with serve_folder(folder / "s3") as server, pytest.MonkeyPatch.context() as patch:
-        bucket = server.create_bucket("b")
-        write_simulated_catalog(folder / "s3" / "b")
         for name, value in server.env.items():
             patch.setenv(name, value)
+        bucket = server.create_bucket("lab")
+        write_simulated_catalog(folder, to=f"{bucket}/prepared")
         # The entrypoint's ``python`` is looked up on the head's PATH; a client speaks tokens only when it is told to.
         env = {
             **os.environ,
@@ -76,7 +80,16 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
         }
         ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
         ports += [f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}"]
-        command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=4", "--include-dashboard=true", *ports]
+        command = [
+            str(BIN / "ray"),
+            "start",
+            "--head",
+            "--block",
+            "--num-cpus=4",
+            "--include-dashboard=true",
+            f"--temp-dir={session}",
+            *ports,
+        ]
         with (folder / "head.log").open("w") as log:
             head = subprocess.Popen(command, env=env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
         try:
@@ -89,6 +102,7 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
             except subprocess.TimeoutExpired:
                 os.killpg(head.pid, signal.SIGKILL)
                 head.wait()
+            shutil.rmtree(session, ignore_errors=True)
 
 
 def wait_for(url: str, token: str, head: subprocess.Popen, log: Path) -> None:

@@ -168,9 +168,11 @@ def _run(
     """Run the trainer in a thread, so that this one shows progress and takes signals; return rank 0's outcome."""
     seen = 0
     try:
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fit") as thread, _stop_on_signals(channel):
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fit") as thread, _signals() as asked:
             running: Future[Result] = thread.submit(trainer.fit)
             while True:
+                if asked.is_set():
+                    channel.request_stop()
                 is_done = running.done()
                 for number, record in channel.records(after=seen):
                     progress.log(record)
@@ -189,24 +191,25 @@ def _run(
 
 
 @contextlib.contextmanager
-def _stop_on_signals(channel: RunChannel) -> Iterator[None]:
-    """Turn the first SIGTERM or SIGINT into a request to save and stop; a second one interrupts at once."""
+def _signals() -> Iterator[threading.Event]:
+    """Yield an event that the first SIGTERM or SIGINT sets; a second one interrupts at once.
+
+    The handler does no more than that: it may have interrupted a call to Ray, whose locks do not let the same thread in twice.
+    """
+    asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield asked
         return
-    asked = False
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        if asked.is_set():
             raise KeyboardInterrupt
-        asked = True
+        asked.set()
         logger.warning("%s: saving a checkpoint, then stopping; once more to stop at once", signal.Signals(number).name)
-        channel.request_stop()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
