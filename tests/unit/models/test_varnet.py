@@ -1,5 +1,8 @@
 """VarNet: size, symmetries, options. Agreement with the public implementation is in ``tests/parity``."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -132,3 +135,19 @@ def test_centre_lines_are_counted_symmetrically(lines, expected):
 def test_the_centre_lies_where_the_mask_functions_put_it(width, num, first):
     lines = center_lines(torch.ones(1, 1, 1, width, dtype=torch.bool), torch.tensor([num]))
     assert lines.flatten().nonzero().flatten().tolist() == list(range(first, first + num))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about torch
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_regularizers_change_neither_names_nor_outputs_nor_gradients(model):
+    compiled = replace(SMALL, compile_regularizer=True, activation_checkpointing=True).build()
+    compiled.load_state_dict(model.state_dict())
+    kspace, mask, num_low = scan()
+    expected, output = model(kspace, mask, num_low), compiled(kspace, mask, num_low)
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
+    for network, image in ((model, expected), (compiled, output)):
+        image.square().mean().backward()
+        assert all(parameter.grad is not None for parameter in network.parameters())
+    for ours, plain in zip(compiled.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-3, atol=1e-3 * float(plain.grad.abs().amax()))

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import nn
 
+from echotrain.models.unrolled.checkpointing import run
 from echotrain.physics.coils import rss
 from echotrain.physics.consistency import combine, consistency_step
 from echotrain.physics.fft import FftNorm
@@ -42,7 +42,7 @@ class UnrolledNetwork(nn.Module):
     The loop runs in ``HybridSpace``: the same iterates, without shifts and with 1-D transforms only.
 
     Args:
-        sens_net: (coil images of the centre, coil mask) -> sensitivity maps.
+        sens_net: Called as a ``SensitivityModel``; any module that returns sensitivity maps.
         regularizers: One per cascade: complex image (batch, y, x) -> complex image.
         norm: Of the FFT; checkpoints are tied to it.
         activation_checkpointing: Keep only the iterates for the backward pass and compute each cascade twice.
@@ -70,13 +70,10 @@ class UnrolledNetwork(nn.Module):
         """
         space = HybridSpace.of(masked_kspace, self.norm)
         measured = space.enter(masked_kspace)
-        maps = space.modulate(self.sens_net(measured, mask, num_low_frequencies, coil_mask, space))
+        checkpointed = self.activation_checkpointing
+        maps = self.sens_net(measured, mask, num_low_frequencies, coil_mask, space, activation_checkpointing=checkpointed)
+        maps = space.modulate(maps)
         current = measured
         for cascade in self.cascades:
-            current = self._run(cascade, current, measured, mask, maps, space)
+            current = run(cascade, current, measured, mask, maps, space, checkpointed=checkpointed)
         return rss(space.ifft(current))
-
-    def _run(self, module: nn.Module, *args: object) -> Tensor:
-        if self.activation_checkpointing and torch.is_grad_enabled():
-            return checkpoint(module, *args, use_reentrant=False)  # type: ignore[no-any-return]
-        return module(*args)  # type: ignore[no-any-return]

@@ -4,11 +4,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from echotrain.models.unrolled.checkpointing import run
 from echotrain.physics.coils import rss
 from echotrain.physics.modulation import Hybrid, HybridSpace
-from echotrain.shapes import CoilImages, CoilMask, Counts, LineMask, SensMaps
+from echotrain.shapes import CoilMask, Counts, Image, LineMask, SensMaps
 
 __all__ = ["SensitivityModel", "center_lines", "count_center_lines"]
+
+_COILS_AT_ONCE = 2
 
 
 class SensitivityModel(nn.Module):
@@ -27,20 +30,30 @@ class SensitivityModel(nn.Module):
         self.mask_center = mask_center
 
     def forward(
-        self, measured: Hybrid, mask: LineMask, num_low_frequencies: Counts | None, coil_mask: CoilMask | None, space: HybridSpace
+        self,
+        measured: Hybrid,
+        mask: LineMask,
+        num_low_frequencies: Counts | None,
+        coil_mask: CoilMask | None,
+        space: HybridSpace,
+        *,
+        activation_checkpointing: bool = False,
     ) -> SensMaps:
         """Return maps whose squared magnitudes sum to 1 over coils; those of padded coils are 0."""
         center = measured * center_lines(mask, num_low_frequencies) if self.mask_center else measured
-        maps = self._refine(space.images(center), coil_mask)
+        images = space.images(center)
+        if coil_mask is None or bool(coil_mask.all()):
+            maps = self._refine(images.flatten(0, 1), activation_checkpointing).view(images.shape)
+        else:
+            maps = torch.zeros_like(images)
+            maps[coil_mask] = self._refine(images[coil_mask], activation_checkpointing)
         return maps / rss(maps).unsqueeze(1)
 
-    def _refine(self, images: CoilImages, coil_mask: CoilMask | None) -> SensMaps:
-        if coil_mask is None or bool(coil_mask.all()):
-            refined: Tensor = self.norm_unet(images.flatten(0, 1))
-            return refined.view(images.shape)
-        padded = torch.zeros_like(images)
-        padded[coil_mask] = self.norm_unet(images[coil_mask])
-        return padded
+    def _refine(self, images: Image, activation_checkpointing: bool) -> Image:
+        """Refine coil by coil; a few at a time where that keeps them in the CPU's cache or saves memory."""
+        few = activation_checkpointing or images.device.type == "cpu"
+        groups = torch.split(images, _COILS_AT_ONCE if few else max(1, len(images)))
+        return torch.cat([run(self.norm_unet, group, checkpointed=activation_checkpointing) for group in groups])
 
 
 def center_lines(mask: LineMask, num_low_frequencies: Counts | None) -> LineMask:
