@@ -8,10 +8,12 @@ from echotrain.config import override
 from echotrain.errors import EchotrainError
 from echotrain.log import setup_logging
 from echotrain.orchestration.driver import fit
+from echotrain.recipes.debug_data import DEBUG_CATALOG, ensure_debug_data
 from echotrain.recipes.registry import RECIPES, find_recipe
 
 EXAMPLES = """examples:
   python -m ray_jobs.train --list
+  python -m ray_jobs.train varnet_mosaic_x8_debug            a recipe cut to seconds, on scans simulated on the spot
   python -m ray_jobs.train varnet_demo data.catalog=s3://bucket/prepared storage=s3://bucket/runs
   python -m ray_jobs.train varnet_mosaic_x8 data.catalog=s3://bucket/mosaic model.num_cascades=8 workers=8 name=mosaic-8
   ray job submit --working-dir . -- python -m ray_jobs.train varnet_mosaic_x4 data.catalog=s3://bucket/mosaic storage=s3://bucket/runs
@@ -37,7 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name:32} {(recipe.__doc__ or '').splitlines()[0]}")
         return 0
     try:
-        result = fit(override(find_recipe(options.recipe)(), options.settings))
+        experiment = override(find_recipe(options.recipe)(), options.settings)
+        if experiment.data.catalog == DEBUG_CATALOG:
+            ensure_debug_data()
+        result = fit(experiment)
     except EchotrainError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -42,9 +42,19 @@ def catalog_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def experiment(catalog_uri: str, tmp_path: Path) -> Experiment:
     """Two short epochs of five steps."""
-    recipe = RECIPES["varnet_mosaic_x4_debug"]()
+    return short_experiment(catalog_uri, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def whole(local_ray: None, catalog_uri: str, tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    """Return ``experiment`` trained by two workers, without an interruption."""
+    return run(short_experiment(catalog_uri, tmp_path_factory.mktemp("whole")), "workers=2", "checkpoint_every=2")
+
+
+def short_experiment(catalog_uri: str, storage: Path) -> Experiment:
+    """Return two short epochs of five steps."""
     settings = ["batch_size=4", "epochs=2", "log_every=1", "optim.lr=1e-3"]
-    return override(recipe, [f"data.catalog={catalog_uri}", f"storage={tmp_path}", *settings])
+    return override(RECIPES["varnet_mosaic_x4_debug"](), [f"data.catalog={catalog_uri}", f"storage={storage}", *settings])
 
 
 def run(experiment: Experiment, *settings: str, **options: Any) -> FitResult:

@@ -28,8 +28,7 @@ def kill_once(step, which, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_worker_that_is_ended_is_replaced_and_the_run_ends_as_if_nothing_had_happened(experiment, number):
-    whole = run(experiment, "name=whole", "workers=2", "checkpoint_every=2")
+def test_a_worker_that_is_ended_is_replaced_and_the_run_ends_as_if_nothing_had_happened(experiment, whole, number):
     hook, done = kill_once(3, 1, number)
     records = []
 

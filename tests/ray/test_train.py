@@ -7,15 +7,14 @@ from tests.local_cluster import lines, run
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 
-def test_two_workers_give_the_losses_of_one_and_a_resumed_run_those_of_an_uninterrupted_one(experiment):
-    one = run(experiment, "name=one")
-    run(experiment, "name=two", "workers=2", "epochs=1")
-    two = run(experiment, "name=two", "workers=2")
-    assert two.is_finished
-    assert two.global_step == 10
-    for ours, theirs in zip(lines(one), lines(two), strict=True):
+def test_one_worker_then_two_give_the_losses_of_two_all_the_way(experiment, whole):
+    half = run(experiment, "workers=1", "epochs=1")
+    assert half.is_finished
+    assert half.global_step == 5
+    moved = run(experiment, "workers=2")
+    assert moved.global_step == whole.global_step == 10
+    for ours, theirs in zip(lines(moved), lines(whole), strict=True):
         assert ours["kind"] == theirs["kind"]
         for key in ours.keys() & {"loss", "ssim", "psnr", "nmse", "grad_norm"}:
             assert ours[key] == pytest.approx(theirs[key], rel=1e-5), key
-    again = run(experiment, "name=two", "workers=2")
-    assert again == two
+    assert run(experiment, "workers=2") == moved  # Finished: nothing is started.

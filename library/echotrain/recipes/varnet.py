@@ -5,6 +5,7 @@ import dataclasses
 from echotrain.data.config import DataConfig
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.physics.masks import MaskConfig
+from echotrain.recipes.debug_data import DEBUG_CATALOG
 from echotrain.training.experiment import Experiment
 from echotrain.training.optim import OptimConfig, ScheduleConfig
 
@@ -20,9 +21,6 @@ __all__ = [
     "varnet_mosaic_x8",
     "varnet_mosaic_x8_debug",
 ]
-
-# Where the debug recipes look for data, unless data.catalog= says otherwise.
-DEBUG_CATALOG = "build/debug/prepared"
 
 
 def varnet_fastmri_knee_x4() -> Experiment:
