@@ -21,6 +21,7 @@ from echotrain.data.catalog import SliceRow
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.config import DataConfig, StreamConfig
 from echotrain.data.selection import select
+from echotrain.log import setup_logging
 from echotrain.orchestration.cluster import connect
 from echotrain.orchestration.streaming import RayStream
 from echotrain.physics.masks import MaskConfig
@@ -108,6 +109,7 @@ def measure_sides(sides: list[Side], *, workers: int, folder: Path) -> dict[str,
 
 
 def _rank_main(config: dict[str, Any]) -> None:
+    setup_logging("WARNING")
     torch.set_num_threads(1)
     results = {}
     for values in config["sides"]:
