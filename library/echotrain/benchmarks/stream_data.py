@@ -70,7 +70,7 @@ def write_stream_data(folder: Path, gigabytes: float) -> StreamData:
     bucket = open_store(str(folder / BUCKET))
     half, lines = open_store(f"{bucket.uri}/half"), open_store(f"{bucket.uri}/lines")
     rows: dict[str, list[SliceRow]] = {"half": [], "lines": []}
-    sums: dict[tuple[str, int], dict[str, int]] = {}
+    sums: dict[tuple[str, int], tuple[int, int]] = {}
     num_bytes = 0
     with ShardWriter(half, "shards/half") as half_shards, ShardWriter(lines, "shards/lines") as lines_shards:
         for number in track(range(num_volumes), "Writing slices to stream"):
@@ -85,13 +85,14 @@ def write_stream_data(folder: Path, gigabytes: float) -> StreamData:
             )
             num_bytes += kspace.nbytes + target.nbytes
             for index in range(_SLICES):
-                sums[header.volume, index] = {"checksum": checksum(kspace[index]), "target_checksum": checksum(target[index])}
+                sums[header.volume, index] = (checksum(kspace[index]), checksum(target[index]))
                 packed = encode_packed(kspace[index], target[index], "float16")
                 rows["half"].append(_row(header, index, packed, half_shards))
                 rows["lines"].append(_row(header, index, encode_lines(kspace[index], target[index], acs_lines=_ACS_LINES), lines_shards))
     for store, name in ((half, "half"), (lines, "lines")):
         commit_catalog(store, Catalog.from_rows(rows[name]).table, {"made_by": "bench"})
-    raw = [replace(row, **sums[row.volume, row.slice]) for row in index_hdf5(folder / BUCKET)]
+    indexed = [(row, *sums[row.volume, row.slice]) for row in index_hdf5(folder / BUCKET)]
+    raw = [replace(row, checksum=of_kspace, target_checksum=of_target) for row, of_kspace, of_target in indexed]
     commit_catalog(bucket, Catalog.from_rows(raw).table, {"made_by": "bench"})
     return StreamData(folder=folder, num_slices=num_volumes * _SLICES, num_bytes=num_bytes)
 

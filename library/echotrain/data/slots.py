@@ -33,7 +33,6 @@ class SlotPool:
         # deque.append and .pop are atomic. A lock would not do: a slot may come back in the middle of any allocation,
         # from the garbage collector, on the very thread that holds it.
         self._idle: dict[int, collections.deque[mmap.mmap]] = collections.defaultdict(collections.deque)
-        self._idle_bytes = 0
         self.num_allocated = 0
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -44,7 +43,6 @@ class SlotPool:
         size = _size_class(nbytes)
         try:
             memory = self._idle[size].pop()
-            self._idle_bytes -= size
         except IndexError:
             memory = _map(size)
             self.num_allocated += 1
@@ -53,8 +51,7 @@ class SlotPool:
         return torch.from_numpy(owner[:nbytes]).view(dtype).view(shape)
 
     def _release(self, memory: mmap.mmap, size: int) -> None:
-        if self._idle_bytes + size <= self._max_idle_bytes:
-            self._idle_bytes += size
+        if sum(each * len(slots) for each, slots in list(self._idle.items())) + size <= self._max_idle_bytes:
             self._idle[size].append(memory)
 
 
