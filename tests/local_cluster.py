@@ -32,11 +32,17 @@ def local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
+# A fixture that two folders import is two fixtures; what is made once is kept here.
+_made: dict[str, Any] = {}
+
+
 @pytest.fixture(scope="session")
 def catalog_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the URI of a prepared catalog of simulated scans: 5 patients to train, 2 to validate, 32 pixels wide."""
-    folder: Path = tmp_path_factory.mktemp("catalog")
-    return write_simulated_catalog(folder)
+    if "catalog" not in _made:
+        _made["catalog"] = write_simulated_catalog(tmp_path_factory.mktemp("catalog"))
+    uri: str = _made["catalog"]
+    return uri
 
 
 @pytest.fixture
@@ -48,7 +54,10 @@ def experiment(catalog_uri: str, tmp_path: Path) -> Experiment:
 @pytest.fixture(scope="session")
 def whole(local_ray: None, catalog_uri: str, tmp_path_factory: pytest.TempPathFactory) -> FitResult:
     """Return ``experiment`` trained by two workers, without an interruption."""
-    return run(short_experiment(catalog_uri, tmp_path_factory.mktemp("whole")), "workers=2", "checkpoint_every=2")
+    if "whole" not in _made:
+        _made["whole"] = run(short_experiment(catalog_uri, tmp_path_factory.mktemp("whole")), "workers=2", "checkpoint_every=2")
+    result: FitResult = _made["whole"]
+    return result
 
 
 def short_experiment(catalog_uri: str, storage: Path) -> Experiment:

@@ -7,7 +7,6 @@ an object store that takes directory markers is needed.
 """
 
 import contextlib
-import dataclasses
 import json
 import logging
 import signal
@@ -18,9 +17,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 from ray.train import FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -29,21 +27,25 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 from rich.console import Console
 
 from echotrain.config import to_dict
-from echotrain.data.catalog import Catalog
-from echotrain.data.catalog_store import load_catalog, split_version
-from echotrain.data.config import DataConfig
-from echotrain.data.selection import select
-from echotrain.errors import CheckpointError, ConfigError, EchotrainError, ResourceError, StorageError, TrainingError
+from echotrain.errors import EchotrainError, StorageError, TrainingError
 from echotrain.log import console as default_console
 from echotrain.orchestration.channel import RunChannel
-from echotrain.orchestration.cluster import connect, forwarded_environment, has_dashboard, num_cpus, num_gpus
+from echotrain.orchestration.checks import (
+    check_resumable,
+    check_writable,
+    choose_device,
+    warn_of_unshared_folder,
+    with_absolute_paths,
+    with_pinned_catalog,
+)
+from echotrain.orchestration.cluster import connect, forwarded_environment, has_dashboard
 from echotrain.orchestration.signals import CatchSigterm
-from echotrain.orchestration.workers import WorkerArguments, catalog_identity, run_worker
-from echotrain.storage.open import local_path, open_store
+from echotrain.orchestration.workers import WorkerArguments, run_worker
+from echotrain.storage.open import open_store
 from echotrain.storage.store import Store
 from echotrain.training.checkpoint import CheckpointMeta, find_checkpoint
 from echotrain.training.console import ConsoleProgress
-from echotrain.training.experiment import Experiment, changed_keys, science
+from echotrain.training.experiment import Experiment, science
 from echotrain.training.sinks import Record
 
 __all__ = ["FitResult", "fit"]
@@ -92,17 +94,18 @@ def fit(experiment: Experiment, *, console: Console | None = None, on_record: Ca
         ResourceError: The cluster has too few CPUs or GPUs.
         TrainingError: A loss is not finite, or workers died more than ``max_failures`` times.
     """
-    experiment = _with_absolute_paths(experiment)
+    experiment = with_absolute_paths(experiment)
     store = open_store(experiment.run_uri)
-    _check_writable(store)
+    check_writable(store)
     latest = find_checkpoint(store)
-    experiment = _with_pinned_catalog(experiment, latest)
+    experiment = with_pinned_catalog(experiment, latest)
     if latest is not None:
-        _check_resumable(latest, experiment, store)
+        check_resumable(latest, experiment, store)
         if latest.position["epoch"] >= experiment.epochs:
             return _finished(experiment, latest)
     connect()
-    device = _choose_device(experiment)
+    warn_of_unshared_folder(experiment)
+    device = choose_device(experiment)
     run_id = _describe_run(store, experiment)
     arguments = WorkerArguments(experiment=experiment, run_id=run_id, environment=forwarded_environment())
     channel = RunChannel(run_id)
@@ -230,62 +233,6 @@ def _explain(error: TrainingFailedError) -> EchotrainError:
     return TrainingError("the training workers", f"failed more often than max_failures allows ({seen})", remedy)
 
 
-def _choose_device(experiment: Experiment) -> Literal["cpu", "cuda"]:
-    """Return the workers' device; raises ``ResourceError`` where the cluster cannot hold them."""
-    cpus, gpus = num_cpus(), num_gpus()
-    needed = experiment.workers * experiment.cpus_per_worker
-    if needed > cpus:
-        raise ResourceError(
-            f"workers={experiment.workers} with {experiment.cpus_per_worker:g} CPUs each",
-            f"need {needed:g} CPUs, and the cluster has {cpus:g}",
-            "Lower workers or cpus_per_worker, or add nodes.",
-        )
-    if experiment.device == "cuda" and gpus < experiment.workers:
-        raise ResourceError(f"workers={experiment.workers} on GPUs", f"the cluster has {gpus:g}", "Lower workers, or set device=cpu.")
-    is_cuda = experiment.device == "cuda" or (experiment.device == "auto" and gpus >= experiment.workers)
-    return "cuda" if is_cuda else "cpu"
-
-
-def _check_writable(store: Store) -> None:
-    """Write and remove a probe, so that a wrong credential or a full disk shows before anything starts."""
-    probe = f".probe-{uuid.uuid4().hex[:8]}"
-    store.write(probe, b"")
-    store.delete(probe)
-
-
-def _check_resumable(latest: CheckpointMeta, experiment: Experiment, store: Store) -> None:
-    changed = changed_keys(latest.science, science(experiment))
-    if changed:
-        listed = ", ".join(f"{path} was {before!r}, now {now!r}" for path, (before, now) in changed.items())
-        raise CheckpointError(
-            f"{store.uri}/checkpoints/{latest.name}",
-            f"was made by another experiment: {listed}",
-            "Give this one its own name=, or restore the settings.",
-        )
-
-
-def _with_pinned_catalog(experiment: Experiment, latest: CheckpointMeta | None) -> Experiment:
-    """Name one version of the catalog: that of the checkpoint, else the one asked for, so that a commit in mid-run changes no plan."""
-    root, version = split_version(experiment.data.catalog)
-    if version is None and latest is not None:
-        version = latest.catalog["version"]
-    catalog = load_catalog(root if version is None else f"{root}@{version}")
-    if latest is not None and catalog_identity(catalog)["checksum"] != latest.catalog["checksum"]:
-        raise CheckpointError(
-            f"{experiment.run_uri}/checkpoints/{latest.name}",
-            f"was made from other data than {root}@{catalog.version}, so its plan is another",
-            f"Name the catalog that it was made from (version {latest.catalog['version']}), or choose a new name=.",
-        )
-    _check_selection(catalog, experiment.data)
-    return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, catalog=f"{root}@{catalog.version}"))
-
-
-def _check_selection(catalog: Catalog, data: DataConfig) -> None:
-    """Raise ``CatalogError`` where there is nothing to train on, or nothing to validate on."""
-    for splits in (data.train_split, ("val",)):
-        select(catalog.table, splits=splits, datasets=data.datasets, anatomies=data.anatomies, contrasts=data.contrasts)
-
-
 def _finished(experiment: Experiment, latest: CheckpointMeta) -> FitResult:
     logger.info("%s is finished; raise epochs to go on", experiment.run_uri)
     return FitResult(
@@ -306,16 +253,3 @@ def _describe_run(store: Store, experiment: Experiment) -> str:
     described = {"run_id": run_id, "experiment": to_dict(experiment), "science": science(experiment)}
     store.write("config.json", json.dumps(described, indent=1).encode())
     return run_id
-
-
-def _with_absolute_paths(experiment: Experiment) -> Experiment:
-    """Make local paths absolute: a worker's working directory is another."""
-    if not experiment.data.catalog:
-        raise ConfigError("data.catalog=''", "names no data", "Prepare some with ray_jobs.prepare and give data.catalog=URI.")
-    data = dataclasses.replace(experiment.data, catalog=_absolute(experiment.data.catalog))
-    return dataclasses.replace(experiment, data=data, storage=_absolute(experiment.storage))
-
-
-def _absolute(uri: str) -> str:
-    path = local_path(uri)
-    return uri if path is None else str(Path(path).expanduser().absolute())

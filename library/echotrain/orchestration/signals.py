@@ -9,7 +9,7 @@ from ray.train.v2._internal.execution.callback import WorkerCallback
 from ray.train.v2._internal.execution.context import get_train_context
 
 from echotrain.orchestration.channel import RunChannel
-from echotrain.training.loop import Signal
+from echotrain.training.outcome import Signal
 
 __all__ = ["CatchSigterm", "WorkerSignals"]
 

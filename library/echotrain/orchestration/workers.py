@@ -22,7 +22,9 @@ from echotrain.storage.open import open_store
 from echotrain.storage.store import Store
 from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter, find_checkpoint, load_file
 from echotrain.training.experiment import Experiment, science
-from echotrain.training.loop import RunFiles, Signal, Trainer
+from echotrain.training.files import RunFiles
+from echotrain.training.loop import Trainer
+from echotrain.training.outcome import Signal
 from echotrain.training.ranks import Ranks
 from echotrain.training.sinks import CallSink, JsonLinesSink, Sink, WandbSink
 from echotrain.training.state import TrainState

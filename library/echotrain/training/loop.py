@@ -7,13 +7,11 @@ that the sum over batches and ranks is the mean of the step, however it was spli
 
 import contextlib
 import dataclasses
-import enum
 import logging
 import os
 import socket
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,92 +23,19 @@ from echotrain.data.stream import StepData, Stream
 from echotrain.errors import TrainingError
 from echotrain.seeding import derive_seed
 from echotrain.tasks.task import Panel, Task
-from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
+from echotrain.training.checkpoint import CheckpointMeta
 from echotrain.training.experiment import Experiment
+from echotrain.training.files import RunFiles
+from echotrain.training.meter import Meter
 from echotrain.training.optim import set_learning_rate
+from echotrain.training.outcome import Outcome, Signal
 from echotrain.training.ranks import Ranks
-from echotrain.training.sinks import JsonLinesSink, Record, Sink
+from echotrain.training.sinks import Record
 from echotrain.training.state import TrainState
 
-__all__ = ["Outcome", "RunFiles", "Signal", "Trainer"]
+__all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
-
-
-class Signal(enum.IntEnum):
-    """What the world outside asks of a run; of several, the highest counts."""
-
-    NONE = 0
-    SAVE = 1
-    """The node may go away: save, go on."""
-    LEAVE = 2
-    """This worker is being ended: save, then let the run go on elsewhere."""
-    STOP = 3
-    """The run is being ended: save, then stop."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How ``Trainer.fit`` came back.
-
-    Attributes:
-        signal: ``NONE`` after the last epoch, else what ended the run before.
-        epoch, global_step: Where it stands.
-        scores: The latest validation metrics.
-        best_score: The best so far of the task's score.
-    """
-
-    signal: Signal
-    epoch: int
-    global_step: int
-    scores: dict[str, float]
-    best_score: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunFiles:
-    """What rank 0 writes: the checkpoints, and the lines of metrics that are stored with them."""
-
-    writer: CheckpointWriter
-    metrics: JsonLinesSink
-    sinks: list[Sink] = field(default_factory=list)
-
-    def log(self, record: Record) -> None:
-        """Hand a record to every sink."""
-        for sink in [self.metrics, *self.sinks]:
-            sink.log(record)
-
-    def show(self, panels: list[Panel], step: int) -> None:
-        """Hand pictures to every sink."""
-        for sink in self.sinks:
-            sink.show(panels, step)
-
-    def close(self) -> None:
-        """Finish uploads and sinks."""
-        for sink in [self.metrics, *self.sinks]:
-            sink.close()
-        self.writer.close()
-
-
-@dataclass(kw_only=True)
-class _Meter:
-    """Throughput since the last logged record."""
-
-    started: float = field(default_factory=time.perf_counter)
-    steps: int = 0
-    samples: int = 0
-    num_bytes: float = 0.0
-    wait_s: float = 0.0
-
-    def numbers(self, world: int) -> dict[str, float]:
-        """Return rates over all ranks, and the mean wait of a rank for the data of one step."""
-        elapsed = max(time.perf_counter() - self.started, 1e-9)
-        return {
-            "samples_per_s": self.samples / elapsed,
-            "bytes_per_s": self.num_bytes / elapsed,
-            "step_s": elapsed / max(self.steps, 1),
-            "data_wait_s": self.wait_s / max(self.steps * world, 1),
-        }
 
 
 class Trainer:
@@ -149,7 +74,7 @@ class Trainer:
         self._signal = signal
         self._saved: str | None = None
         self._has_saved_ahead = False
-        self._meter = _Meter()
+        self._meter = Meter()
         self._latest: dict[str, float] = {}
         self._network: nn.Module = state.model
         if ranks.world > 1:
@@ -186,7 +111,7 @@ class Trainer:
         epoch = state.position.epoch
         num_steps = self._stream.num_steps(epoch)
         self._network.train()
-        self._meter = _Meter()
+        self._meter = Meter()
         with contextlib.closing(_as_generator(self._stream.steps(epoch, state.position.step))) as steps:
             for data in steps:
                 signal = self._step(data, num_steps)
@@ -385,7 +310,7 @@ class Trainer:
             **self._meter.numbers(self._ranks.world),
         }
         self._log(record)
-        self._meter = _Meter()
+        self._meter = Meter()
         self._state.position = position.after_line()
 
     def _log(self, record: Record) -> None:

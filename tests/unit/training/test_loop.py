@@ -12,8 +12,8 @@ from echotrain.data.batch import SampleId
 from echotrain.errors import TrainingError
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint, load_file, load_weights
-from echotrain.training.loop import Signal
 from echotrain.training.optim import OptimConfig, ScheduleConfig
+from echotrain.training.outcome import Signal
 from echotrain.training.ranks import Ranks
 
 TIMINGS = {"samples_per_s", "bytes_per_s", "step_s", "data_wait_s", "validation_s"}

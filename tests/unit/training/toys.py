@@ -13,7 +13,9 @@ from echotrain.seeding import numpy_generator
 from echotrain.tasks.task import Panel, StepLoss
 from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
 from echotrain.training.experiment import Experiment, WandbConfig, science
-from echotrain.training.loop import Outcome, RunFiles, Signal, Trainer
+from echotrain.training.files import RunFiles
+from echotrain.training.loop import Trainer
+from echotrain.training.outcome import Outcome, Signal
 from echotrain.training.ranks import Ranks
 from echotrain.training.sinks import CallSink, JsonLinesSink
 from echotrain.training.state import TrainState

@@ -1,0 +1,102 @@
+"""Everything about a run that can be known to fail before a worker starts."""
+
+import dataclasses
+import logging
+import uuid
+from pathlib import Path
+from typing import Literal
+
+import ray
+
+from echotrain.data.catalog import Catalog
+from echotrain.data.catalog_store import load_catalog, split_version
+from echotrain.data.config import DataConfig
+from echotrain.data.selection import select
+from echotrain.errors import CheckpointError, ConfigError, ResourceError
+from echotrain.orchestration.cluster import num_cpus, num_gpus
+from echotrain.orchestration.workers import catalog_identity
+from echotrain.storage.open import local_path
+from echotrain.storage.store import Store
+from echotrain.training.checkpoint import CheckpointMeta
+from echotrain.training.experiment import Experiment, changed_keys, science
+
+__all__ = ["check_resumable", "check_writable", "choose_device", "warn_of_unshared_folder", "with_absolute_paths", "with_pinned_catalog"]
+
+logger = logging.getLogger(__name__)
+
+
+def with_absolute_paths(experiment: Experiment) -> Experiment:
+    """Make local paths absolute: a worker's working directory is another."""
+    if not experiment.data.catalog:
+        raise ConfigError("data.catalog=''", "names no data", "Prepare some with ray_jobs.prepare and give data.catalog=URI.")
+    data = dataclasses.replace(experiment.data, catalog=_absolute(experiment.data.catalog))
+    return dataclasses.replace(experiment, data=data, storage=_absolute(experiment.storage))
+
+
+def check_writable(store: Store) -> None:
+    """Write and remove a probe, so that a wrong credential or a full disk shows before anything starts."""
+    probe = f".probe-{uuid.uuid4().hex[:8]}"
+    store.write(probe, b"")
+    store.delete(probe)
+
+
+def with_pinned_catalog(experiment: Experiment, latest: CheckpointMeta | None) -> Experiment:
+    """Name one version of the catalog: that of the checkpoint, else the one asked for, so that a commit in mid-run changes no plan."""
+    root, version = split_version(experiment.data.catalog)
+    if version is None and latest is not None:
+        version = latest.catalog["version"]
+    catalog = load_catalog(root if version is None else f"{root}@{version}")
+    if latest is not None and catalog_identity(catalog)["checksum"] != latest.catalog["checksum"]:
+        raise CheckpointError(
+            f"{experiment.run_uri}/checkpoints/{latest.name}",
+            f"was made from other data than {root}@{catalog.version}, so its plan is another",
+            f"Name the catalog that it was made from (version {latest.catalog['version']}), or choose a new name=.",
+        )
+    _check_selection(catalog, experiment.data)
+    return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, catalog=f"{root}@{catalog.version}"))
+
+
+def check_resumable(latest: CheckpointMeta, experiment: Experiment, store: Store) -> None:
+    """Raise ``CheckpointError``, naming the settings that differ, where the checkpoint is of another science."""
+    changed = changed_keys(latest.science, science(experiment))
+    if changed:
+        listed = ", ".join(f"{path} was {before!r}, now {now!r}" for path, (before, now) in changed.items())
+        raise CheckpointError(
+            f"{store.uri}/checkpoints/{latest.name}",
+            f"was made by another experiment: {listed}",
+            "Give this one its own name=, or restore the settings.",
+        )
+
+
+def choose_device(experiment: Experiment) -> Literal["cpu", "cuda"]:
+    """Return the workers' device; raises ``ResourceError`` where the cluster cannot hold them."""
+    cpus, gpus = num_cpus(), num_gpus()
+    needed = experiment.workers * experiment.cpus_per_worker
+    if needed > cpus:
+        raise ResourceError(
+            f"workers={experiment.workers} with {experiment.cpus_per_worker:g} CPUs each",
+            f"need {needed:g} CPUs, and the cluster has {cpus:g}",
+            "Lower workers or cpus_per_worker, or add nodes.",
+        )
+    if experiment.device == "cuda" and gpus < experiment.workers:
+        raise ResourceError(f"workers={experiment.workers} on GPUs", f"the cluster has {gpus:g}", "Lower workers, or set device=cpu.")
+    is_cuda = experiment.device == "cuda" or (experiment.device == "auto" and gpus >= experiment.workers)
+    return "cuda" if is_cuda else "cpu"
+
+
+def warn_of_unshared_folder(experiment: Experiment) -> None:
+    """Warn where a run on several nodes is kept in a folder."""
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    if nodes > 1 and local_path(experiment.storage) is not None:
+        logger.warning("storage=%s is a folder on a cluster of %d nodes: it must be one that they share", experiment.storage, nodes)
+
+
+def _check_selection(catalog: Catalog, data: DataConfig) -> None:
+    """Raise ``CatalogError`` where there is nothing to train on, or nothing to validate on."""
+    for splits in (data.train_split, ("val",)):
+        select(catalog.table, splits=splits, datasets=data.datasets, anatomies=data.anatomies, contrasts=data.contrasts)
+
+
+def _absolute(uri: str) -> str:
+    path = local_path(uri)
+    return uri if path is None else str(Path(path).expanduser().absolute())

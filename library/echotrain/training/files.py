@@ -1,0 +1,34 @@
+"""What rank 0 writes to, as one thing."""
+
+from dataclasses import dataclass, field
+
+from echotrain.tasks.task import Panel
+from echotrain.training.checkpoint import CheckpointWriter
+from echotrain.training.sinks import JsonLinesSink, Record, Sink
+
+__all__ = ["RunFiles"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFiles:
+    """What rank 0 writes: the checkpoints, and the lines of metrics that are stored with them."""
+
+    writer: CheckpointWriter
+    metrics: JsonLinesSink
+    sinks: list[Sink] = field(default_factory=list)
+
+    def log(self, record: Record) -> None:
+        """Hand a record to every sink."""
+        for sink in [self.metrics, *self.sinks]:
+            sink.log(record)
+
+    def show(self, panels: list[Panel], step: int) -> None:
+        """Hand pictures to every sink."""
+        for sink in self.sinks:
+            sink.show(panels, step)
+
+    def close(self) -> None:
+        """Finish uploads and sinks."""
+        for sink in [self.metrics, *self.sinks]:
+            sink.close()
+        self.writer.close()
