@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the benchmark")
     parser.add_argument("--quick", action="store_true", help="small sizes: a check that it runs, not a measurement")
     parser.add_argument("--json", action="store_true", help="end in one JSON line per benchmark")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     setup_logging()
     names = list(BENCHMARKS) if options.name == "all" else [options.name]
     quick = ["quick=true"] if options.quick else []

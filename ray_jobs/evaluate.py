@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--note", default="", help="what a reader must know, such as that the data is simulated")
     parser.add_argument("--examples", type=int, default=6, help="slices kept as pictures (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=0, help="processes with a model each (default: as many as fit)")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     setup_logging()
     try:
         store = open_store(options.to or f"{options.run.rstrip('/')}/evaluation")

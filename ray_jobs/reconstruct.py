@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", default="best", choices=("best", "latest"), help="which weights (default: %(default)s)")
     parser.add_argument("--undersample", action="store_true", help="undersample fully sampled files by the run's mask")
     parser.add_argument("--workers", type=int, default=0, help="processes with a model each (default: as many as fit)")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     setup_logging()
     failed = 0
     try:

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("recipe", nargs="?", help="name of an experiment; --list shows all")
     parser.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the recipe's")
     parser.add_argument("--list", action="store_true", help="list the recipes and leave")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     setup_logging()
     if options.list or options.recipe is None:
         for name, recipe in RECIPES.items():
