@@ -18,9 +18,9 @@ $(READY): pyproject.toml .ci/constraints.txt
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); ok or sys.exit("echotrain needs Python 3.11 to 3.13, this is %d.%d; say make PYTHON=python3.12" % sys.version_info[:2])'
 	@echo ">> making $(VENV) (the first time this downloads PyTorch and Ray: a few minutes)"
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || { echo "python venv is missing; on Debian: apt-get install python3-venv"; exit 1; }
-	@$(RUN) -m pip install -q --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
+	@$(RUN) -m pip install -qq --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
 	@# The public reference for parity tests and benchmarks; its own pins (torchvision, an old Lightning) are not needed for its models.
-	@$(RUN) -m pip install -q --disable-pip-version-check --no-deps -c .ci/constraints.txt fastmri
+	@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps -c .ci/constraints.txt fastmri
 	@touch $@
 
 demo: $(READY)  ## simulate scans (or DATA=folder of your own), prepare into S3, train, evaluate, report
