@@ -1,6 +1,5 @@
 """Reconstruction: undersampled multi-coil k-space to a magnitude image, trained on SSIM."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -9,14 +8,13 @@ from torch import nn
 from echotrain.data.batch import Batch
 from echotrain.errors import ConfigError
 from echotrain.losses.ssim import SSIMLoss
-from echotrain.metrics.collector import SliceKey, SliceScore, VolumeCollector, mean_quality
 from echotrain.physics.coils import rss
 from echotrain.physics.crop import center_crop_to_smallest
 from echotrain.physics.fft import ifft2c
 from echotrain.shapes import Kspace, Magnitude
-from echotrain.tasks.task import Panel, StepLoss
+from echotrain.tasks.task import Panel, StepLoss, Validation
 
-__all__ = ["ReconstructionConfig", "ReconstructionTask", "ReconstructionValidation"]
+__all__ = ["ReconstructionConfig", "ReconstructionTask"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +65,12 @@ class ReconstructionTask:
         output, _ = center_crop_to_smallest(rss(ifft2c(_acquired(batch))), batch.target)
         return output
 
-    def validation(self) -> "ReconstructionValidation":
+    def validation(self) -> Validation:
         """Begin a pass over the validation split."""
-        return ReconstructionValidation(self)
+        # Its metrics import SciPy's statistics, which takes as long as PyTorch; no process waits for that before its first step.
+        from echotrain.tasks.volume_validation import VolumeValidation
+
+        return VolumeValidation(self.reconstruct)
 
     def panels(self, model: nn.Module, batch: Batch) -> list[Panel]:
         """Return zero-filled, reconstruction, target and error (five times) of each sample."""
@@ -85,33 +86,6 @@ class ReconstructionTask:
             )
             for index, sample in enumerate(batch.ids)
         ]
-
-
-class ReconstructionValidation:
-    """Volume-level NMSE, PSNR and SSIM, averaged over volumes; no image leaves its rank."""
-
-    def __init__(self, task: ReconstructionTask) -> None:
-        self._task = task
-        self._slices = VolumeCollector()
-
-    def add(self, model: nn.Module, batch: Batch) -> None:
-        """Reconstruct a batch and score its slices."""
-        outputs = self._task.reconstruct(model, batch).cpu().numpy()
-        targets = batch.target.cpu().numpy()
-        for sample, output, target, peak in zip(batch.ids, outputs, targets, batch.max_value.tolist(), strict=True):
-            self._slices.add((sample.dataset, sample.volume, sample.slice), target, output, peak)
-
-    def state(self) -> list[tuple[SliceKey, SliceScore]]:
-        """Return a few numbers per slice."""
-        return self._slices.state()
-
-    def merge(self, state: Iterable[tuple[SliceKey, SliceScore]]) -> None:
-        """Take in another rank's slices."""
-        self._slices.merge(state)
-
-    def scores(self) -> dict[str, float]:
-        """Return ``nmse``, ``psnr`` and ``ssim``."""
-        return mean_quality(self._slices.volumes()) if self._slices.state() else {}
 
 
 def _run(model: nn.Module, batch: Batch) -> Magnitude:
