@@ -35,16 +35,19 @@ def empty_batch(rows: Sequence[SliceRow], samplings: Sequence[LineSampling], wei
     first, coils = rows[0], max(row.coils for row in rows)
     kspace = pool.empty((len(rows), coils, first.height, first.width), torch.complex64)
     for position, row in enumerate(rows):
-        kspace[position, row.coils :].zero_()
-    num_coils = torch.tensor([row.coils for row in rows])
+        if row.coils < coils:
+            kspace[position, row.coils :].zero_()
+    # Built by NumPy, for the reason given in SlotPool.empty.
     masks = np.stack([sampling.mask for sampling in samplings])
+    num_coils = np.array([row.coils for row in rows])
+    num_low = np.array([sampling.num_low_frequencies for sampling in samplings], np.int64)
     return Batch(
         kspace=kspace,
-        mask=torch.from_numpy(masks)[:, None, None, :],
-        num_low_frequencies=torch.tensor([sampling.num_low_frequencies for sampling in samplings]),
-        coil_mask=torch.arange(coils)[None, :] < num_coils[:, None],
+        mask=torch.from_numpy(masks[:, None, None, :]),
+        num_low_frequencies=torch.from_numpy(num_low),
+        coil_mask=torch.from_numpy(np.arange(coils)[None, :] < num_coils[:, None]),
         target=pool.empty((len(rows), first.recon_height, first.recon_width), torch.float32),
-        max_value=torch.tensor([row.max_value for row in rows], dtype=torch.float32),
-        weight=torch.tensor(weights, dtype=torch.float32),
+        max_value=torch.from_numpy(np.array([row.max_value for row in rows], np.float32)),
+        weight=torch.from_numpy(np.array(weights, np.float32)),
         ids=tuple(SampleId(row.dataset, row.volume, row.slice) for row in rows),
     )

@@ -1,6 +1,8 @@
 """A stream of planned steps out of a catalog, without Ray: the plan, the selection and the fetch put together."""
 
+import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -70,6 +72,8 @@ class PlannedStream:
         self.catalog = load_catalog(data.catalog) if catalog is None else catalog
         self._train = self._select(data.train_split, data.fraction)
         self._fetcher = Fetcher(self.catalog.root, data.mask, seed=seed, config=config)
+        self._opener = ThreadPoolExecutor(1, thread_name_prefix="echotrain-next-epoch")
+        self._ahead: tuple[int, Future[Iterator[StepRows]]] | None = None
 
     def num_steps(self, epoch: int) -> int:
         """Return the steps of an epoch, the same on every rank."""
@@ -77,12 +81,10 @@ class PlannedStream:
 
     def steps(self, epoch: int, first_step: int = 0) -> Iterator[StepData]:
         """Yield the epoch's steps from ``first_step`` on; the same ones, in the same order, every time."""
-        order = epoch_order(len(self._train), self._seed, epoch)
-        mine = rank_rows(order, first_step, batch_size=self._batch_size, rank=self._rank, world_size=self._world_size)
-        per_step = max(1, len(range(self._rank, self._batch_size, self._world_size)))
-        samples = (num_global_samples(len(order), self._batch_size, step) for step in range(first_step, self.num_steps(epoch)))
-        planned = RankRows(self._train[mine.indices], mine.weights)
-        yield from self._fetcher.fetch(self._steps_of(planned, per_step, samples), epoch=epoch)
+        ahead, self._ahead = self._ahead, None
+        is_ready = ahead is not None and (epoch, first_step) == (ahead[0], 0)
+        rows = ahead[1].result() if ahead is not None and is_ready else self._epoch_rows(epoch, first_step)
+        yield from self._fetcher.fetch(self._then_open_next(rows, epoch), epoch=epoch)
 
     def evaluation(self, split: str = "val") -> Iterator[Batch]:
         """Yield this rank's share of a split: each slice once over all ranks, no fillers, masks of the volume alone."""
@@ -97,7 +99,30 @@ class PlannedStream:
 
     def close(self) -> None:
         """End the threads and connections."""
+        self._ahead = None
+        self._opener.shutdown(wait=True, cancel_futures=True)
         self._fetcher.close()
+
+    def _epoch_rows(self, epoch: int, first_step: int) -> Iterator[StepRows]:
+        """Plan an epoch and yield this rank's steps of it, still as rows."""
+        order = epoch_order(len(self._train), self._seed, epoch)
+        mine = rank_rows(order, first_step, batch_size=self._batch_size, rank=self._rank, world_size=self._world_size)
+        per_step = max(1, len(range(self._rank, self._batch_size, self._world_size)))
+        samples = (num_global_samples(len(order), self._batch_size, step) for step in range(first_step, self.num_steps(epoch)))
+        return self._steps_of(RankRows(self._train[mine.indices], mine.weights), per_step, samples)
+
+    def _then_open_next(self, rows: Iterator[StepRows], epoch: int) -> Iterator[StepRows]:
+        """Yield an epoch's rows and, when the last has been taken, have the next epoch's first ones made ready meanwhile.
+
+        Planning and Ray Data's start take a tenth of a second, which a step would otherwise wait for. No payload is read ahead.
+        """
+        yield from rows
+        self._ahead = (epoch + 1, self._opener.submit(self._opened, epoch + 1))
+
+    def _opened(self, epoch: int) -> Iterator[StepRows]:
+        rows = self._epoch_rows(epoch, 0)
+        first = next(rows, None)
+        return rows if first is None else itertools.chain([first], rows)
 
     def _select(self, splits: tuple[str, ...], fraction: float) -> np.ndarray:
         data = self._data

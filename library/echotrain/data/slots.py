@@ -14,6 +14,7 @@ import torch
 
 __all__ = ["Scratch", "SlotPool"]
 
+_NUMPY = {torch.complex64: np.complex64, torch.float32: np.float32}
 _SMALLEST = 64 << 10
 _HUGE_PAGE = 2 << 20
 
@@ -36,7 +37,7 @@ class SlotPool:
         self.num_allocated = 0
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Return an uninitialised tensor."""
+        """Return an uninitialised tensor of complex64 or float32."""
         if self._pin:
             return torch.empty(shape, dtype=dtype, pin_memory=True)
         nbytes = math.prod(shape) * dtype.itemsize
@@ -48,7 +49,8 @@ class SlotPool:
             self.num_allocated += 1
         owner = np.frombuffer(memory, np.uint8)
         weakref.finalize(owner, self._release, memory, size).atexit = False
-        return torch.from_numpy(owner[:nbytes]).view(dtype).view(shape)
+        # Shaped by NumPy: each call into torch gives up the interpreter's lock and waits for it among all reading threads.
+        return torch.from_numpy(owner[:nbytes].view(_NUMPY[dtype]).reshape(shape))
 
     def _release(self, memory: mmap.mmap, size: int) -> None:
         if sum(each * len(slots) for each, slots in list(self._idle.items())) + size <= self._max_idle_bytes:

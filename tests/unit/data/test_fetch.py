@@ -234,3 +234,18 @@ def test_an_abandoned_epoch_leaves_the_stream_usable(tmp_path: Path) -> None:
     for step in stream.steps(1):
         check(written, step.batches[0])
     stream.close()
+
+
+def test_the_next_epochs_rows_are_ready_but_none_of_its_payload_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = write_catalog(tmp_path)
+    stream = stream_of(tmp_path)
+    read = []
+    fetch = type(stream._fetcher._slices).read
+    monkeypatch.setattr(type(stream._fetcher._slices), "read", lambda self, row, *rest: read.append(row) or fetch(self, row, *rest))
+    ids = [[step.batches[0].ids for step in stream.steps(epoch)] for epoch in (0, 1)]
+    assert len(read) == 2 * len(written.kspace)
+    fresh = [step.batches[0].ids for step in stream_of(tmp_path).steps(1)]
+    assert ids[1] == fresh != ids[0]
+    later = [step.batches[0].ids for step in stream.steps(5, first_step=3)]
+    assert later == [step.batches[0].ids for step in stream_of(tmp_path).steps(5)][3:]
+    stream.close()
