@@ -78,8 +78,8 @@ class RangedFile(io.RawIOBase):
 
 def fastmri_loader(
     scans: Path, *, rank: int, world_size: int, num_workers: int, bucket: str = "", keeps_blocks: bool = False
-) -> Iterator[torch.Tensor]:
-    """Yield k-space of this rank's share of the slices, shuffled, batch by batch of one.
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield k-space and target of this rank's share of the slices, shuffled, batch by batch of one.
 
     Args:
         scans: Folder of fastMRI HDF5 files; with ``bucket``, only their names are taken from it.
@@ -101,8 +101,7 @@ def fastmri_loader(
         dataset = mri_data.SliceDataset(scans, "multicoil", transform=_as_tensors)
         share = Subset(dataset, range(rank, len(dataset), world_size))
         loader = DataLoader(share, batch_size=1, shuffle=True, num_workers=num_workers, generator=torch.Generator().manual_seed(rank))
-        for kspace, _ in loader:
-            yield kspace
+        yield from loader
 
 
 def _as_tensors(kspace: Any, mask: Any, target: Any, attributes: Any, name: str, index: int) -> tuple[torch.Tensor, torch.Tensor]:

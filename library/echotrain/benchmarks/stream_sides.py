@@ -3,12 +3,14 @@
 import json
 import os
 import resource
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 import ray.train
@@ -25,6 +27,7 @@ from echotrain.log import setup_logging
 from echotrain.orchestration.cluster import connect
 from echotrain.orchestration.streaming import RayStream
 from echotrain.physics.masks import MaskConfig
+from echotrain.storage.http import HttpConnection
 from echotrain.storage.open import join_uri
 from echotrain.storage.ranged import RangeReader
 
@@ -39,7 +42,8 @@ class Side:
 
     Attributes:
         name: In the report.
-        kind: ``stream``: ours; ``loader``: fastMRI's DataLoader, one loader process per rank; ``gets``: bare range reads.
+        kind: ``stream``: ours; ``loader``: fastMRI's DataLoader, one loader process per rank; ``gets``: range reads with a
+            checksum; ``bare``: the same bytes received into the same memory and nothing else, what the kernel alone costs.
         env: Environment while it runs: the S3 endpoint.
         source: Catalog URI, or the folder of the HDF5 files for the loader.
         bucket: The loader reads from this bucket.
@@ -50,7 +54,7 @@ class Side:
     """
 
     name: str
-    kind: Literal["stream", "loader", "gets"]
+    kind: Literal["stream", "loader", "gets", "bare"]
     env: dict[str, str] = field(default_factory=dict)
     source: str
     bucket: str = ""
@@ -65,7 +69,7 @@ class Measured:
     """What one side did, over all ranks.
 
     Attributes:
-        mb_s: Complex k-space that reached the consumer, 1e6 bytes per second.
+        mb_s: Full-precision bytes of k-space and targets that reached the consumer, 1e6 per second.
         fetched_mb_s: Bytes that crossed the network or left the disk, likewise; 0 where the side cannot say.
         slices_s: Slices per second.
         wait_share: Share of the time in which a rank waited for data.
@@ -126,7 +130,7 @@ def _rank_main(config: dict[str, Any]) -> None:
 def _measure(side: Side) -> Measured | None:
     """Run one side on this rank; rank 0 gets the sum."""
     rank, world = dist.get_rank(), dist.get_world_size()
-    epoch_of, close = {"stream": _stream, "loader": _loader, "gets": _gets}[side.kind](side, rank, world)
+    epoch_of, close = {"stream": _stream, "loader": _loader, "gets": _gets, "bare": _gets}[side.kind](side, rank, world)
     if side.kind != "loader":
         for _ in epoch_of(0):
             pass
@@ -177,7 +181,7 @@ def _stream(side: Side, rank: int, world: int) -> _Epochs:
                 if batch.weight.any():
                     _touch(batch.kspace)
                     count.slices += len(batch.ids)
-                    count.nbytes += batch.kspace.nbytes
+                    count.nbytes += batch.kspace.nbytes + batch.target.nbytes
             yield count
 
     return epoch_of, stream.close
@@ -188,9 +192,9 @@ def _loader(side: Side, rank: int, world: int) -> _Epochs:
         batches = fastmri_loader(
             Path(side.source), rank=rank, world_size=world, num_workers=1, bucket=side.bucket, keeps_blocks=side.keeps_blocks
         )
-        for number, kspace in enumerate(batches):
+        for number, (kspace, target) in enumerate(batches):
             _touch(kspace)
-            yield _Count(slices=1, nbytes=kspace.nbytes)
+            yield _Count(slices=1, nbytes=kspace.nbytes + target.nbytes)
             if number == side.max_slices > 0:
                 return
 
@@ -203,9 +207,21 @@ def _gets(side: Side, rank: int, world: int) -> _Epochs:
     reader, threads = RangeReader(), ThreadPoolExecutor(side.threads)
     memory = np.empty(max(row.nbytes for row in rows) * side.threads, np.uint8).reshape(side.threads, -1)
 
+    local = threading.local()
+
     def read(number: int, row: SliceRow) -> int:
         # Two reads may meet in one buffer: nobody looks at the bytes.
-        reader.read_into(join_uri(catalog.root, row.uri), row.offset, memoryview(memory[number % side.threads][: row.nbytes]))
+        buffer, uri = memoryview(memory[number % side.threads][: row.nbytes]), join_uri(catalog.root, row.uri)
+        if side.kind == "gets":
+            reader.read_into(uri, row.offset, buffer)
+            return row.nbytes
+        if not hasattr(local, "connection"):
+            endpoint = urlsplit(os.environ["AWS_ENDPOINT_URL"])
+            local.connection = HttpConnection("http", endpoint.hostname or "", endpoint.port or 80, timeout_s=10)
+        byte_range = f"bytes={row.offset}-{row.offset + row.nbytes - 1}"
+        local.connection.request("GET", f"/{uri.removeprefix('s3://')}", {"Host": "bench", "Range": byte_range})
+        for _ in local.connection.body_into(buffer):
+            pass
         return row.nbytes
 
     def epoch_of(epoch: int) -> Iterator[_Count]:

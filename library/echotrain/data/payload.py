@@ -52,7 +52,8 @@ _BIT_REVERSED = (0, 4, 2, 6, 1, 5, 3, 7)
 _ITEM_NBYTES = {"complex64": 8, "float16": 4}
 # Half of float16's largest value: rounding cannot overflow.
 _HALF_LIMIT = 2.0**15
-_COILS_AT_ONCE, _LINES_AT_ONCE = 4, 64
+# What is done at once fits the processor's cache; an odd number of cache lines per row of a block keeps them in different sets.
+_COILS_AT_ONCE, _LINES_AT_ONCE, _ROWS_AT_ONCE = 4, 64, 504
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,17 +234,17 @@ def scatter_lines(layout: LinesLayout, blocks: dict[int, NDArray[np.complex64]],
         blocks: Lines of block 0 (ACS) and 1 + group, each (line, coil, ky).
         out: (coil, ky, kx), contiguous; written whole.
     """
-    rows = out.reshape(layout.coils * layout.height, layout.width)
-    flat = {block: lines.reshape(len(lines), -1) for block, lines in blocks.items()}
+    # As 8-byte words, which NumPy moves in half the time of complex numbers.
+    rows = out.view(np.uint64).reshape(layout.coils * layout.height, layout.width)
+    flat = {block: lines.view(np.uint64).reshape(len(lines), -1) for block, lines in blocks.items()}
     is_full = len(flat.keys() - {0}) == NUM_GROUPS
-    # Rows that fit the cache together: the strided writes of all groups then meet cache lines that are still there.
-    together = 128 if is_full else 512
-    for start in range(0, len(rows), together):
-        part = rows[start : start + together]
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = rows[start : start + _ROWS_AT_ONCE]
         if not is_full:
             part.fill(0)
         for block, lines in flat.items():
-            part[:, layout.lines_of(block)] = lines[:, start : start + together].T
+            # Copied first: lines lie a multiple of 4 KB apart, where transposing straight from them would thrash the cache.
+            part[:, layout.lines_of(block)] = np.ascontiguousarray(lines[:, start : start + _ROWS_AT_ONCE]).T
 
 
 def _to_halves(kspace: np.ndarray) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -4,6 +4,7 @@ S3 by ranged GETs over kept connections, signed by botocore's credentials; folde
 that are hashed while they are still in the processor's cache.
 """
 
+import datetime as dt
 import functools
 import os
 import threading
@@ -15,8 +16,6 @@ from urllib.parse import quote, urlsplit
 
 import botocore.session
 import xxhash
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError
 
 from echotrain.errors import CredentialsError, ObjectMissingError, PayloadError, StorageError
@@ -24,6 +23,7 @@ from echotrain.storage.http import HttpConnection
 from echotrain.storage.open import local_path
 from echotrain.storage.retry import RetryPolicy, retrying
 from echotrain.storage.s3_errors import answer_error, error_code
+from echotrain.storage.sigv4 import signed_get
 
 __all__ = ["RangeReader"]
 
@@ -165,7 +165,7 @@ class _Progress:
 
 
 class _Signer:
-    """Signs GETs with whatever credentials botocore finds, refreshed by it; without any, requests go unsigned."""
+    """Signs GETs with whatever credentials botocore finds, renewed by it; without any, requests go unsigned."""
 
     def __init__(self) -> None:
         session = botocore.session.get_session()
@@ -179,17 +179,23 @@ class _Signer:
     def headers(self, uri: str, endpoint: _Endpoint, target: str, byte_range: str) -> dict[str, str]:
         is_usual = endpoint.port == (443 if endpoint.scheme == "https" else 80)
         host = endpoint.host if is_usual else f"{endpoint.host}:{endpoint.port}"
-        headers = {"Host": host, "Range": byte_range, "Accept-Encoding": "identity"}
         if self._credentials is None:
-            return headers
+            return {"Host": host, "Range": byte_range}
         try:
             with self._lock:
                 frozen = self._credentials.get_frozen_credentials()
         except BotoCoreError as error:
             raise CredentialsError(uri, f"the credentials could not be renewed ({error})", "Log in again and run again.") from error
-        request = AWSRequest("GET", f"{endpoint.scheme}://{host}{target}", headers=headers)
-        S3SigV4Auth(frozen, "s3", self._region).add_auth(request)
-        return dict(request.headers.items())
+        return signed_get(
+            host,
+            target,
+            {"Range": byte_range},
+            region=self._region,
+            access_key=frozen.access_key,
+            secret_key=frozen.secret_key,
+            token=frozen.token,
+            now=dt.datetime.now(dt.UTC),
+        )
 
 
 def _endpoint(bucket: str) -> _Endpoint:
