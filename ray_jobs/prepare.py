@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=0, help="scans converted at a time (default: every CPU)")
     parser.add_argument("--dataset", default="", help="name of the collection (default: what the files say)")
     parser.add_argument("--acs-fraction", type=float, default=0.08, help="centre lines that --payload lines holds twice (default: 0.08)")
-    parser.add_argument("--index-only", action="store_true", help="with --payload raw: read headers alone; no curation by content, no checksums")
+    parser.add_argument("--index-only", action="store_true", help="with --payload raw: headers alone, no checksums")
     parser.add_argument("--min-slices", type=int, default=1, help="leave out volumes with fewer slices")
     parser.add_argument("--min-coils", type=int, default=1, help="leave out volumes with fewer coils")
     options = parser.parse_args(argv)
