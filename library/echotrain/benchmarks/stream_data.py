@@ -1,5 +1,6 @@
-"""Slices to stream: the same ones as fastMRI HDF5 files, as half-precision shards and line by line."""
+"""Slices to stream: the same ones as fastMRI HDF5 files, as shards of either precision, and line by line."""
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,17 +12,19 @@ from echotrain.data.formats.open import open_volume
 from echotrain.data.formats.write import write_fastmri
 from echotrain.data.formats.xml_header import header_xml
 from echotrain.data.header import VolumeHeader
-from echotrain.data.payload import EncodedSlice, checksum, encode_lines, encode_packed
+from echotrain.data.payload import checksum, encode_lines, encode_packed
 from echotrain.data.shards import ShardWriter
 from echotrain.log import track
 from echotrain.storage.open import open_store
 
-__all__ = ["BUCKET", "StreamData", "index_hdf5", "write_stream_data"]
+__all__ = ["BUCKET", "PASSES", "StreamData", "index_hdf5", "write_stream_data"]
 
 BUCKET = "bench"
 
 _SHAPES = ((8, 640, 320), (16, 320, 320), (12, 320, 320), (10, 640, 320))
 _SLICES = 16
+# The catalogs of shards name every slice this often: an epoch is long against its start, as real ones are, with little written.
+PASSES = 4
 _IMAGE = 320
 # As many as R = 4 at 8% samples fully.
 _ACS_LINES = 26
@@ -33,13 +36,14 @@ class StreamData:
 
     Attributes:
         folder: To be served; its one bucket is ``BUCKET``, and the HDF5 files are in ``scans`` there.
-        raw, half, lines: Keys of the three catalogs below the bucket; the first one points into the HDF5 files.
-        num_slices: Of each catalog.
+        raw, packed, half, lines: Keys of the four catalogs below the bucket; the first one points into the HDF5 files.
+        num_slices: On disk.
         num_bytes: k-space and targets at full precision.
     """
 
     folder: Path
     raw: str = "."
+    packed: str = "packed"
     half: str = "half"
     lines: str = "lines"
     num_slices: int
@@ -57,22 +61,23 @@ class StreamData:
 
 
 def write_stream_data(folder: Path, gigabytes: float) -> StreamData:
-    """Write noise of 8 to 16 coils in all three forms.
+    """Write noise of 8 to 16 coils in all four forms.
 
     Args:
         folder: Empty.
-        gigabytes: Size at full precision; the three forms together take about 2.6 times that.
+        gigabytes: Size at full precision; the four forms together take about 3.6 times that.
     """
     volume_nbytes = float(np.mean([8 * np.prod(shape) for shape in _SHAPES])) * _SLICES
     num_volumes = max(2, round(gigabytes * 1e9 / volume_nbytes))
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(16, 640, 320, 2)).astype(np.float32).view(np.complex64)[..., 0]
     bucket = open_store(str(folder / BUCKET))
-    half, lines = open_store(f"{bucket.uri}/half"), open_store(f"{bucket.uri}/lines")
-    rows: dict[str, list[SliceRow]] = {"half": [], "lines": []}
+    rows: dict[str, list[SliceRow]] = {"packed": [], "half": [], "lines": []}
     sums: dict[tuple[str, int], tuple[int, int]] = {}
     num_bytes = 0
-    with ShardWriter(half, "shards/half") as half_shards, ShardWriter(lines, "shards/lines") as lines_shards:
+    with contextlib.ExitStack() as stack:
+        stores = {name: open_store(f"{bucket.uri}/{name}") for name in rows}
+        shards = {name: stack.enter_context(ShardWriter(store, f"shards/{name}")) for name, store in stores.items()}
         for number in track(range(num_volumes), "Writing slices to stream"):
             header = _header(number)
             kspace, target = _volume(noise, header)
@@ -86,10 +91,15 @@ def write_stream_data(folder: Path, gigabytes: float) -> StreamData:
             num_bytes += kspace.nbytes + target.nbytes
             for index in range(_SLICES):
                 sums[header.volume, index] = (checksum(kspace[index]), checksum(target[index]))
-                packed = encode_packed(kspace[index], target[index], "float16")
-                rows["half"].append(_row(header, index, packed, half_shards))
-                rows["lines"].append(_row(header, index, encode_lines(kspace[index], target[index], acs_lines=_ACS_LINES), lines_shards))
-    for store, name in ((half, "half"), (lines, "lines")):
+                encoded = {
+                    "packed": encode_packed(kspace[index], target[index]),
+                    "half": encode_packed(kspace[index], target[index], "float16"),
+                    "lines": encode_lines(kspace[index], target[index], acs_lines=_ACS_LINES),
+                }
+                for name, one in encoded.items():
+                    columns = {**header_columns(header), "split": "train", **shards[name].add(one)}
+                    rows[name] += [SliceRow(**columns, slice=index + _SLICES * again) for again in range(PASSES)]
+    for name, store in stores.items():
         commit_catalog(store, Catalog.from_rows(rows[name]).table, {"made_by": "bench"})
     indexed = [(row, *sums[row.volume, row.slice]) for row in index_hdf5(folder / BUCKET)]
     raw = [replace(row, checksum=of_kspace, target_checksum=of_target) for row, of_kspace, of_target in indexed]
@@ -146,7 +156,3 @@ def _volume(noise: np.ndarray, header: VolumeHeader) -> tuple[np.ndarray, np.nda
     kspace = np.stack([np.roll(source, 7 * index, axis=2) for index in range(header.num_slices)])
     target = np.abs(kspace[:, 0, :_IMAGE, :_IMAGE]).astype(np.float32)
     return kspace, target
-
-
-def _row(header: VolumeHeader, index: int, encoded: EncodedSlice, shards: ShardWriter) -> SliceRow:
-    return SliceRow(**{**header_columns(header), "slice": index, "split": "train", **shards.add(encoded)})

@@ -1,11 +1,13 @@
 """The measured sides of the stream benchmark, all in one Ray Train run."""
 
+import contextlib
+import itertools
 import json
 import os
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,6 +35,7 @@ from echotrain.storage.ranged import RangeReader
 
 __all__ = ["Measured", "Side", "measure_sides"]
 
+_WARM_STEPS = 48
 R4 = MaskConfig(kind="equispaced", accelerations=(4,), center_fractions=(0.08,))
 
 
@@ -48,9 +51,9 @@ class Side:
         source: Catalog URI, or the folder of the HDF5 files for the loader.
         bucket: The loader reads from this bucket.
         keeps_blocks: The loader's file object keeps metadata.
-        epochs: Measured ones, after one that is not.
+        epochs: Measured ones, after some steps that are not.
         max_slices: Stop an epoch of the loader there, per rank; 0 does not.
-        threads: Concurrent reads per rank.
+        threads: Concurrent reads per rank; 0 for the stream's own choice.
     """
 
     name: str
@@ -61,7 +64,7 @@ class Side:
     keeps_blocks: bool = False
     epochs: int = 1
     max_slices: int = 0
-    threads: int = 16
+    threads: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +135,10 @@ def _measure(side: Side) -> Measured | None:
     rank, world = dist.get_rank(), dist.get_world_size()
     epoch_of, close = {"stream": _stream, "loader": _loader, "gets": _gets, "bare": _gets}[side.kind](side, rank, world)
     if side.kind != "loader":
-        for _ in epoch_of(0):
-            pass
+        # Connections, threads and memory are there before the clock starts.
+        with contextlib.closing(epoch_of(0)) as steps:
+            for _ in itertools.islice(steps, _WARM_STEPS):
+                pass
     count, seconds, cpu = _Count(), 0.0, 0.0
     for epoch in range(1, 1 + side.epochs):
         if side.kind == "loader":
@@ -167,14 +172,14 @@ def _measure(side: Side) -> Measured | None:
     )
 
 
-_Epochs = tuple[Callable[[int], Iterator[_Count]], Callable[[], None]]
+_Epochs = tuple[Callable[[int], Generator[_Count, None, None]], Callable[[], None]]
 
 
 def _stream(side: Side, rank: int, world: int) -> _Epochs:
     config = StreamConfig(threads=side.threads)
     stream = RayStream(DataConfig(catalog=side.source, mask=R4), seed=0, batch_size=world, rank=rank, world_size=world, config=config)
 
-    def epoch_of(epoch: int) -> Iterator[_Count]:
+    def epoch_of(epoch: int) -> Generator[_Count, None, None]:
         for step in stream.steps(epoch):
             count = _Count(fetched=step.num_bytes, wait_s=step.wait_s)
             for batch in step.batches:
@@ -188,7 +193,7 @@ def _stream(side: Side, rank: int, world: int) -> _Epochs:
 
 
 def _loader(side: Side, rank: int, world: int) -> _Epochs:
-    def epoch_of(epoch: int) -> Iterator[_Count]:
+    def epoch_of(epoch: int) -> Generator[_Count, None, None]:
         batches = fastmri_loader(
             Path(side.source), rank=rank, world_size=world, num_workers=1, bucket=side.bucket, keeps_blocks=side.keeps_blocks
         )
@@ -204,14 +209,15 @@ def _loader(side: Side, rank: int, world: int) -> _Epochs:
 def _gets(side: Side, rank: int, world: int) -> _Epochs:
     catalog = load_catalog(side.source)
     rows = catalog.rows(select(catalog.table, splits=("train",))[rank::world])
-    reader, threads = RangeReader(), ThreadPoolExecutor(side.threads)
-    memory = np.empty(max(row.nbytes for row in rows) * side.threads, np.uint8).reshape(side.threads, -1)
+    num_threads = side.threads or 16
+    reader, threads = RangeReader(), ThreadPoolExecutor(num_threads)
+    memory = np.empty(max(row.nbytes for row in rows) * num_threads, np.uint8).reshape(num_threads, -1)
 
     local = threading.local()
 
     def read(number: int, row: SliceRow) -> int:
         # Two reads may meet in one buffer: nobody looks at the bytes.
-        buffer, uri = memoryview(memory[number % side.threads][: row.nbytes]), join_uri(catalog.root, row.uri)
+        buffer, uri = memoryview(memory[number % num_threads][: row.nbytes]), join_uri(catalog.root, row.uri)
         if side.kind == "gets":
             reader.read_into(uri, row.offset, buffer)
             return row.nbytes
@@ -224,7 +230,7 @@ def _gets(side: Side, rank: int, world: int) -> _Epochs:
             pass
         return row.nbytes
 
-    def epoch_of(epoch: int) -> Iterator[_Count]:
+    def epoch_of(epoch: int) -> Generator[_Count, None, None]:
         for nbytes in threads.map(read, range(len(rows)), rows):
             yield _Count(slices=1, nbytes=nbytes, fetched=nbytes)
 

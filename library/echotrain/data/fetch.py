@@ -20,10 +20,13 @@ from echotrain.data.reading import SliceReader
 from echotrain.data.slots import SlotPool
 from echotrain.data.stream import StepData
 from echotrain.physics.masks import LineSampling, MaskConfig, line_mask
+from echotrain.storage.open import local_path
 from echotrain.storage.ranged import RangeReader
 from echotrain.storage.retry import RetryPolicy
 
 __all__ = ["Fetcher", "StepRows"]
+
+_THREADS_REMOTE, _THREADS_LOCAL = 16, 4
 
 
 class StepRows(NamedTuple):
@@ -73,7 +76,8 @@ class Fetcher:
         self._slices = SliceReader(root, self._ranges)
         pin = torch.cuda.is_available() if self._config.pin_memory is None else self._config.pin_memory
         self._pool = SlotPool(pin=pin)
-        self._threads = ThreadPoolExecutor(self._config.threads, thread_name_prefix="echotrain-fetch")
+        num_threads = self._config.threads or (_THREADS_REMOTE if local_path(root) is None else _THREADS_LOCAL)
+        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="echotrain-fetch")
 
     def fetch(self, steps: Iterable[StepRows], *, epoch: int | None) -> Iterator[StepData]:
         """Yield the steps in order, reading ahead as far as the configuration allows.
