@@ -184,9 +184,9 @@ def test_a_scan_whose_reader_keeps_dying_is_given_up_with_a_reason(scans, tmp_pa
     for attempt in range(3):
         store.write(f"attempts/scan-1-{attempt}", b"")
     result = prepare_module._convert_item(item, task)
-    assert "died 3 times" in result["record"]
+    assert "died 3 times" in str(result.values)
     assert list(store.list()) == []
-    assert "died" not in prepare_module._convert_item(item, task)["record"]
+    assert "died" not in str(prepare_module._convert_item(item, task).values)
     assert [found.key.split("/")[0] for found in store.list()] == ["prepared", "shards"]
 
 
