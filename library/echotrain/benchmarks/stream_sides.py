@@ -1,7 +1,5 @@
 """The measured sides of the stream benchmark, all in one Ray Train run."""
 
-import contextlib
-import itertools
 import json
 import os
 import resource
@@ -18,7 +16,6 @@ import numpy as np
 import ray.train
 import torch
 import torch.distributed as dist
-from ray.train.torch import TorchTrainer
 
 from echotrain.benchmarks.fastmri_loader import fastmri_loader
 from echotrain.data.catalog import SliceRow
@@ -28,6 +25,7 @@ from echotrain.data.selection import select
 from echotrain.log import setup_logging
 from echotrain.orchestration.cluster import connect
 from echotrain.orchestration.streaming import RayStream
+from echotrain.orchestration.trainer import ERRORS_ONLY, QuietTrainer
 from echotrain.physics.masks import MaskConfig
 from echotrain.storage.http import HttpConnection
 from echotrain.storage.open import join_uri
@@ -35,7 +33,9 @@ from echotrain.storage.ranged import RangeReader
 
 __all__ = ["Measured", "Side", "measure_sides"]
 
-_WARM_STEPS = 48
+# The epoch before the first one that is measured, of which only the end is run: connections, threads and memory are there
+# before the clock starts, and the next epoch is open, as it is in the middle of any training.
+_WARM_UP, _WARM_STEPS = 0, 48
 R4 = MaskConfig(kind="equispaced", accelerations=(4,), center_fractions=(0.08,))
 
 
@@ -106,11 +106,11 @@ def measure_sides(sides: list[Side], *, workers: int, folder: Path) -> dict[str,
     """
     connect()
     report = folder / "sides.json"
-    TorchTrainer(
+    QuietTrainer(
         _rank_main,
         train_loop_config={"sides": [asdict(side) for side in sides], "report": str(report)},
         scaling_config=ray.train.ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
-        run_config=ray.train.RunConfig(name="stream", storage_path=str(folder / "ray")),
+        run_config=ray.train.RunConfig(name="stream", storage_path=str(folder / "ray"), logging_config=ERRORS_ONLY),
     ).fit()
     return {name: Measured(**values) for name, values in json.loads(report.read_text()).items()}
 
@@ -135,12 +135,10 @@ def _measure(side: Side) -> Measured | None:
     rank, world = dist.get_rank(), dist.get_world_size()
     epoch_of, close = {"stream": _stream, "loader": _loader, "gets": _gets, "bare": _gets}[side.kind](side, rank, world)
     if side.kind != "loader":
-        # Connections, threads and memory are there before the clock starts.
-        with contextlib.closing(epoch_of(0)) as steps:
-            for _ in itertools.islice(steps, _WARM_STEPS):
-                pass
+        for _ in epoch_of(_WARM_UP):
+            pass
     count, seconds, cpu = _Count(), 0.0, 0.0
-    for epoch in range(1, 1 + side.epochs):
+    for epoch in range(_WARM_UP + 1, _WARM_UP + 1 + side.epochs):
         if side.kind == "loader":
             # Starting the loader's processes is left out of its time.
             batches = epoch_of(epoch)
@@ -180,7 +178,8 @@ def _stream(side: Side, rank: int, world: int) -> _Epochs:
     stream = RayStream(DataConfig(catalog=side.source, mask=R4), seed=0, batch_size=world, rank=rank, world_size=world, config=config)
 
     def epoch_of(epoch: int) -> Generator[_Count, None, None]:
-        for step in stream.steps(epoch):
+        first_step = max(0, stream.num_steps(epoch) - _WARM_STEPS) if epoch == _WARM_UP else 0
+        for step in stream.steps(epoch, first_step):
             count = _Count(fetched=step.num_bytes, wait_s=step.wait_s)
             for batch in step.batches:
                 if batch.weight.any():
@@ -231,7 +230,8 @@ def _gets(side: Side, rank: int, world: int) -> _Epochs:
         return row.nbytes
 
     def epoch_of(epoch: int) -> Generator[_Count, None, None]:
-        for nbytes in threads.map(read, range(len(rows)), rows):
+        wanted = rows[:_WARM_STEPS] if epoch == _WARM_UP else rows
+        for nbytes in threads.map(read, range(len(wanted)), wanted):
             yield _Count(slices=1, nbytes=nbytes, fetched=nbytes)
 
     return epoch_of, reader.close

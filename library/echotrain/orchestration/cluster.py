@@ -13,8 +13,6 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Ray's C++ parts warn the user's console about its own design (the arguments of restartable actors, say).
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     # How soon a dead worker is noticed, and how soon a signal that reached a worker runs its Python handler.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
     # A dead peer never answers the farewell of its process group; the default waits half a minute for it.

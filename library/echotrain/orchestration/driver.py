@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from ray.train import FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig, UserCallback
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 from rich.console import Console
 
@@ -38,8 +37,9 @@ from echotrain.orchestration.checks import (
     with_absolute_paths,
     with_pinned_catalog,
 )
-from echotrain.orchestration.cluster import connect, forwarded_environment, has_dashboard
+from echotrain.orchestration.cluster import connect, forwarded_environment
 from echotrain.orchestration.signals import CatchSigterm
+from echotrain.orchestration.trainer import ERRORS_ONLY, QuietTrainer
 from echotrain.orchestration.workers import WorkerArguments, run_worker
 from echotrain.storage.open import open_store
 from echotrain.storage.store import Store
@@ -133,21 +133,10 @@ class _StopAtFatal(UserCallback):  # type: ignore[misc]
                 raise error
 
 
-class _Trainer(TorchTrainer):  # type: ignore[misc]
-    """Without Ray's watch over placement groups where it cannot work: it asks the dashboard, and complains where there is none.
-
-    What it guards against, a controller that dies while the cluster lives on, cannot happen on a cluster that lives as long as the driver.
-    """
-
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks: list[Any] = super()._create_default_callbacks()
-        return callbacks if has_dashboard() else [each for each in callbacks if not isinstance(each, PlacementGroupCleanerCallback)]
-
-
-def _trainer(arguments: WorkerArguments, device: str, scratch: str) -> _Trainer:
+def _trainer(arguments: WorkerArguments, device: str, scratch: str) -> QuietTrainer:
     experiment = arguments.experiment
     resources = {"CPU": experiment.cpus_per_worker, **({"GPU": 1.0} if device == "cuda" else {})}
-    return _Trainer(
+    return QuietTrainer(
         _run_worker_with,
         train_loop_config={"arguments": arguments},
         torch_config=TorchConfig(backend="nccl" if device == "cuda" else "gloo"),
@@ -156,7 +145,7 @@ def _trainer(arguments: WorkerArguments, device: str, scratch: str) -> _Trainer:
             storage_path=scratch,
             failure_config=FailureConfig(max_failures=experiment.max_failures),
             callbacks=[_StopAtFatal(), CatchSigterm()],
-            logging_config=LoggingConfig(log_level="ERROR"),
+            logging_config=ERRORS_ONLY,
         ),
     )
 
@@ -166,7 +155,7 @@ def _run_worker_with(config: dict[str, WorkerArguments]) -> dict[str, Any]:
 
 
 def _run(
-    trainer: TorchTrainer, channel: RunChannel, progress: ConsoleProgress, on_record: Callable[[Record], None] | None
+    trainer: QuietTrainer, channel: RunChannel, progress: ConsoleProgress, on_record: Callable[[Record], None] | None
 ) -> dict[str, Any]:
     """Run the trainer in a thread, so that this one shows progress and takes signals; return rank 0's outcome."""
     seen = 0
