@@ -33,7 +33,7 @@ lint: $(READY)  ## ruff, mypy --strict, import-linter
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports --no-cache | tail -n 6
+	$(VENV)/bin/lint-imports --no-cache
 
 format: $(READY)  ## let ruff put the code in order
 	$(VENV)/bin/ruff check --fix .
@@ -45,5 +45,5 @@ bench: $(READY)  ## measure against the baselines and print one table
 lock: $(READY)  ## write what is installed now to .ci/constraints.txt
 	@$(RUN) -m pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+.*/\1/; /^nvidia-|^triton/d' > .ci/constraints.txt
 
-clean:  ## remove what was built, keep .venv
-	rm -rf build runs wandb .mypy_cache .ruff_cache .pytest_cache
+clean:  ## remove what was built; keep .venv, runs and wandb
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache

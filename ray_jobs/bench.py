@@ -48,14 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     setup_logging()
     names = list(BENCHMARKS) if options.name == "all" else [options.name]
     quick = ["quick=true"] if options.quick else []
-    try:
-        results = [BENCHMARKS[name](**parse_arguments(BENCHMARKS[name], [*quick, *options.settings])) for name in names]
-    except EchotrainError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for result in results:
-        print(result.to_json() if options.json else as_table(result), flush=True)
-    return 0
+    status = 0
+    for name in names:
+        try:
+            result = BENCHMARKS[name](**parse_arguments(BENCHMARKS[name], [*quick, *options.settings]))
+        except EchotrainError as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = 2
+        else:
+            print(result.to_json() if options.json else as_table(result), flush=True)
+    return status
 
 
 def as_table(result: BenchResult) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from echotrain.data.simulate import SimulationConfig, simulate
-from echotrain.errors import EchotrainError
+from echotrain.data.sources import find_sources
+from echotrain.errors import ConfigError, EchotrainError
 from echotrain.evaluation.results import read_evaluation
 from echotrain.log import setup_logging
 from echotrain.orchestration.cluster import connect
@@ -39,8 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     setup_logging("WARNING")
     started = time.monotonic()
-    shutil.rmtree(FOLDER, ignore_errors=True)
     try:
+        if options.data is not None:
+            check_data(Path(options.data))
+        shutil.rmtree(FOLDER, ignore_errors=True)
         with serve_folder(FOLDER / "s3") as server:
             # The server is this machine's own, and so is the cluster, whatever else runs here.
             os.environ.update({**server.env, "RAY_ADDRESS": "local"})
@@ -53,6 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StepFailedError:
         return 2
     return 0
+
+
+def check_data(data: Path) -> None:
+    """Refuse scans that are not there, or that the demo would remove with its own last results."""
+    find_sources(str(data))
+    if data.absolute().is_relative_to(FOLDER.absolute()):
+        raise ConfigError(f"data={data}", f"lies in {FOLDER}, which the demo empties first", "Keep your scans elsewhere.")
 
 
 def walk(bucket: str, data: str | None) -> None:

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 failed += 1
                 print(f"left out {done.source}: {done.error}", file=sys.stderr)
             else:
-                print(f"{done.output}  {done.num_slices} slices, acquired 1 line in {done.acceleration:.2f}")
+                print(f"{done.source} -> {done.output}  {done.num_slices} slices, acquired 1 line in {done.acceleration:.2f}")
     except EchotrainError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -141,6 +141,8 @@ def _wrong_type(path: str, error: ValidationError) -> ConfigError:
 def _unknown_key(path: str, known: set[str]) -> ConfigError:
     near = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
     last = path.rsplit(".", 1)[-1]
-    same_leaf = sorted(key for key in known if key.rsplit(".", 1)[-1] == last)
+    # The field's words are often written out (learning_rate) where the setting is not (lr).
+    meant = {last, "".join(word[:1] for word in last.split("_"))}
+    same_leaf = sorted(key for key in known if key.rsplit(".", 1)[-1] in meant)
     nearest = same_leaf[0] if same_leaf else near[0]
     return ConfigError(f"unknown key {path!r}", "is not a setting of this recipe", f"Did you mean {nearest!r}?")

@@ -150,3 +150,23 @@ def test_a_full_scan_is_undersampled_when_asked_to(local_ray, run_uri, scans, tm
 def test_reconstructions_never_land_among_the_scans(run_uri, scans):
     with pytest.raises(ConfigError, match="the scans themselves"):
         list(reconstruct(InferenceConfig(run=run_uri), str(scans), str(scans)))
+
+
+def test_two_files_of_one_name_are_refused_before_either_is_written(run_uri, scans, tmp_path):
+    (scans / "again").mkdir()
+    write_scan(scans / "again" / "full.h5", random_kspace((2, 2, 32, 24)))
+    with pytest.raises(ConfigError, match=r"again/full\.h5.*would be written to one place"):
+        list(reconstruct(InferenceConfig(run=run_uri), str(scans), str(tmp_path / "out")))
+
+
+def test_empty_slices_stay_empty_and_an_empty_scan_is_told_about(local_ray, run_uri, tmp_path):
+    kspace = random_kspace((3, 2, 32, 24))
+    kspace[..., 1::2] = 0
+    kspace[1] = 0
+    write_scan(tmp_path / "scans" / "hollow.h5", kspace, target=None)
+    write_scan(tmp_path / "scans" / "empty.h5", np.zeros_like(kspace), target=None)
+    results = reconstruct(InferenceConfig(run=run_uri, workers=1), str(tmp_path / "scans"), str(tmp_path / "out"))
+    done = {Path(result.source).stem: result for result in results}
+    assert "no measured line" in done["empty"].error
+    with h5py.File(done["hollow"].output) as file:
+        assert [bool(image.any()) for image in file["reconstruction"][:]] == [True, False, True]

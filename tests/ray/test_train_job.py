@@ -164,4 +164,4 @@ def test_an_unknown_recipe_and_an_unknown_key_name_the_nearest_and_exit_with_2(c
     assert "Did you mean 'varnet_demo'" in done.stderr
     done = cluster.run(sys.executable, "-m", "ray_jobs.train", "varnet_demo", "optim.learning_rate=1")
     assert done.returncode == 2
-    assert "optim.l" in done.stderr
+    assert "Did you mean 'optim.lr'" in done.stderr

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from echotrain.errors import ConfigError
+from echotrain.errors import ConfigError, LeakageError
 from echotrain.physics.masks import MaskConfig
 
 __all__ = ["DataConfig", "StreamConfig"]
+
+_TRAINABLE = ("train", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +16,7 @@ class DataConfig:
 
     Attributes:
         catalog: Where ``prepare`` wrote: a folder or ``s3://bucket/prefix``; ``…@3`` pins version 3, else the newest counts.
-        train_split: Splits to train on; ``train+val`` for a final run is a choice one must write down.
+        train_split: Splits to train on; ``[train, val]`` for a final run is a choice one must write down, ``test`` is refused.
         fraction: Share of the training **volumes**; fractions of one catalog are nested (0.1 within 0.2 within 0.5).
         datasets, anatomies, contrasts: Names to keep, in every split; empty keeps all.
         mask: How phase-encode lines are undersampled in training and validation.
@@ -29,6 +31,12 @@ class DataConfig:
     mask: MaskConfig = field(default_factory=MaskConfig)
 
     def __post_init__(self) -> None:
+        if "test" in self.train_split:
+            raise LeakageError(
+                f"data.train_split={'+'.join(self.train_split)}", "holds the test split", "Train on train, or on [train, val] at most."
+            )
+        if not self.train_split or any(split not in _TRAINABLE for split in self.train_split):
+            raise ConfigError(f"data.train_split={list(self.train_split)}", f"must be some of {list(_TRAINABLE)}", "Write [train].")
         if not 0 < self.fraction <= 1:
             raise ConfigError(f"data.fraction={self.fraction}", "must lie in (0, 1]", "Use 1.0 for all volumes.")
 

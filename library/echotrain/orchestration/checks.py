@@ -80,6 +80,12 @@ def choose_device(experiment: Experiment) -> Literal["cpu", "cuda"]:
         )
     if experiment.device == "cuda" and gpus < experiment.workers:
         raise ResourceError(f"workers={experiment.workers} on GPUs", f"the cluster has {gpus:g}", "Lower workers, or set device=cpu.")
+    if experiment.device == "auto" and 0 < gpus < experiment.workers:
+        raise ResourceError(
+            f"workers={experiment.workers}",
+            f"are more than the {gpus:g} GPUs of the cluster",
+            f"Set workers={int(gpus)}, or device=cpu to leave the GPUs idle.",
+        )
     is_cuda = experiment.device == "cuda" or (experiment.device == "auto" and gpus >= experiment.workers)
     return "cuda" if is_cuda else "cpu"
 

@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -160,8 +160,8 @@ def _run(
     """Run the trainer in a thread, so that this one shows progress and takes signals; return rank 0's outcome."""
     seen = 0
     try:
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fit") as thread, _signals() as asked:
-            running: Future[Result] = thread.submit(trainer.fit)
+        with _signals() as asked:
+            running = _started(trainer)
             while True:
                 if asked.is_set():
                     channel.request_stop()
@@ -180,6 +180,20 @@ def _run(
         raise _explain(error) from error
     finally:
         progress.close()
+
+
+def _started(trainer: QuietTrainer) -> Future[Result]:
+    """Start the trainer in a thread that does not keep the process alive: a second Ctrl-C ends it at once."""
+    running: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            running.set_result(trainer.fit())
+        except BaseException as error:
+            running.set_exception(error)
+
+    threading.Thread(target=run, name="fit", daemon=True).start()
+    return running
 
 
 @contextlib.contextmanager

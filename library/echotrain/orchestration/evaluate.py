@@ -77,6 +77,8 @@ def evaluate(config: InferenceConfig, *, split: str = "test", num_examples: int 
     # A worker's working directory is another, so a relative path would mean another place there.
     config = dataclasses.replace(config, run=open_store(config.run).uri)
     experiment, meta = describe_trained(config.run, config.checkpoint, config.overrides)
+    # Every worker takes this very checkpoint, whatever a run that is still training writes meanwhile.
+    config = dataclasses.replace(config, checkpoint=meta.name)
     catalog_uri, volumes = _find_volumes(experiment, split, num_examples)
     connect()
     items = [{"volume": index, "positions": list(volume.positions), "pictured": volume.pictured} for index, volume in enumerate(volumes)]
@@ -93,7 +95,7 @@ def evaluate(config: InferenceConfig, *, split: str = "test", num_examples: int 
     attributes = {volume.key: volume.attributes(experiment) for volume in volumes}
     info = EvaluationInfo(
         name=title or f"{experiment.name}, {split}",
-        model=_describe_model(experiment),
+        model=experiment.model.describe(),
         checkpoint=f"{config.run}/checkpoints/{meta.name}",
         catalog=catalog_uri,
         split=split,
@@ -185,8 +187,3 @@ def _example(volume: _Volume, attributes: VolumeAttributes, result: Result) -> E
         reconstruction=pictures[1],
         target=pictures[2],
     )
-
-
-def _describe_model(experiment: Experiment) -> str:
-    model = experiment.model
-    return f"E2E-VarNet, {model.num_cascades} cascades, {model.chans} channels"

@@ -20,7 +20,7 @@ class InferenceConfig:
 
     Attributes:
         run: Folder of a training run.
-        checkpoint: The best or the latest one.
+        checkpoint: The best or the latest one, or one by its name.
         overrides: ``dotted.path=value`` changes to the run's configuration: another catalog, another mask.
         workers: Processes with a model each; 0 takes one per GPU, or one per CPU where there is no GPU.
         threads_per_worker: Threads of torch in a CPU worker.

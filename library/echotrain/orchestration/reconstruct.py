@@ -4,7 +4,7 @@ import dataclasses
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -63,14 +63,17 @@ def reconstruct(config: InferenceConfig, source: str, to: str, *, undersample: b
         undersample: Undersample fully sampled files by the run's own mask; without it they are left out.
 
     Raises:
-        ConfigError: There are no scans, or an override does not fit.
+        ConfigError: There are no scans, two would be written to one place, or an override does not fit.
         CheckpointError: The run has no usable checkpoint.
         ResourceError: The cluster is too small.
         StorageError: The destination cannot be written.
     """
     config = dataclasses.replace(config, run=open_store(config.run).uri)
-    describe_trained(config.run, config.checkpoint, config.overrides)
+    _, meta = describe_trained(config.run, config.checkpoint, config.overrides)
+    # Every worker takes this very checkpoint, whatever a run that is still training writes meanwhile.
+    config = dataclasses.replace(config, checkpoint=meta.name)
     sources = find_sources(source)
+    _check_names(sources)
     if open_store(source).uri == open_store(to).uri:
         raise ConfigError(f"--to {to}", "is the folder of the scans themselves", "Choose another place for the reconstructions.")
     connect()
@@ -109,7 +112,12 @@ class _VolumeReconstructor:
         header = volume.header
         lines = volume.mask()
         if lines is None:
+            # The slice in the middle usually tells; one that holds nothing says nothing about the others.
             lines = acquired_lines(volume.read_slice(header.num_slices // 2))
+            if not lines.any():
+                lines = np.logical_or.reduce([acquired_lines(volume.read_slice(index)) for index in range(header.num_slices)])
+        if not lines.any():
+            raise ScanError(source.name, "holds no measured line: its k-space is zero", "Export it from the scanner again.")
         if not lines[header.padding_left : header.padding_right].all():
             return LineSampling(lines, count_low_frequencies(lines), len(lines) / max(int(lines.sum()), 1), None)
         if not self._undersample:
@@ -127,7 +135,12 @@ class _VolumeReconstructor:
 
     @torch.inference_mode()
     def _reconstruct(self, volume: Volume, index: int, sampling: LineSampling) -> NDArray[np.float32]:
-        batch = _batch(volume.header, index, volume.read_slice(index), sampling)
+        kspace = volume.read_slice(index)
+        if not kspace.any():
+            return np.zeros((volume.header.recon_height, volume.header.recon_width), np.float32)
+        if not np.isfinite(kspace).all():
+            raise ScanError(f"{volume.header.volume}[{index}]", "has k-space that is not finite", "Export the scan again.")
+        batch = _batch(volume.header, index, kspace, sampling)
         image: NDArray[np.float32] = self._task.reconstruct(self._model, batch.to(self._device))[0].cpu().numpy()
         return image
 
@@ -139,6 +152,16 @@ class _VolumeReconstructor:
             self._store.write(f"{header.volume}.png", contact_sheet(images))
             self._store.upload(path, name)
         return f"{self._store.uri}/{name}"
+
+
+def _check_names(sources: list[ScanSource]) -> None:
+    """Refuse files whose reconstructions would overwrite each other."""
+    seen: dict[str, str] = {}
+    for source in sources:
+        stem = PurePosixPath(source.name).stem
+        if stem in seen:
+            raise ConfigError(f"{seen[stem]} and {source.uri}", "would be written to one place", "Reconstruct their folders one by one.")
+        seen[stem] = source.uri
 
 
 def _batch(header: VolumeHeader, index: int, kspace: NDArray[np.complex64], sampling: LineSampling) -> Batch:

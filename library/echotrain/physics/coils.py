@@ -18,9 +18,9 @@ def sens_reduce(coil_images: CoilImages, maps: SensMaps) -> Image:
 
 
 def rss(coil_images: CoilImages) -> Magnitude:
-    """Combine coil images by the root of the sum of squares; its gradient is 0 where every coil is 0."""
+    """Combine coil images by the root of the sum of squares; its gradient is 0 where every coil is 0, and NaN stays NaN."""
     # Sums of real squares take a twentieth of the time of a norm over a leading axis.
     energy = torch.view_as_real(coil_images.resolve_conj()).square().sum(-4).sum(-1)
-    seen = energy > 0
+    seen = energy != 0
     magnitude: Magnitude = torch.where(seen, energy, 1).sqrt() * seen
     return magnitude

@@ -1,5 +1,6 @@
 """What rank 0 writes to, as one thing."""
 
+import logging
 from dataclasses import dataclass, field
 
 from echotrain.tasks.task import Panel
@@ -7,6 +8,8 @@ from echotrain.training.checkpoint import CheckpointWriter
 from echotrain.training.sinks import JsonLinesSink, Record, Sink
 
 __all__ = ["RunFiles"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,12 @@ class RunFiles:
             sink.show(panels, step)
 
     def close(self) -> None:
-        """Finish uploads and sinks."""
-        for sink in [self.metrics, *self.sinks]:
-            sink.close()
-        self.writer.close()
+        """Finish uploads, then sinks; a sink that fails is told about, and takes no checkpoint with it."""
+        try:
+            self.writer.close()
+        finally:
+            for sink in [self.metrics, *self.sinks]:
+                try:
+                    sink.close()
+                except Exception:
+                    logger.exception("%s could not be closed; the checkpoints are written", type(sink).__name__)

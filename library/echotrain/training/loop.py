@@ -221,9 +221,10 @@ class Trainer:
         finished = state.position
         is_last = finished.epoch + 1 == self._config.epochs
         started = time.perf_counter()
+        scores: dict[str, float] = {}
         if is_last or (finished.epoch + 1) % self._config.validate_every == 0:
-            state.scores = self._validate()
-        score = state.scores.get(self._task.score)
+            scores = state.scores = self._validate()
+        score = scores.get(self._task.score)
         is_best = score is not None and (finished.best_score is None or score > finished.best_score)
         mean_loss = finished.epoch_loss / max(finished.epoch_samples, 1)
         self._log(
@@ -232,7 +233,7 @@ class Trainer:
                 "epoch": finished.epoch,
                 "global_step": finished.global_step,
                 "loss": mean_loss,
-                **state.scores,
+                **scores,
                 "is_best": is_best,
                 "validation_s": time.perf_counter() - started,
             }

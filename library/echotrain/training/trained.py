@@ -16,7 +16,7 @@ from echotrain.training.experiment import Experiment
 
 __all__ = ["TrainedModel", "Which", "describe_trained", "load_trained"]
 
-Which = Literal["best", "latest"]
+Which = Literal["best", "latest"] | str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ def describe_trained(run_uri: str, which: Which = "best", overrides: Sequence[st
 
     Args:
         run_uri: Folder of the run.
-        which: The checkpoint of the best validation score, or the latest one.
+        which: The checkpoint of the best validation score, the latest one, or one by its name (``step-…``).
         overrides: ``dotted.path=value``, such as another catalog or mask.
 
     Raises:

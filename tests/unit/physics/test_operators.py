@@ -84,3 +84,12 @@ def test_rss_has_a_finite_gradient_where_all_coils_are_zero():
     rss(coil_images).sum().backward()
     assert coil_images.grad is not None
     assert coil_images.grad.abs().max() == 0
+
+
+def test_rss_of_nothing_is_0_with_gradient_0_and_nan_stays_nan():
+    images = torch.zeros(2, 3, 3, dtype=torch.complex64, requires_grad=True)
+    rss(images).sum().backward()
+    assert images.grad.abs().max() == 0
+    images = torch.zeros(2, 3, 3, dtype=torch.complex64)
+    images[1, 2, 0] = torch.nan
+    assert rss(images).isnan().nonzero().tolist() == [[2, 0]]

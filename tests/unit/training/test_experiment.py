@@ -3,7 +3,7 @@
 import pytest
 
 from echotrain.config import from_dict, override, to_dict
-from echotrain.errors import ConfigError
+from echotrain.errors import ConfigError, LeakageError
 from echotrain.training.experiment import Experiment
 
 
@@ -20,15 +20,17 @@ from echotrain.training.experiment import Experiment
         (["storage="], "storage"),
         (["precision=fp8"], "precision"),
         (["workers=two"], "workers"),
-        (["optim.learning_rate=1"], "optim.learning_rate.*optim.lr|unknown key"),
+        (["optim.learning_rate=1"], "Did you mean 'optim.lr'"),
         (["cpus_per_worker=0"], "cpus_per_worker"),
         (["max_failures=-2"], "max_failures"),
         (["data.fraction=0"], "fraction"),
+        (["data.train_split=[trian]"], "must be some of"),
+        (["data.train_split=[train,test]"], "holds the test split"),
         (["task.ssim_window=4"], "ssim_window"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(changes, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, LeakageError), match=message):
         override(Experiment(), changes)
 
 

@@ -12,6 +12,7 @@ from echotrain.storage.open import open_store
 from echotrain.tasks.task import Panel
 from echotrain.training.console import ConsoleProgress
 from echotrain.training.experiment import WandbConfig
+from echotrain.training.files import RunFiles
 from echotrain.training.sinks import JsonLinesSink, WandbSink
 
 
@@ -77,3 +78,21 @@ def test_wandb_is_offline_without_a_key_and_its_files_end_in_the_run(tmp_path, m
     keys = [info.key for info in store.list("wandb/")]
     assert any(key.endswith("run-abc123.wandb") for key in keys)
     assert any(key.endswith(".png") for key in keys)
+
+
+def test_a_sink_that_fails_to_close_costs_no_checkpoint(tmp_path):
+    class Broken:
+        def close(self):
+            raise OSError("the dashboard is gone")
+
+    class Writer:
+        is_closed = False
+
+        def close(self):
+            self.is_closed = True
+
+    writer, metrics = Writer(), JsonLinesSink(open_store(str(tmp_path)))
+    metrics.log(record(1))
+    RunFiles(writer=writer, metrics=metrics, sinks=[Broken()]).close()
+    assert writer.is_closed
+    assert steps_in(open_store(str(tmp_path))) == [1]

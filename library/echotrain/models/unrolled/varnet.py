@@ -18,6 +18,7 @@ class VarNetConfig:
     """Architecture of an E2E-VarNet; the defaults are the paper's (29,936,966 parameters).
 
     Attributes:
+        kind: Tells this network's settings from another's with the same names.
         num_cascades: Iterations of the loop.
         chans, pools: First-level channels and poolings of each cascade's U-Net.
         sens_chans, sens_pools: The same of the sensitivity U-Net.
@@ -27,6 +28,7 @@ class VarNetConfig:
         compile_regularizer: Compile the real-valued U-Nets with ``torch.compile``.
     """
 
+    kind: Literal["varnet"] = "varnet"
     num_cascades: int = 12
     chans: int = 18
     pools: int = 4
@@ -42,6 +44,10 @@ class VarNetConfig:
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"{name}={value}", "must be at least 1", f"Set {name} to 1 or more.")
+
+    def describe(self) -> str:
+        """Return what a table calls it."""
+        return f"E2E-VarNet, {self.num_cascades} cascades, {self.chans} channels"
 
     def build(self) -> "VarNet":
         """Make the network, its weights drawn from torch's global generator."""
