@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from echotrain.data.catalog import SPLITS, Catalog
 from echotrain.data.convert import ConvertConfig
 from echotrain.data.curate import CurationConfig
+from echotrain.data.formats.deidentify import SALT_VARIABLE
 from echotrain.data.splits import SplitConfig
 from echotrain.errors import ConfigError, EchotrainError
 from echotrain.log import console, setup_logging
@@ -73,7 +74,7 @@ def _config(options: argparse.Namespace) -> PrepareConfig:
         ),
         split=SplitConfig(ratios=_ratios(options.split), seed=options.split_seed),
         workers=options.workers,
-        salt=os.environ.get("ECHOTRAIN_DEID_SALT", ""),
+        salt=os.environ.get(SALT_VARIABLE, ""),
     )
 
 

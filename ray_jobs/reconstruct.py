@@ -28,13 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", required=True, metavar="URI", help="folder or s3:// prefix for the images")
     parser.add_argument("--checkpoint", default="best", choices=("best", "latest"), help="which weights (default: %(default)s)")
     parser.add_argument("--undersample", action="store_true", help="undersample fully sampled files by the run's mask")
+    parser.add_argument("--overwrite", action="store_true", help="reconstruct again what is there already")
     parser.add_argument("--workers", type=int, default=0, help="processes with a model each (default: as many as fit)")
     options = parser.parse_intermixed_args(argv)
     setup_logging()
     failed = 0
     try:
         config = InferenceConfig(run=options.run, checkpoint=options.checkpoint, overrides=options.settings, workers=options.workers)
-        for done in reconstruct(config, options.source, options.to, undersample=options.undersample):
+        for done in reconstruct(config, options.source, options.to, undersample=options.undersample, overwrite=options.overwrite):
             if done.error:
                 failed += 1
                 print(f"left out {done.source}: {done.error}", file=sys.stderr)

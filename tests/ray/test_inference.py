@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scans import random_kspace, write_scan
 
 from echotrain.config import to_dict
 from echotrain.data.catalog_store import load_catalog
@@ -27,6 +26,7 @@ from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
 from echotrain.training.experiment import Experiment, science
 from ray_jobs import evaluate as evaluate_verb
 from ray_jobs import reconstruct as reconstruct_verb
+from tests.scans import header_xml, random_kspace, write_scan
 
 pytestmark = pytest.mark.ray
 
@@ -147,16 +147,40 @@ def test_a_full_scan_is_undersampled_when_asked_to(local_ray, run_uri, scans, tm
     assert "full.h5  2 slices" in capsys.readouterr().out
 
 
-def test_reconstructions_never_land_among_the_scans(run_uri, scans):
-    with pytest.raises(ConfigError, match="the scans themselves"):
-        list(reconstruct(InferenceConfig(run=run_uri), str(scans), str(scans)))
+def test_reconstructions_never_land_among_the_scans(run_uri, scans, tmp_path):
+    (tmp_path / "link").symlink_to(scans)
+    for source, to in ((scans, scans), (scans / "full.h5", scans), (tmp_path, scans), (scans, tmp_path / "link")):
+        with pytest.raises(ConfigError, match="is the folder of a scan"):
+            list(reconstruct(InferenceConfig(run=run_uri), str(source), str(to)))
 
 
-def test_two_files_of_one_name_are_refused_before_either_is_written(run_uri, scans, tmp_path):
-    (scans / "again").mkdir()
-    write_scan(scans / "again" / "full.h5", random_kspace((2, 2, 32, 24)))
-    with pytest.raises(ConfigError, match=r"again/full\.h5.*would be written to one place"):
-        list(reconstruct(InferenceConfig(run=run_uri), str(scans), str(tmp_path / "out")))
+def test_files_of_one_name_are_kept_apart_and_nothing_is_overwritten_unasked(local_ray, run_uri, tmp_path):
+    source, to = tmp_path / "scans", tmp_path / "out"
+    for folder in ("patient1", "patient2"):
+        write_scan(source / folder / "t1.h5", random_kspace((1, 2, 32, 24)))
+    to.mkdir()
+    write_scan(to / "t2.h5")
+    mine = (to / "t2.h5").read_bytes()
+    write_scan(source / "t2.h5")
+
+    def run(**options):
+        config = InferenceConfig(run=run_uri, workers=1)
+        return {result.source: result for result in reconstruct(config, str(source), str(to), undersample=True, **options)}
+
+    done = run()
+    assert "t2.h5: is there already. Give --overwrite" in done[str(source / "t2.h5")].error
+    outputs = {done[str(source / folder / "t1.h5")].output for folder in ("patient1", "patient2")}
+    assert len(outputs) == 2
+    assert all(Path(output).name.startswith("t1-") and "patient" not in Path(output).name for output in outputs)
+    assert (to / "t2.h5").read_bytes() == mine
+    assert all("already" in result.error for result in run().values())
+    assert not any(result.error for result in run(overwrite=True).values())
+
+
+def test_a_3d_encode_is_not_reconstructed_slice_by_slice(local_ray, run_uri, tmp_path):
+    write_scan(tmp_path / "scans" / "volume3d.h5", header=header_xml(32, 24, depth=8))
+    (result,) = reconstruct(InferenceConfig(run=run_uri, workers=1), str(tmp_path / "scans"), str(tmp_path / "out"), undersample=True)
+    assert "3D encode of 8 partitions" in result.error
 
 
 def test_empty_slices_stay_empty_and_an_empty_scan_is_told_about(local_ray, run_uri, tmp_path):

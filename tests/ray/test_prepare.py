@@ -1,5 +1,6 @@
 """The prepare job on a local Ray: whole, killed, resumed, fed with bad scans."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+from ray.data._internal.metadata_exporter import sanitize_for_struct
 
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.convert import ConvertConfig
@@ -17,10 +19,14 @@ from echotrain.data.simulate import SimulationConfig, simulate
 from echotrain.data.sources import find_sources
 from echotrain.errors import CatalogError, ConfigError, CredentialsError
 from echotrain.orchestration import prepare as prepare_module
+from echotrain.orchestration.cluster import DriverEnvironment
+from echotrain.orchestration.inference import InferenceConfig, WorkerSetup
 from echotrain.orchestration.prepare import PrepareConfig, prepare
+from echotrain.orchestration.workers import WorkerArguments
 from echotrain.storage.embedded import serve_folder
 from echotrain.storage.local import LocalStore
 from echotrain.storage.ranged import RangeReader
+from echotrain.training.experiment import Experiment
 from ray_jobs.prepare import main
 from tests.faults.test_bad_scans import not_hdf5, truncated, with_a_terabyte_never_written, with_an_xml_bomb
 from tests.scans import header_xml, random_kspace, write_scan
@@ -170,6 +176,40 @@ def test_new_scans_make_a_new_version_and_everybody_keeps_their_split(local_ray,
         prepare(PrepareConfig(source=str(source), to=to, salt="another"))
 
 
+def test_a_job_that_is_overtaken_commits_on_top_of_what_the_other_wrote(local_ray, scans, tmp_path, monkeypatch):
+    to, paths = str(tmp_path / "to"), sorted(scans.iterdir())
+    for folder, part in (("one", paths[:5]), ("two", paths[5:])):
+        (tmp_path / folder).mkdir()
+        for path in part:
+            (tmp_path / folder / path.name).write_bytes(path.read_bytes())
+    write, overtaken = LocalStore.write, []
+
+    def overtakes(self, key, data, **options):
+        if key == "catalog/v000001.json" and not overtaken:
+            overtaken.append(key)
+            prepare(PrepareConfig(source=str(tmp_path / "two"), to=to))
+        return write(self, key, data, **options)
+
+    monkeypatch.setattr(LocalStore, "write", overtakes)
+    report = prepare(PrepareConfig(source=str(tmp_path / "one"), to=to))
+    assert (report.catalog.version, len(report.catalog)) == (2, 18)
+    assert load_catalog(to).table.equals(report.catalog.table)
+    assert len(load_catalog(f"{to}@1")) == 8
+
+
+def test_what_travels_to_the_workers_shows_no_secret(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    limits = PrepareConfig(source="a", to="b").limits
+    deidentifier, environment = prepare_module.Deidentifier("hunter2"), DriverEnvironment.here()
+    task = prepare_module._Task(store_uri="b", config=ConvertConfig(), limits=limits, deidentifier=deidentifier, environment=environment)
+    setup = WorkerSetup(config=InferenceConfig(run="r"))
+    training = WorkerArguments(experiment=Experiment(), run_id="r", environment=environment)
+    for told in (task, setup, training):
+        exported = str(sanitize_for_struct(told)) + repr(told) + str(dataclasses.asdict(told))
+        assert "AWS_SECRET_ACCESS_KEY" in exported
+        assert "hunter2" not in exported
+
+
 def test_a_scan_whose_reader_keeps_dying_is_given_up_with_a_reason(scans, tmp_path):
     store = LocalStore(tmp_path / "to")
     source = find_sources(str(scans))[0]
@@ -179,7 +219,7 @@ def test_a_scan_whose_reader_keeps_dying_is_given_up_with_a_reason(scans, tmp_pa
         config=ConvertConfig(),
         limits=PrepareConfig(source="a", to="b").limits,
         deidentifier=prepare_module.Deidentifier(),
-        environment={},
+        environment=DriverEnvironment({}),
     )
     for attempt in range(3):
         store.write(f"attempts/scan-1-{attempt}", b"")

@@ -1,12 +1,13 @@
 """Catalogs in a store: immutable versions, each committed by one small write.
 
-``catalog/v000003-<hash>.parquet`` holds the rows; ``catalog/v000003.json``, written after it and only if no one else has
+``catalog/v000003-<hash>-<token>.parquet`` holds the rows; ``catalog/v000003.json``, written after it and only if no one else has
 written that version, is the commit point. Whoever reads sees a whole version or none.
 """
 
 import json
 import logging
 import re
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from echotrain.errors import CatalogError, ConfigError
 from echotrain.storage.open import open_store
 from echotrain.storage.store import Store
 
-__all__ = ["CATALOG_FORMAT", "commit_catalog", "load_catalog", "split_version"]
+__all__ = ["CATALOG_FORMAT", "commit_catalog", "commit_version", "load_catalog", "split_version"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,18 @@ def commit_catalog(store: Store, table: pa.Table, manifest: Mapping[str, Any]) -
         CatalogError: The rows are inconsistent.
         LeakageError: A patient is in two splits.
     """
+    for _ in range(_COMMIT_ATTEMPTS):
+        catalog = commit_version(store, table, manifest, (_versions(store) or [0])[-1] + 1)
+        if catalog is not None:
+            return catalog
+    raise CatalogError(store.uri, f"was committed to by others {_COMMIT_ATTEMPTS} times in a row", "Run again when they are done.")
+
+
+def commit_version(store: Store, table: pa.Table, manifest: Mapping[str, Any], version: int) -> Catalog | None:
+    """Commit the rows as this very version; return None, with nothing changed, where somebody else has committed it already.
+
+    Arguments and errors are those of ``commit_catalog``.
+    """
     table = table.cast(SCHEMA)
     _check(table)
     sink = pa.BufferOutputStream()
@@ -78,17 +91,16 @@ def commit_catalog(store: Store, table: pa.Table, manifest: Mapping[str, Any]) -
     pq.write_table(table, sink, row_group_size=16_384, compression="zstd")
     data = sink.getvalue().to_pybytes()
     checksum = xxhash.xxh3_64_intdigest(data)
-    for _ in range(_COMMIT_ATTEMPTS):
-        version = (_versions(store) or [0])[-1] + 1
-        key = f"catalog/v{version:06d}-{checksum:016x}.parquet"
-        store.write(key, data)
-        own = {"version": version, "format": CATALOG_FORMAT, "table": key, "checksum": checksum, "num_rows": table.num_rows}
-        written = {**manifest, **own, "columns": table.schema.names}
-        if store.write(_manifest_key(version), json.dumps(written, indent=1).encode(), only_if_absent=True):
-            logger.info("Committed catalog %s@%d: %d slices", store.uri, version, table.num_rows)
-            return Catalog(table, store.uri, version, written)
+    # The token keeps two writers of the same rows apart: the loser removes its own table, never the winner's.
+    key = f"catalog/v{version:06d}-{checksum:016x}-{uuid.uuid4().hex[:8]}.parquet"
+    store.write(key, data)
+    own = {"version": version, "format": CATALOG_FORMAT, "table": key, "checksum": checksum, "num_rows": table.num_rows}
+    written = {**manifest, **own, "columns": table.schema.names}
+    if not store.write(_manifest_key(version), json.dumps(written, indent=1).encode(), only_if_absent=True):
         store.delete(key)
-    raise CatalogError(store.uri, f"was committed to by others {_COMMIT_ATTEMPTS} times in a row", "Run again when they are done.")
+        return None
+    logger.info("Committed catalog %s@%d: %d slices", store.uri, version, table.num_rows)
+    return Catalog(table, store.uri, version, written)
 
 
 def split_version(uri: str) -> tuple[str, int | None]:

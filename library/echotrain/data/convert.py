@@ -9,6 +9,7 @@ import dataclasses
 import json
 import logging
 import math
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,7 +163,8 @@ def convert_scan(
     except EchotrainError:
         raise
     except Exception as error:  # A stranger's file may break a library in a way nobody foresaw; it must not end the job.
-        logger.exception("reading %s", uri)
+        # Where, but not the message: it may hold the path, which may name the patient.
+        logger.error("%s breaks its reader (%s):\n%s", source, type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
         return _unreadable(f"breaks its reader ({type(error).__name__})", uri, key, source, store, deidentifier)
     store.write(record_key(key), json.dumps(record.to_values()).encode())
     return record

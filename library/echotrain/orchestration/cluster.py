@@ -2,12 +2,14 @@
 
 import logging
 import os
+from collections.abc import Mapping
+from typing import Self
 
 import ray
 
 from echotrain.errors import ResourceError
 
-__all__ = ["connect", "forwarded_environment", "has_dashboard", "num_cpus", "num_gpus"]
+__all__ = ["DriverEnvironment", "connect", "has_dashboard", "num_cpus", "num_gpus"]
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -42,13 +44,27 @@ def connect() -> None:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 
-def forwarded_environment() -> dict[str, str]:
-    """Return the storage and W&B settings that worker processes need.
+class DriverEnvironment:
+    """The storage and W&B settings of the driver's environment, for its workers, which inherit that of their node.
 
-    A Ray worker inherits the environment of its node, not of the driver. These travel as an argument of the worker
-    function and not in Ray's ``runtime_env``, because the dashboard shows the latter to everybody.
+    It travels as an argument of the worker function and not in Ray's ``runtime_env``, which the dashboard shows to everybody. It is
+    no dataclass, because Ray exports the arguments of a job with the fields of every dataclass and the ``repr`` of all else.
     """
-    return {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = dict(values)
+
+    @classmethod
+    def here(cls) -> Self:
+        """Take what is set in this process."""
+        return cls({name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)})
+
+    def apply(self) -> None:
+        """Set it in this process."""
+        os.environ.update(self._values)
+
+    def __repr__(self) -> str:
+        return f"DriverEnvironment({', '.join(sorted(self._values))})"
 
 
 def has_dashboard() -> bool:

@@ -37,7 +37,7 @@ from echotrain.orchestration.checks import (
     with_absolute_paths,
     with_pinned_catalog,
 )
-from echotrain.orchestration.cluster import connect, forwarded_environment
+from echotrain.orchestration.cluster import DriverEnvironment, connect
 from echotrain.orchestration.signals import CatchSigterm
 from echotrain.orchestration.trainer import ERRORS_ONLY, QuietTrainer
 from echotrain.orchestration.workers import WorkerArguments, run_worker
@@ -107,7 +107,7 @@ def fit(experiment: Experiment, *, console: Console | None = None, on_record: Ca
     warn_of_unshared_folder(experiment)
     device = choose_device(experiment)
     run_id = _describe_run(store, experiment)
-    arguments = WorkerArguments(experiment=experiment, run_id=run_id, environment=forwarded_environment())
+    arguments = WorkerArguments(experiment=experiment, run_id=run_id, environment=DriverEnvironment.here())
     channel = RunChannel(run_id)
     channel.clear()
     with tempfile.TemporaryDirectory(prefix="echotrain-ray-") as scratch:

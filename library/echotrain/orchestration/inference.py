@@ -1,6 +1,5 @@
 """Running a trained model over many volumes: Ray Data hands out the work, every worker keeps one model."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -8,7 +7,7 @@ import torch
 
 from echotrain.errors import ConfigError, ResourceError
 from echotrain.log import setup_logging
-from echotrain.orchestration.cluster import forwarded_environment, num_cpus, num_gpus
+from echotrain.orchestration.cluster import DriverEnvironment, num_cpus, num_gpus
 from echotrain.training.trained import TrainedModel, Which, load_trained
 
 __all__ = ["InferenceConfig", "WorkerSetup", "actor_resources"]
@@ -46,11 +45,11 @@ class WorkerSetup:
     """What a worker process is told; ``load`` is the first thing it does."""
 
     config: InferenceConfig
-    environment: dict[str, str] = field(default_factory=forwarded_environment)
+    environment: DriverEnvironment = field(default_factory=DriverEnvironment.here)
 
     def load(self) -> TrainedModel:
         """Prepare this process and load the model onto its device."""
-        os.environ.update(self.environment)
+        self.environment.apply()
         setup_logging("WARNING")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if device.type == "cpu":

@@ -7,7 +7,6 @@ records that the next run finds and skips, and no half catalog.
 
 import dataclasses
 import logging
-import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +18,7 @@ from typing import Any
 from echotrain.config import to_dict
 from echotrain.data.assemble import Assembly, LeftOut, assemble
 from echotrain.data.catalog import Catalog
-from echotrain.data.catalog_store import commit_catalog, load_catalog
+from echotrain.data.catalog_store import commit_version, load_catalog
 from echotrain.data.convert import ConvertConfig, ScanRecord, convert_scan, read_record, reason_of, scan_key
 from echotrain.data.curate import Rejection
 from echotrain.data.formats import Deidentifier, ReadLimits
@@ -27,7 +26,7 @@ from echotrain.data.sources import ScanSource, find_sources, local_copy
 from echotrain.data.splits import SplitConfig
 from echotrain.errors import CatalogError, ConfigError, ScanError
 from echotrain.log import console, track
-from echotrain.orchestration.cluster import connect, forwarded_environment
+from echotrain.orchestration.cluster import DriverEnvironment, connect
 from echotrain.orchestration.mapping import Result, map_items
 from echotrain.storage.open import local_path, open_store
 from echotrain.storage.store import Store
@@ -138,7 +137,7 @@ class _Task:
     config: ConvertConfig
     limits: ReadLimits
     deidentifier: Deidentifier
-    environment: Mapping[str, str]
+    environment: DriverEnvironment
 
 
 def _convert_all(sources: list[ScanSource], keys: Mapping[str, str], store_uri: str, config: PrepareConfig) -> Iterator[ScanRecord]:
@@ -151,7 +150,7 @@ def _convert_all(sources: list[ScanSource], keys: Mapping[str, str], store_uri: 
         config=config.convert,
         limits=config.limits,
         deidentifier=Deidentifier(config.salt),
-        environment=forwarded_environment(),
+        environment=DriverEnvironment.here(),
     )
     items = [{**dataclasses.asdict(source), "key": keys[source.uri]} for source in sources]
     logged = time.monotonic()
@@ -165,7 +164,7 @@ def _convert_all(sources: list[ScanSource], keys: Mapping[str, str], store_uri: 
 
 def _convert_item(item: dict[str, Any], task: _Task) -> Result:
     """Convert one scan, in a worker process."""
-    os.environ.update(task.environment)
+    task.environment.apply()
     source = ScanSource(uri=item["uri"], size=item["size"], version=item["version"])
     return Result(_convert_counted(source, item["key"], open_store(task.store_uri), task).to_values())
 
@@ -218,11 +217,11 @@ def _commit(
             "scans": assembly.scans,
             "left_out": [entry.to_dict() for entry in assembly.left_out],
         }
-        catalog = commit_catalog(store, assembly.table, manifest)
-        expected = 1 if base is None else base.version + 1
-        if catalog.version == expected:
+        catalog = commit_version(store, assembly.table, manifest, 1 if base is None else base.version + 1)
+        if catalog is not None:
             return catalog, assembly
-        base = load_catalog(f"{store.uri}@{catalog.version - 1}")
+        base = load_catalog(store.uri)
+        _check_salt(base, deidentifier)
     raise CatalogError(store.uri, "is being written by other prepare jobs", "Run again when they are done.")
 
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from echotrain.data.batch import Batch, SampleId
 from echotrain.data.curate import acquired_lines
-from echotrain.data.formats import Volume, open_volume
+from echotrain.data.formats import Deidentifier, Volume, open_volume
 from echotrain.data.formats.write import write_fastmri
 from echotrain.data.formats.xml_header import header_xml
 from echotrain.data.header import VolumeHeader
@@ -50,20 +51,23 @@ class Reconstruction:
     error: str = ""
 
 
-def reconstruct(config: InferenceConfig, source: str, to: str, *, undersample: bool = False) -> Iterator[Reconstruction]:
+def reconstruct(
+    config: InferenceConfig, source: str, to: str, *, undersample: bool = False, overwrite: bool = False
+) -> Iterator[Reconstruction]:
     """Reconstruct every scan below ``source``, in any order; a file that cannot be used is told about and left out.
 
     Each volume becomes ``<to>/<volume>.h5`` with ``reconstruction`` float32 (slices, height, width) and a de-identified
-    ``ismrmrd_header``, and ``<to>/<volume>.png``.
+    ``ismrmrd_header``, and ``<to>/<volume>.png``. Where several files of a source have one name, a pseudonym of their folder follows it.
 
     Args:
         config: The model and its workers.
         source: Folder, S3 prefix or single file.
         to: Folder or S3 prefix.
         undersample: Undersample fully sampled files by the run's own mask; without it they are left out.
+        overwrite: Reconstruct again what is in ``to`` already; without it such a scan is left out.
 
     Raises:
-        ConfigError: There are no scans, two would be written to one place, or an override does not fit.
+        ConfigError: There are no scans, they lie where the reconstructions would, or an override does not fit.
         CheckpointError: The run has no usable checkpoint.
         ResourceError: The cluster is too small.
         StorageError: The destination cannot be written.
@@ -73,13 +77,12 @@ def reconstruct(config: InferenceConfig, source: str, to: str, *, undersample: b
     # Every worker takes this very checkpoint, whatever a run that is still training writes meanwhile.
     config = dataclasses.replace(config, checkpoint=meta.name)
     sources = find_sources(source)
-    _check_names(sources)
-    if open_store(source).uri == open_store(to).uri:
-        raise ConfigError(f"--to {to}", "is the folder of the scans themselves", "Choose another place for the reconstructions.")
+    target = open_store(to).uri
+    _check_place(sources, target)
     connect()
     setup = WorkerSetup(config=config)
-    items = [dataclasses.asdict(found) for found in sources]
-    results = map_items(items, _VolumeReconstructor, setup, open_store(to).uri, undersample, **actor_resources(config, len(items)))
+    items = [{**dataclasses.asdict(found), "suffix": suffix} for found, suffix in zip(sources, _suffixes(sources), strict=True)]
+    results = map_items(items, _VolumeReconstructor, setup, target, undersample, overwrite, **actor_resources(config, len(items)))
     for result in track(results, "Reconstructing", total=len(items)):
         yield Reconstruction(**result.values)
 
@@ -87,25 +90,37 @@ def reconstruct(config: InferenceConfig, source: str, to: str, *, undersample: b
 class _VolumeReconstructor:
     """Reads, reconstructs and writes whole files; one lives in each worker."""
 
-    def __init__(self, setup: WorkerSetup, to: str, undersample: bool) -> None:
+    def __init__(self, setup: WorkerSetup, to: str, undersample: bool, overwrite: bool) -> None:
         trained = setup.load()
         self._experiment, self._model, self._task = trained.experiment, trained.model, trained.task
         self._device = next(trained.model.parameters()).device
         self._store = open_store(to)
-        self._undersample = undersample
+        self._undersample, self._overwrite = undersample, overwrite
+        self._deidentifier = Deidentifier.of_environment()
 
     def __call__(self, item: dict[str, Any]) -> Result:
-        source = ScanSource(**item)
+        source, suffix = ScanSource(uri=item["uri"], size=item["size"], version=item["version"]), item["suffix"]
         try:
-            with local_copy(source) as path, open_volume(path) as volume:
+            with local_copy(source) as path, open_volume(path, deidentifier=self._deidentifier) as volume:
+                name = f"{volume.header.volume}{suffix}"
+                self._check(volume, name, source)
                 sampling = self._sampling(volume, source)
                 images = np.stack([self._reconstruct(volume, index, sampling) for index in range(volume.header.num_slices)])
-                output = self._write(volume.header, images)
+                output = self._write(name, volume.header, images)
         except ScanError as error:
             return Result(dataclasses.asdict(Reconstruction(source=source.uri, error=str(error))))
         acceleration = len(sampling.mask) / int(sampling.mask.sum())
         done = Reconstruction(source=source.uri, output=output, num_slices=len(images), acceleration=acceleration)
         return Result(dataclasses.asdict(done))
+
+    def _check(self, volume: Volume, name: str, source: ScanSource) -> None:
+        """Refuse a volume that cannot be reconstructed slice by slice, or that would overwrite something."""
+        if volume.num_partitions > 1:
+            raise ScanError(
+                source.name, f"is a 3D encode of {volume.num_partitions} partitions", "Only slices of a 2D encode are reconstructed."
+            )
+        if not self._overwrite and self._store.size(f"{name}.h5") is not None:
+            raise ScanError(f"{self._store.uri}/{name}.h5", "is there already", "Give --overwrite to reconstruct it again.")
 
     def _sampling(self, volume: Volume, source: ScanSource) -> LineSampling:
         """Return the file's own mask, else what its lines show, else the run's mask where that was asked for."""
@@ -144,24 +159,34 @@ class _VolumeReconstructor:
         image: NDArray[np.float32] = self._task.reconstruct(self._model, batch.to(self._device))[0].cpu().numpy()
         return image
 
-    def _write(self, header: VolumeHeader, images: NDArray[np.float32]) -> str:
-        name = f"{header.volume}.h5"
+    def _write(self, name: str, header: VolumeHeader, images: NDArray[np.float32]) -> str:
         with tempfile.TemporaryDirectory(prefix="echotrain-reconstruction-") as scratch:
-            path = Path(scratch) / name
+            path = Path(scratch) / f"{name}.h5"
             write_fastmri(path, header=header_xml(header, protocol="echotrain reconstruction"), reconstruction=images)
-            self._store.write(f"{header.volume}.png", contact_sheet(images))
-            self._store.upload(path, name)
-        return f"{self._store.uri}/{name}"
+            # The picture first: where the HDF5 file is, everything is.
+            self._store.write(f"{name}.png", contact_sheet(images))
+            self._store.upload(path, path.name)
+        return f"{self._store.uri}/{path.name}"
 
 
-def _check_names(sources: list[ScanSource]) -> None:
-    """Refuse files whose reconstructions would overwrite each other."""
-    seen: dict[str, str] = {}
+def _check_place(sources: Sequence[ScanSource], to: str) -> None:
+    """Refuse a destination in which scans of the source lie: one of them could be overwritten, or taken for a reconstruction."""
     for source in sources:
-        stem = PurePosixPath(source.name).stem
-        if stem in seen:
-            raise ConfigError(f"{seen[stem]} and {source.uri}", "would be written to one place", "Reconstruct their folders one by one.")
-        seen[stem] = source.uri
+        if _is_same_place(str(PurePosixPath(source.uri).parent), str(PurePosixPath(to))):
+            raise ConfigError(f"--to {to}", f"is the folder of a scan, {source.name}", "Choose another place for the reconstructions.")
+
+
+def _is_same_place(one: str, other: str) -> bool:
+    here, there = Path(one), Path(other)
+    return one == other or (here.exists() and there.exists() and here.samefile(there))
+
+
+def _suffixes(sources: Sequence[ScanSource]) -> list[str]:
+    """Return what keeps the reconstructions of files of one name apart, as of ``patient1/t1.h5`` and ``patient2/t1.h5``."""
+    stems = [PurePosixPath(source.name).stem for source in sources]
+    count, deidentifier = Counter(stems), Deidentifier.of_environment()
+    places = (deidentifier.pseudonym("", source.uri) for source in sources)
+    return [place if count[stem] > 1 else "" for stem, place in zip(stems, places, strict=True)]
 
 
 def _batch(header: VolumeHeader, index: int, kspace: NDArray[np.complex64], sampling: LineSampling) -> Batch:

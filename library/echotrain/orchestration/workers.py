@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import os
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from echotrain.config import to_dict
 from echotrain.data.catalog import Catalog
 from echotrain.log import setup_logging
 from echotrain.orchestration.channel import RunChannel
+from echotrain.orchestration.cluster import DriverEnvironment
 from echotrain.orchestration.signals import WorkerSignals
 from echotrain.orchestration.streaming import RayStream
 from echotrain.seeding import derive_seed
@@ -50,7 +50,7 @@ class WorkerArguments:
 
     experiment: Experiment
     run_id: str
-    environment: dict[str, str]
+    environment: DriverEnvironment
 
 
 def run_worker(arguments: WorkerArguments) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def run_worker(arguments: WorkerArguments) -> dict[str, Any]:
         WorkerLeaving: The group must be started again.
         EchotrainError: Training cannot go on.
     """
-    os.environ.update(arguments.environment)
+    arguments.environment.apply()
     setup_logging("WARNING")
     # DDP notes once that the gradient of a 1x1 convolution has other strides of the same layout; the sums are right.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)

@@ -65,19 +65,20 @@ def test_a_commit_that_dies_before_its_last_write_leaves_the_old_version(tmp_pat
     assert commit(tmp_path, row(index=0), row(index=1)).version == 2
 
 
-def test_of_two_committers_at_once_each_gets_a_version_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("volume", ["other", "mine"])
+def test_of_two_committers_at_once_each_gets_a_version_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, volume: str) -> None:
     write = LocalStore.write
     overtaken = []
 
     def overtakes(self: LocalStore, key: str, data: bytes, **options) -> bool:
         if key.endswith("v000001.json") and not overtaken:
             overtaken.append(key)
-            commit(tmp_path, row("other"))
+            commit(tmp_path, row(volume))
         return write(self, key, data, **options)
 
     monkeypatch.setattr(LocalStore, "write", overtakes)
     assert commit(tmp_path, row("mine")).version == 2
-    assert load_catalog(f"{tmp_path}@1").rows()[0].volume == "other"
+    assert load_catalog(f"{tmp_path}@1").rows()[0].volume == volume
     assert load_catalog(f"{tmp_path}@2").rows()[0].volume == "mine"
     assert len(list((tmp_path / "catalog").glob("*.parquet"))) == 2
 

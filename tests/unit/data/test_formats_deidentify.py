@@ -83,6 +83,37 @@ def test_a_patient_without_a_number_is_known_by_name_and_birth_date():
     assert Deidentifier().patient(first, "a") != Deidentifier().patient(dataclasses.replace(first, birth_date="1971-03-14"), "a")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Li^Wu", "scan_wu_li"),
+        ("Ng^A", "knee-ng-2"),
+        ("Müller^Jürgen", "mueller knee"),
+        ("Müller^Jürgen", "MULLER_knee"),
+        ("Mueller^Juergen", "Müller"),
+        ("Ørsted^Åse", "oersted"),
+        ("Łukasz", "lukasz_t2"),
+        ("Mu\u0308ller", "M\u00fcller"),
+    ],
+)
+def test_a_name_is_found_in_any_spelling(name, text):
+    assert Identity(patient_name=name).occurs_in(text)
+
+
+@pytest.mark.parametrize("text", ["flip_angle", "alignment", "scan_7", ""])
+def test_a_short_name_is_not_found_within_other_words(text):
+    assert not Identity(patient_name="Li^Al", patient_id="").occurs_in(text)
+
+
+@pytest.mark.parametrize("place", ["2024-03-22/knee.h5", "scans/my knee.h5", "Jane_Doe/scan.h5", "1.2.840.113619.2.55/scan.h5"])
+def test_a_location_that_may_tell_who_or_when_is_not_written_down(tmp_path, place):
+    path = write_scan(tmp_path / "scan.h5" if "my" not in place else tmp_path / "my knee.h5", header=header_xml(32, 24, extra=SUBJECT))
+    with open_volume(path, location=f"s3://lab/{place}") as volume:
+        assert not volume.is_location_safe
+    with open_volume(write_scan(tmp_path / "knee.h5"), location="s3://lab/scans/knee.h5") as volume:
+        assert volume.is_location_safe
+
+
 def test_blanked_identities_do_not_make_one_patient_of_all():
     blank = Identity(patient_id="xxxxxxxx", patient_name="XXXX")
     assert Deidentifier().patient(blank, "a") != Deidentifier().patient(blank, "b")

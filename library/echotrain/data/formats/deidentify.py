@@ -6,15 +6,24 @@ salt (``ECHOTRAIN_DEID_SALT``) where patient numbers are guessable and the catal
 """
 
 import hashlib
+import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Self
 
-__all__ = ["PUBLIC_SALT", "Deidentifier", "Identity", "reads_as_identifier", "safe_word"]
+from anyascii import anyascii
+
+__all__ = ["PUBLIC_SALT", "SALT_VARIABLE", "Deidentifier", "Identity", "reads_as_identifier", "safe_word"]
 
 PUBLIC_SALT = "echotrain: a public salt, stable pseudonyms but no secrecy"
+SALT_VARIABLE = "ECHOTRAIN_DEID_SALT"
 
 _MIN_IDENTIFIER = 3
+_MIN_NAME = 2
+# How German, Danish and Swedish write their letters where only ASCII is to be had; elsewhere the accent is dropped.
+_DIGRAPHS = str.maketrans({"ä": "ae", "æ": "ae", "ö": "oe", "ø": "oe", "ü": "ue", "å": "aa"})
 _DATE = re.compile(r"(?<!\d)(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])(?!\d)")
 _DATE_DAY_FIRST = re.compile(r"(?<!\d)(?:0[1-9]|[12]\d|3[01])[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:19|20)\d\d(?!\d)")
 _UID = re.compile(r"\d+(?:\.\d+){4,}")
@@ -58,32 +67,39 @@ class Identity:
     others: tuple[str, ...] = ()
 
     def occurs_in(self, text: str) -> bool:
-        """Say whether a text holds any of these identifiers, in any spelling."""
-        haystack = _squeeze(text)
-        return any(needle in haystack for needle in self._needles())
+        """Say whether a text holds any of these identifiers, in any spelling; a name of two letters only as a word of its own."""
+        haystacks, words = _spellings(text), set(_words(text))
+        return any(needle in haystack for needle in self._needles() for haystack in haystacks) or any(
+            len(name) >= _MIN_NAME and not _is_blank(name) and name in words for name in _words(self.patient_name)
+        )
 
     def _needles(self) -> Iterator[str]:
         whole = (self.patient_id, self.birth_date, self.patient_name, self.institution, *self.others)
         words = re.split(r"[\W_]+", f"{self.patient_name} {self.institution}")
         for text in (*whole, *words, *_date_spellings(self.birth_date)):
-            needle = _squeeze(text)
-            if len(needle) >= _MIN_IDENTIFIER and needle not in _COMMON_WORDS and not _is_blank(needle):
-                yield needle
+            for needle in _spellings(text):
+                if len(needle) >= _MIN_IDENTIFIER and needle not in _COMMON_WORDS and not _is_blank(needle):
+                    yield needle
 
 
-@dataclass(frozen=True)
 class Deidentifier:
-    """Turns identities into pseudonyms by a keyed hash.
+    """Turns identities into pseudonyms by a keyed hash. No dataclass: those show their fields to whatever dumps them.
 
-    Attributes:
+    Args:
         salt: The key; an empty one stands for ``PUBLIC_SALT``.
     """
 
-    salt: str = field(default="", repr=False)
+    def __init__(self, salt: str = "") -> None:
+        self._salt = salt or PUBLIC_SALT
+
+    @classmethod
+    def of_environment(cls) -> Self:
+        """Take the salt that ``ECHOTRAIN_DEID_SALT`` holds, else the public one."""
+        return cls(os.environ.get(SALT_VARIABLE, ""))
 
     def pseudonym(self, kind: str, *parts: str) -> str:
         """Hash text to ``<kind>-<12 hexadecimal digits>``."""
-        key = hashlib.blake2b((self.salt or PUBLIC_SALT).encode()).digest()
+        key = hashlib.blake2b(self._salt.encode()).digest()
         digest = hashlib.blake2b("\x1f".join((kind, *parts)).encode(), key=key, digest_size=6)
         return f"{kind}-{digest.hexdigest()}"
 
@@ -121,8 +137,18 @@ def reads_as_identifier(text: str) -> bool:
 
 
 def _squeeze(text: str) -> str:
-    """Fold case and drop everything but letters and digits, so that ``Doe^Jane`` is found in ``jane-doe`` word by word."""
-    return "".join(character for character in text.casefold() if character.isalnum())
+    """Fold case and accents and drop everything but letters and digits, so that ``Doe^Jane`` is found in ``jane-doe`` word by word."""
+    return "".join(character for character in anyascii(text).casefold() if character.isalnum())
+
+
+def _spellings(text: str) -> set[str]:
+    """Return the ways in which a text is squeezed into ASCII: ``Müller`` is written ``muller`` and ``mueller``."""
+    return {_squeeze(text), _squeeze(unicodedata.normalize("NFC", text).casefold().translate(_DIGRAPHS))}
+
+
+def _words(text: str) -> list[str]:
+    """Return the runs of letters of a text, squeezed."""
+    return [_squeeze(word) for word in re.findall(r"[^\W\d_]+", text)]
 
 
 def _is_blank(text: str) -> bool:

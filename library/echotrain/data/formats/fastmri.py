@@ -58,7 +58,9 @@ class FastmriVolume:
             self.num_partitions = max(scan.encoded[2], scan.maximum_z + 1)
             identity = identity_of(scan, str(read_attribute(self._file, "patient_id") or ""))
             self.header = self._build_header(scan, identity, dataset, deidentifier)
-            self.is_location_safe = not identity.occurs_in(location) and not reads_as_identifier(path.stem)
+            # A stem that had to become a pseudonym must not come back as part of a location.
+            is_named_safely = self.header.volume == path.stem
+            self.is_location_safe = is_named_safely and not identity.occurs_in(location) and not reads_as_identifier(location)
         except BaseException:
             self._file.close()
             raise

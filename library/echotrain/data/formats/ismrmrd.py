@@ -142,10 +142,11 @@ def _geometry(scan: ScanHeader, heads: np.ndarray, name: str) -> Geometry:
 
 
 def _read_lines(data: h5py.Dataset, refs: Sequence[int], geometry: Geometry, discard: int, name: str) -> list[np.ndarray]:
-    rows = read_rows(data.fields("data"), np.asarray(refs), name)
+    samples = data.fields("data")
     lines = []
-    for row in rows:
-        pairs = np.ascontiguousarray(row, dtype=np.float32)
+    for ref in refs:
+        # One by one: many rows of a hostile file may share one large piece of it, and each would take memory of its own.
+        pairs = np.ascontiguousarray(read_rows(samples, ref, name), dtype=np.float32)
         if pairs.size % (2 * geometry.num_coils):
             raise ScanError(f"{name}: a readout of {pairs.size} numbers", f"must divide by {geometry.num_coils} coils", _EXPORT_AGAIN)
         line = pairs.view(np.complex64).reshape(geometry.num_coils, -1)

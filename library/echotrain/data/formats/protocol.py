@@ -30,6 +30,10 @@ _ANATOMY_WORDS = {
     "calf": "calf",
     "lower": "lower leg",
     "upper": "upper arm",
+    "chest": "chest thorax lung",
+    "face": "face orbit orbits jaw tmj",
+    "fetus": "fetus fetal placenta",
+    "finger": "finger thumb",
     "phantom": "phantom",
 }
 _ANATOMIES = {word: name for name, words in _ANATOMY_WORDS.items() for word in words.split()}
@@ -107,7 +111,7 @@ def _from_attributes(anatomy: str, contrast: str) -> Protocol:
     name = anatomy.casefold()
     match = _CONTRAST.fullmatch(contrast.upper().replace("-", "_").replace(" ", "_"))
     fat_suppressed = None if match is None else (match[3] is not None or match[1] == "STIR")
-    return Protocol(anatomy=_ANATOMIES.get(name, name), contrast="" if match is None else match[0], fat_suppressed=fat_suppressed)
+    return Protocol(anatomy=_ANATOMIES.get(name, ""), contrast="" if match is None else match[0], fat_suppressed=fat_suppressed)
 
 
 def _from_acquisition(code: str) -> Protocol:
