@@ -131,6 +131,40 @@ def test_a_server_that_is_not_there_is_a_storage_error_in_seconds(monkeypatch: p
     assert time.monotonic() - started < 15
 
 
+DOWNLOADS = [
+    (Fault(kind="short", key=".bin"), StorageError, "failed 5 times"),
+    (Fault(kind="unavailable", key=".bin"), StorageError, "failed 5 times.*503"),
+    (Fault(kind="missing", key=".bin"), ObjectMissingError, "does not exist"),
+    (Fault(kind="expired", key=".bin"), CredentialsError, "have expired"),
+    (Fault(kind="redirect", key=".bin"), StorageError, r"another region \(301 PermanentRedirect\).*Set AWS_REGION"),
+    (Fault(kind="condition", key=".bin"), StorageError, "failed 5 times.*did not match expected ETag"),
+    (Fault(kind="unknown", key=".bin"), StorageError, "cannot do this"),
+]
+
+
+@pytest.mark.parametrize(("fault", "error", "words"), DOWNLOADS, ids=lambda value: getattr(value, "kind", ""))
+def test_a_download_that_fails_is_a_typed_error_and_leaves_nothing(
+    server: ThrottledServer, tmp_path: Path, fault: Fault, error: type[EchotrainError], words: str
+) -> None:
+    server.inject(fault)
+    with pytest.raises(error, match=rf"bucket/shards/test-00000\.bin: .*{words}"):
+        open_store("s3://bucket").download("shards/test-00000.bin", tmp_path / "copy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_whose_body_breaks_off_is_tried_again(server: ThrottledServer, folder: Path, tmp_path: Path) -> None:
+    server.inject(Fault(kind="short", key=".bin", times=3))
+    open_store("s3://bucket").download("shards/test-00000.bin", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == (folder / "bucket" / "shards" / "test-00000.bin").read_bytes()
+
+
+@pytest.mark.parametrize(("kind", "words"), [("redirect", "another region"), ("condition", "condition"), ("unknown", "cannot do this")])
+def test_a_range_that_is_refused_is_a_typed_error(server: ThrottledServer, kind: str, words: str) -> None:
+    server.inject(Fault(kind=kind, key=".bin"))
+    with pytest.raises(StorageError, match=words):
+        epoch()
+
+
 def test_missing_credentials_are_named(server: ThrottledServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

@@ -1,6 +1,5 @@
 """The baseline of the stream benchmark: fastMRI's SliceDataset in a torch DataLoader, from a folder or from S3."""
 
-import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,68 +11,11 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from echotrain.errors import ResourceError
-from echotrain.storage.s3 import s3_client
+from echotrain.storage.open import open_store
+from echotrain.storage.ranged import RangeReader
+from echotrain.storage.ranged_file import RangedFile
 
-__all__ = ["RangedFile", "fastmri_loader"]
-
-_BLOCK = 64 << 10
-
-
-class RangedFile(io.RawIOBase):
-    """A seekable object in S3, every read a ranged GET, as h5py wants it.
-
-    Args:
-        bucket: Of the object.
-        key: Of the object.
-        keeps_blocks: Serve small reads, which are metadata, from blocks of 64 KB that are kept: kinder to HDF5 than a plain file
-            object, since every small read costs a round trip.
-    """
-
-    def __init__(self, bucket: str, key: str, *, keeps_blocks: bool) -> None:
-        self._at = {"Bucket": bucket, "Key": key}
-        self._keeps_blocks = keeps_blocks
-        self._blocks: dict[int, bytes] = {}
-        self._position = 0
-        self._size = int(_client().head_object(**self._at)["ContentLength"])
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position."""
-        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill the buffer from the position on."""
-        view = memoryview(buffer).cast("B")
-        count = min(len(view), self._size - self._position)
-        if count <= 0:
-            return 0
-        view[:count] = self._small(count) if self._keeps_blocks and count < _BLOCK else self._get(self._position, count)
-        self._position += count
-        return count
-
-    def _get(self, first: int, count: int) -> bytes:
-        last = min(first + count, self._size) - 1
-        return bytes(_client().get_object(**self._at, Range=f"bytes={first}-{last}")["Body"].read())
-
-    def _small(self, count: int) -> bytes:
-        first, last = self._position // _BLOCK, (self._position + count - 1) // _BLOCK
-        for block in range(first, last + 1):
-            if block not in self._blocks:
-                self._blocks[block] = self._get(block * _BLOCK, _BLOCK)
-        start = self._position - first * _BLOCK
-        return b"".join(self._blocks[block] for block in range(first, last + 1))[start : start + count]
+__all__ = ["fastmri_loader"]
 
 
 def fastmri_loader(
@@ -96,7 +38,8 @@ def fastmri_loader(
         from fastmri.data import mri_data
     except ImportError as error:
         raise ResourceError("the package fastmri", "is not installed", "Install it: pip install --no-deps fastmri") from error
-    files = mock.Mock(File=lambda path, mode: h5py.File(RangedFile(bucket, f"scans/{Path(path).name}", keeps_blocks=keeps_blocks), mode))
+    _readers.clear()
+    files = mock.Mock(File=lambda path, mode: h5py.File(_object(bucket, Path(path).name, keeps_blocks=keeps_blocks), mode))
     with mock.patch.object(mri_data, "h5py", files if bucket else h5py):
         dataset = mri_data.SliceDataset(scans, "multicoil", transform=_as_tensors)
         share = Subset(dataset, range(rank, len(dataset), world_size))
@@ -108,12 +51,12 @@ def _as_tensors(kspace: Any, mask: Any, target: Any, attributes: Any, name: str,
     return torch.from_numpy(kspace), torch.from_numpy(target)
 
 
-_clients: dict[tuple[int, str], Any] = {}
+_readers: dict[int, RangeReader] = {}
 
 
-def _client() -> Any:
-    """Return this process's client: a forked loader must not share its parent's connections."""
-    key = (os.getpid(), os.environ.get("AWS_ENDPOINT_URL", ""))
-    if key not in _clients:
-        _clients[key] = s3_client()
-    return _clients[key]
+def _object(bucket: str, name: str, *, keeps_blocks: bool) -> RangedFile:
+    """Open a file in the bucket with this process's reader: a forked loader must not share its parent's connections."""
+    reader = _readers.setdefault(os.getpid(), RangeReader())
+    # Its size costs a round trip, as with any other file object on S3.
+    size = open_store(f"s3://{bucket}").size(f"scans/{name}")
+    return RangedFile(reader, f"s3://{bucket}/scans/{name}", size or 0, keeps_blocks=keeps_blocks)

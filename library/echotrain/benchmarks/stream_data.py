@@ -1,6 +1,7 @@
 """Slices to stream: the same ones as fastMRI HDF5 files, as shards of either precision, and line by line."""
 
 import contextlib
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import numpy as np
 
 from echotrain.data.catalog import Catalog, SliceRow, header_columns
 from echotrain.data.catalog_store import commit_catalog
-from echotrain.data.formats.open import open_volume
+from echotrain.data.convert import ConvertConfig, convert_scan
+from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.data.formats.write import write_fastmri
 from echotrain.data.formats.xml_header import header_xml
 from echotrain.data.header import VolumeHeader
@@ -108,25 +110,13 @@ def write_stream_data(folder: Path, gigabytes: float) -> StreamData:
 
 
 def index_hdf5(root: Path) -> list[SliceRow]:
-    """Index the HDF5 files in ``scans`` below ``root`` as shards of their own, reading headers only."""
-    rows = []
-    for path in sorted((root / "scans").glob("*.h5")):
-        with open_volume(path, dataset=BUCKET) as volume:
-            columns = header_columns(volume.header)
-            for index in range(volume.header.num_slices):
-                where, of_target = volume.raw_slice_range(index), volume.raw_target_range(index)
-                if where is None or of_target is None:
-                    raise AssertionError(f"{path.name} was written contiguously")
-                places = {
-                    "offset": where.offset,
-                    "nbytes": where.nbytes,
-                    "target_offset": of_target.offset,
-                    "target_nbytes": of_target.nbytes,
-                }
-                uri = f"scans/{path.name}"
-                rows.append(
-                    SliceRow(**{**columns, **places, "slice": index, "split": "train", "kind": "raw", "uri": uri, "target_uri": uri})
-                )
+    """Index the HDF5 files in ``scans`` below ``root`` as shards of their own, as ``prepare --payload raw --index-only`` does."""
+    config = ConvertConfig(payload="raw", index_only=True, dataset=BUCKET)
+    with tempfile.TemporaryDirectory(prefix="echotrain-bench-") as scratch:
+        store, rows = open_store(scratch), []
+        for path in sorted((root / "scans").glob("*.h5")):
+            record = convert_scan(path, uri=f"scans/{path.name}", key=path.stem, store=store, config=config, deidentifier=Deidentifier())
+            rows += [SliceRow(**{**row, "split": "train"}) for row in record.rows]
     return rows
 
 

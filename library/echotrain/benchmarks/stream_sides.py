@@ -224,7 +224,7 @@ def _gets(side: Side, rank: int, world: int) -> _Epochs:
             endpoint = urlsplit(os.environ["AWS_ENDPOINT_URL"])
             local.connection = HttpConnection("http", endpoint.hostname or "", endpoint.port or 80, timeout_s=10)
         byte_range = f"bytes={row.offset}-{row.offset + row.nbytes - 1}"
-        local.connection.request("GET", f"/{uri.removeprefix('s3://')}", {"Host": "bench", "Range": byte_range})
+        local.connection.get(f"/{uri.removeprefix('s3://')}", {"Host": "bench", "Range": byte_range})
         for _ in local.connection.body_into(buffer):
             pass
         return row.nbytes

@@ -27,6 +27,7 @@ from echotrain.data.payload import ALIGNMENT, EncodedSlice, PayloadDtype, checks
 from echotrain.data.shards import ShardWriter
 from echotrain.data.target import rss_target
 from echotrain.errors import ConfigError, EchotrainError, ScanError
+from echotrain.storage.ranged_file import RangedFile
 from echotrain.storage.store import Store
 
 __all__ = ["ConvertConfig", "ScanRecord", "convert_scan", "read_record", "reason_of", "record_key", "scan_key"]
@@ -128,7 +129,7 @@ def read_record(store: Store, key: str) -> ScanRecord | None:
 
 
 def convert_scan(
-    path: Path,
+    path: Path | RangedFile,
     *,
     uri: str,
     key: str,
@@ -140,7 +141,7 @@ def convert_scan(
     """Curate and encode one scan, write its shards, then its record.
 
     Args:
-        path: The scan on this machine.
+        path: The scan on this machine; an object in a store where only headers are wanted.
         uri: Where it lies for everybody; ``raw`` rows point there.
         key: From ``scan_key``.
         store: Where the catalog will be.

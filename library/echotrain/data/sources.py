@@ -1,4 +1,4 @@
-"""Finding scanner files below a folder or an S3 prefix, and bringing one here."""
+"""Finding scanner files below a folder or an S3 prefix, and opening one there or bringing it here."""
 
 import contextlib
 import tempfile
@@ -8,8 +8,10 @@ from pathlib import Path, PurePosixPath
 
 from echotrain.errors import ConfigError, ObjectMissingError, ScanError
 from echotrain.storage.open import local_path, open_store
+from echotrain.storage.ranged import RangeReader
+from echotrain.storage.ranged_file import RangedFile
 
-__all__ = ["ENDINGS", "ScanSource", "find_sources", "local_copy"]
+__all__ = ["ENDINGS", "ScanSource", "find_sources", "local_copy", "opened_in_place"]
 
 ENDINGS = (".h5", ".hdf5", ".mrd", ".ismrmrd", ".dat")
 
@@ -57,6 +59,14 @@ def find_sources(uri: str) -> list[ScanSource]:
     if not sources:
         raise ConfigError(f"source {uri}", "holds no scans", f"Scans end in {', '.join(ENDINGS)}.")
     return sorted(sources, key=lambda source: source.uri)
+
+
+@contextlib.contextmanager
+def opened_in_place(source: ScanSource) -> Iterator[Path | RangedFile]:
+    """Yield the file itself, or the object in its store, of which only what is read is fetched."""
+    path = local_path(source.uri)
+    with contextlib.closing(RangeReader()) as reader:
+        yield path if path is not None else RangedFile(reader, source.uri, source.size)
 
 
 @contextlib.contextmanager

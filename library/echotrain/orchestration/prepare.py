@@ -22,7 +22,7 @@ from echotrain.data.catalog_store import commit_version, load_catalog
 from echotrain.data.convert import ConvertConfig, ScanRecord, convert_scan, read_record, reason_of, scan_key
 from echotrain.data.curate import Rejection
 from echotrain.data.formats import Deidentifier, ReadLimits
-from echotrain.data.sources import ScanSource, find_sources, local_copy
+from echotrain.data.sources import ScanSource, find_sources, local_copy, opened_in_place
 from echotrain.data.splits import SplitConfig
 from echotrain.errors import CatalogError, ConfigError, ScanError
 from echotrain.log import console, track
@@ -179,7 +179,8 @@ def _convert_counted(source: ScanSource, key: str, store: Store, task: _Task) ->
             return _without_rows(source, key, task.deidentifier, reason)
         attempts.append(f"{prefix}{uuid.uuid4().hex[:8]}")
         store.write(attempts[-1], b"")
-        with local_copy(source) as path:
+        # Headers are small, and a scan is large.
+        with (opened_in_place if task.config.index_only else local_copy)(source) as path:
             return convert_scan(
                 path, uri=source.uri, key=key, store=store, config=task.config, deidentifier=task.deidentifier, limits=task.limits
             )

@@ -5,6 +5,7 @@ allocated per request, is why it takes about half the CPU time of the usual clie
 """
 
 import contextlib
+import functools
 import socket
 import ssl
 import struct
@@ -26,30 +27,31 @@ class HttpConnection:
         host: Server.
         port: Its port.
         timeout_s: Longest silence while connecting, or while a piece of a body arrives.
+        ca_file: Certificates to hold the server's against; "" takes the system's.
     """
 
-    def __init__(self, scheme: str, host: str, port: int, *, timeout_s: float) -> None:
-        self._scheme, self._host, self._port, self._timeout_s = scheme, host, port, timeout_s
+    def __init__(self, scheme: str, host: str, port: int, *, timeout_s: float, ca_file: str = "") -> None:
+        self._scheme, self._host, self._port, self._timeout_s, self._ca_file = scheme, host, port, timeout_s, ca_file
         self._socket: socket.socket | None = None
         self._rest = memoryview(b"")
         self._unread = 0
 
-    def request(self, method: str, target: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str]]:
-        """Send a request without a body and return the status and the headers, names in lower case.
+    def get(self, target: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str]]:
+        """Send a GET and return the status and the headers, names in lower case.
 
         The body, if any, is then read with ``body_into`` or ``body``.
 
         Raises:
             TransientError: The connection broke, stayed silent too long, or the answer is not HTTP.
         """
-        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
         message = "\r\n".join(lines).encode("latin-1")
         if self._unread:
             self.close()
         is_fresh = self._socket is None
         try:
             return self._exchange(message)
-        except TransientError:
+        except _ClosedError:
             # A server may close an idle connection at any time; that is no failure of this request.
             if is_fresh:
                 raise
@@ -115,15 +117,15 @@ class HttpConnection:
             raise TransientError(f"not an HTTP answer: {first[:80]!r}")
         self._rest = memoryview(rest)
         # A body of unknown length (chunked, only seen on errors) is read as far as it came, then the connection is dropped.
-        is_head = message.startswith(b"HEAD ")
-        self._unread = 0 if is_head else int(fields.get("content-length", len(rest) or 1))
+        length = fields.get("content-length", "")
+        self._unread = int(length) if length.isdigit() else len(rest) or 1
         return int(words[1]), fields
 
     def _connect(self) -> socket.socket:
         plain = socket.create_connection((self._host, self._port), timeout=self._timeout_s)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._scheme == "https":
-            return ssl.create_default_context().wrap_socket(plain, server_hostname=self._host)
+            return _tls(self._ca_file).wrap_socket(plain, server_hostname=self._host)
         # A blocking socket with a timeout of the kernel's can wait for a whole piece in one call; one of Python's cannot.
         plain.settimeout(None)
         whole = int(self._timeout_s)
@@ -146,6 +148,19 @@ class HttpConnection:
         except BlockingIOError as error:
             self.close()
             raise TransientError(f"{self._host}:{self._port} was silent for {self._timeout_s:g} s") from error
+        except ConnectionError as error:
+            self.close()
+            raise _ClosedError(f"{self._host}:{self._port}: {error}") from error
         except OSError as error:
             self.close()
             raise TransientError(f"{self._host}:{self._port}: {error}") from error
+
+
+class _ClosedError(TransientError):
+    """The other side closed the connection."""
+
+
+@functools.lru_cache(maxsize=8)
+def _tls(ca_file: str) -> ssl.SSLContext:
+    # Reading the certificates takes longer than a small request.
+    return ssl.create_default_context(cafile=ca_file or None)

@@ -5,13 +5,11 @@ that are hashed while they are still in the processor's cache.
 """
 
 import datetime as dt
-import functools
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import botocore.session
@@ -19,6 +17,7 @@ import xxhash
 from botocore.exceptions import BotoCoreError
 
 from echotrain.errors import CredentialsError, ObjectMissingError, PayloadError, StorageError
+from echotrain.storage.aws import S3Place, s3_place
 from echotrain.storage.http import HttpConnection
 from echotrain.storage.open import local_path
 from echotrain.storage.retry import RetryPolicy, retrying
@@ -30,14 +29,12 @@ __all__ = ["RangeReader"]
 _PIECE = 1 << 20
 
 
-@dataclass(frozen=True)
-class _Endpoint:
-    """How a bucket is reached."""
+class _Endpoint(NamedTuple):
+    """A server."""
 
     scheme: str
     host: str
     port: int
-    path: str
 
 
 class RangeReader:
@@ -55,6 +52,7 @@ class RangeReader:
         self._lock = threading.Lock()
         self._connections: list[HttpConnection] = []
         self._signer: _Signer | None = None
+        self._place: S3Place | None = None
 
     def read_into(self, uri: str, offset: int, *buffers: memoryview) -> tuple[int, ...]:
         """Fill the buffers, in order, with the object's bytes from ``offset`` on.
@@ -90,12 +88,13 @@ class RangeReader:
             self._local = threading.local()
 
     def _read_s3(self, uri: str, offset: int, progress: "_Progress") -> None:
-        endpoint = _endpoint(urlsplit(uri).netloc)
-        target = quote(f"{endpoint.path}/{urlsplit(uri).path.lstrip('/')}", safe="/-_.~")
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        place = self._place_of_s3()
+        endpoint, path = _address(place, bucket)
+        target = quote(f"{path}/{key}", safe="/-_.~")
         first, last = offset + progress.done, offset + progress.total - 1
-        connection = self._connection(endpoint)
-        headers = self._signed(uri, endpoint, target, f"bytes={first}-{last}")
-        status, fields = connection.request("GET", target, headers)
+        connection = self._connection(endpoint, place)
+        status, fields = connection.get(target, self._signed(uri, endpoint, target, f"bytes={first}-{last}"))
         if status == 416:
             connection.close()
             raise _ends_early(uri, offset, progress.total)
@@ -104,7 +103,8 @@ class RangeReader:
             connection.close()
             raise error
         # Some servers answer 200 to a range that they do serve, so the headers decide, not the status.
-        length = int(fields.get("content-length", -1))
+        told = fields.get("content-length", "")
+        length = int(told) if told.isdigit() else -1
         if not fields.get("content-range", "").startswith(f"bytes {first}-") and (first or length != last + 1):
             connection.close()
             raise StorageError(uri, "the store ignored the byte range", "Use a store that serves ranged GETs.")
@@ -117,21 +117,26 @@ class RangeReader:
         if fields.get("connection", "").lower() == "close":
             connection.close()
 
-    def _connection(self, endpoint: _Endpoint) -> HttpConnection:
+    def _place_of_s3(self) -> S3Place:
+        with self._lock:
+            if self._place is None:
+                self._place = s3_place()
+            return self._place
+
+    def _connection(self, endpoint: _Endpoint, place: S3Place) -> HttpConnection:
         connections: dict[_Endpoint, HttpConnection] | None = getattr(self._local, "connections", None)
         if connections is None:
             connections = self._local.connections = {}
-        key = _Endpoint(endpoint.scheme, endpoint.host, endpoint.port, "")
-        if key not in connections:
-            connections[key] = HttpConnection(endpoint.scheme, endpoint.host, endpoint.port, timeout_s=self._timeout_s)
+        if endpoint not in connections:
+            connections[endpoint] = HttpConnection(*endpoint, timeout_s=self._timeout_s, ca_file=place.ca_file)
             with self._lock:
-                self._connections.append(connections[key])
-        return connections[key]
+                self._connections.append(connections[endpoint])
+        return connections[endpoint]
 
     def _signed(self, uri: str, endpoint: _Endpoint, target: str, byte_range: str) -> dict[str, str]:
         with self._lock:
             if self._signer is None:
-                self._signer = _Signer()
+                self._signer = _Signer(s3_place().region)
         return self._signer.headers(uri, endpoint, target, byte_range)
 
 
@@ -167,12 +172,11 @@ class _Progress:
 class _Signer:
     """Signs GETs with whatever credentials botocore finds, renewed by it; without any, requests go unsigned."""
 
-    def __init__(self) -> None:
-        session = botocore.session.get_session()
-        self._region = session.get_config_variable("region") or "us-east-1"
+    def __init__(self, region: str) -> None:
+        self._region = region
         self._lock = threading.Lock()
         try:
-            self._credentials: Any = session.get_credentials()
+            self._credentials: Any = botocore.session.get_session().get_credentials()
         except BotoCoreError as error:
             raise CredentialsError("AWS credentials", f"cannot be loaded ({error})", "Set AWS_ACCESS_KEY_ID or AWS_PROFILE.") from error
 
@@ -198,21 +202,14 @@ class _Signer:
         )
 
 
-def _endpoint(bucket: str) -> _Endpoint:
-    named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    return _resolve(bucket, named, os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "")
-
-
-@functools.lru_cache(maxsize=256)
-def _resolve(bucket: str, named: str, region: str) -> _Endpoint:
-    if named:
-        parts = urlsplit(named)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        return _Endpoint(parts.scheme, parts.hostname or "", port, f"{parts.path.rstrip('/')}/{bucket}")
-    region = region or botocore.session.get_session().get_config_variable("region") or "us-east-1"
-    if "." in bucket:  # TLS certificates do not cover names with a dot.
-        return _Endpoint("https", f"s3.{region}.amazonaws.com", 443, f"/{bucket}")
-    return _Endpoint("https", f"{bucket}.s3.{region}.amazonaws.com", 443, "")
+def _address(place: S3Place, bucket: str) -> tuple[_Endpoint, str]:
+    """Return the server of a bucket, and the path of the bucket there."""
+    parts = urlsplit(place.endpoint)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    # Certificates of AWS do not cover bucket names with a dot.
+    if place.is_aws and "." not in bucket:
+        return _Endpoint(parts.scheme, f"{bucket}.{host}", port), ""
+    return _Endpoint(parts.scheme, host, port), f"{parts.path.rstrip('/')}/{bucket}"
 
 
 def _read_file(path: Path, offset: int, progress: _Progress) -> None:

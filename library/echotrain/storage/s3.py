@@ -1,14 +1,11 @@
 """An S3 bucket, or anything that speaks its protocol, as a store."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import boto3
-from boto3.exceptions import S3UploadFailedError
+from boto3.exceptions import Boto3Error, S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -22,39 +19,20 @@ from botocore.exceptions import (
 from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
+from s3transfer.exceptions import S3DownloadFailedError
 
 from echotrain.errors import CredentialsError, ObjectMissingError, StorageError
+from echotrain.storage.aws import s3_client
 from echotrain.storage.local import atomic_file
 from echotrain.storage.retry import RetryPolicy, TransientError, retrying
 from echotrain.storage.s3_errors import answer_error
 from echotrain.storage.store import ObjectInfo
 
-__all__ = ["S3Store", "s3_client"]
+__all__ = ["S3Store"]
 
 T = TypeVar("T")
 
-_TRANSFER = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=64 << 20, max_concurrency=4)
-
-
-def s3_client(*, timeout_s: float = 20.0) -> Any:
-    """Return a boto3 client for the endpoint that the environment names.
-
-    ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` choose an S3-compatible server; its buckets are addressed by path.
-    """
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    config = Config(
-        connect_timeout=min(timeout_s, 5.0),
-        read_timeout=timeout_s,
-        retries={"total_max_attempts": 1},  # Retries are ours, in one place.
-        s3={"addressing_style": "path" if endpoint else "auto"},
-        # Many compatible servers cannot read the trailing checksums that newer clients send by default.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        max_pool_connections=16,
-    )
-    session = boto3.session.Session()
-    region = session.region_name or "us-east-1"
-    return session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
+_TRANSFER = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=64 << 20, max_concurrency=4, num_download_attempts=2)
 
 
 class S3Store:
@@ -145,11 +123,11 @@ class S3Store:
         return retrying(lambda: _typed(what, action), what, self._retry)
 
 
-class _TakenError(Exception):
+class _TakenError(StorageError):
     """A conditional write met an object that is there."""
 
 
-class _UnsupportedError(Exception):
+class _UnsupportedError(StorageError):
     """The server knows no conditional writes."""
 
 
@@ -160,15 +138,15 @@ def _typed(what: str, action: Callable[[], T]) -> T:
     except ClientError as error:
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         code = str(error.response.get("Error", {}).get("Code", ""))
-        if code == "PreconditionFailed" or status == 412:
-            raise _TakenError from error
-        if code == "NotImplemented" or status == 501:
-            raise _UnsupportedError from error
-        raise answer_error(what, status, "" if code.isdigit() else code) from error
+        answer = answer_error(what, status, "" if code.isdigit() else code)
+        kind = {412: _TakenError, 501: _UnsupportedError}.get(status)
+        raise (answer if kind is None else kind(*answer.args)) from error
     except S3UploadFailedError as error:
         cause = error.__context__
         if isinstance(cause, ClientError | BotoCoreError):
             return cast(T, _typed(what, lambda: _raise(cause)))
+        raise TransientError(str(error)) from error
+    except (Boto3Error, S3DownloadFailedError) as error:  # Parts of a transfer broke off too often, or the object changed meanwhile.
         raise TransientError(str(error)) from error
     except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
         raise CredentialsError(

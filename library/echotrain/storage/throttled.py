@@ -25,8 +25,8 @@ class Fault:
 
     Attributes:
         kind: ``unavailable``: 503 SlowDown; ``short``: half of the body, then the connection closes; ``slow``: the first
-            byte comes ``seconds`` late; ``expired``: 400 ExpiredToken; ``denied``: 403; ``missing``: 404; ``flip``: one
-            bit of the body is wrong.
+            byte comes ``seconds`` late; ``expired``: 400 ExpiredToken; ``denied``: 403; ``missing``: 404; ``redirect``: 301 to another
+            region; ``condition``: 412; ``unknown``: 501; ``flip``: one bit of the body is wrong.
         key: Only requests whose path contains this.
         method: Only this HTTP method; empty means any.
         times: How many requests fail; -1 means all.
@@ -34,7 +34,7 @@ class Fault:
         byte: Which byte of the body ``flip`` hits.
     """
 
-    kind: Literal["unavailable", "short", "slow", "expired", "denied", "missing", "flip"]
+    kind: Literal["unavailable", "short", "slow", "expired", "denied", "missing", "redirect", "condition", "unknown", "flip"]
     key: str = ""
     method: str = ""
     times: int = -1

@@ -60,7 +60,8 @@ class _State:
         with self.lock:
             if key not in self.mapped:
                 with path.open("rb") as file:
-                    self.mapped[key] = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+                    # An empty file cannot be mapped; its object has nothing to send.
+                    self.mapped[key] = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if found.st_size else mmap.mmap(-1, 1)
             return memoryview(self.mapped[key])
 
     def fault_for(self, method: str, key: str) -> dict[str, Any]:
@@ -140,6 +141,9 @@ class _Handler:
             "expired": ("400 Bad Request", "ExpiredToken"),
             "denied": ("403 Forbidden", "AccessDenied"),
             "missing": ("404 Not Found", "NoSuchKey"),
+            "redirect": ("301 Moved Permanently", "PermanentRedirect"),
+            "condition": ("412 Precondition Failed", "PreconditionFailed"),
+            "unknown": ("501 Not Implemented", "NotImplemented"),
         }
         if kind in refusals:
             self._refuse(request, *refusals[kind])
@@ -206,6 +210,9 @@ class _Handler:
         bucket = bucket.strip("/")
         prefix = query.get("prefix", [""])[0]
         root = self._state.root / bucket
+        if ".." in root.parts:
+            self._answer("404 Not Found", b"<Error><Code>NoSuchBucket</Code></Error>")
+            return
         keys = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
         entries = "".join(
             f"<Contents><Key>{escape(key)}</Key><Size>{(root / key).stat().st_size}</Size></Contents>"

@@ -5,7 +5,7 @@
 """
 
 import math
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
 
@@ -13,13 +13,14 @@ import h5py
 import numpy as np
 
 from echotrain.data.formats.deidentify import Deidentifier, Identity, reads_as_identifier, safe_word
-from echotrain.data.formats.hdf5 import contiguous_offset, hard_dataset, open_hdf5, read_attribute, read_rows, read_text
+from echotrain.data.formats.hdf5 import Hdf5File, contiguous_offset
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.protocol import parse_protocol, vendor_name
 from echotrain.data.formats.volume import ByteRange
 from echotrain.data.formats.xml_header import ScanHeader, parse_header
 from echotrain.data.header import VolumeHeader
 from echotrain.errors import ScanError
+from echotrain.storage.ranged_file import RangedFile
 
 __all__ = ["DEFAULT_DATASET", "FastmriVolume", "fov_mm", "identity_of"]
 
@@ -32,7 +33,9 @@ _EXPORT_AGAIN = "Export the scan again."
 class FastmriVolume:
     """A fastMRI-layout file, opened."""
 
-    def __init__(self, path: Path, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits, location: str = "") -> None:
+    def __init__(
+        self, path: Path | RangedFile, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits, location: str = ""
+    ) -> None:
         """Open a file and check all that it declares; no k-space is read.
 
         Args:
@@ -46,20 +49,20 @@ class FastmriVolume:
             ScanError: The file is not what it says it is.
         """
         self._name = name = path.name
-        self._file = open_hdf5(path, name)
+        self._file = Hdf5File(path)
         try:
             self._kspace = self._open_kspace(limits)
             self._target = self._open_target(limits)
             self._mask = self._read_mask(limits)
-            xml = hard_dataset(self._file, "ismrmrd_header", name, limits)
+            xml = self._file.dataset("ismrmrd_header", limits)
             if xml is None:
                 raise ScanError(f"{name}: no ismrmrd_header", "the header states which lines were measured", _EXPORT_AGAIN)
-            scan = parse_header(read_text(xml, name, limits), name)
+            scan = parse_header(self._file.text(xml, limits), name)
             self.num_partitions = max(scan.encoded[2], scan.maximum_z + 1)
-            identity = identity_of(scan, str(read_attribute(self._file, "patient_id") or ""))
+            identity = identity_of(scan, str(self._file.attribute("patient_id") or ""))
             self.header = self._build_header(scan, identity, dataset, deidentifier)
             # A stem that had to become a pseudonym must not come back as part of a location.
-            is_named_safely = self.header.volume == path.stem
+            is_named_safely = self.header.volume == PurePosixPath(name).stem
             self.is_location_safe = is_named_safely and not identity.occurs_in(location) and not reads_as_identifier(location)
         except BaseException:
             self._file.close()
@@ -72,12 +75,12 @@ class FastmriVolume:
 
     def read_slice(self, index: int) -> np.ndarray:
         """Return k-space of one slice: complex64 (coils, height, width)."""
-        kspace = read_rows(self._kspace, index, self._name).astype(np.complex64, copy=False)
+        kspace = self._file.read(self._kspace, index).astype(np.complex64, copy=False)
         return kspace.reshape(self.header.num_coils, self.header.height, self.header.width)
 
     def read_target(self, index: int) -> np.ndarray | None:
         """Return the target of one slice, float32 (recon_height, recon_width), or None."""
-        return None if self._target is None else read_rows(self._target, index, self._name).astype(np.float32, copy=False)
+        return None if self._target is None else self._file.read(self._target, index).astype(np.float32, copy=False)
 
     def raw_slice_range(self, index: int) -> ByteRange | None:
         """Return where the slice lies as contiguous little-endian complex64, or None."""
@@ -102,7 +105,7 @@ class FastmriVolume:
         self.close()
 
     def _open_kspace(self, limits: ReadLimits) -> h5py.Dataset:
-        kspace = hard_dataset(self._file, "kspace", self._name, limits, slice_axes=3)
+        kspace = self._file.dataset("kspace", limits, slice_axes=3)
         if kspace is None:
             raise ScanError(f"{self._name}: no dataset 'kspace'", "fastMRI-layout files hold one", "Check that this is a k-space file.")
         if len(kspace.shape) not in (_MULTICOIL_RANK, _MULTICOIL_RANK - 1) or math.prod(kspace.shape) == 0:
@@ -119,7 +122,7 @@ class FastmriVolume:
         """Return the target dataset; None where there is none, or where it is wider than the k-space (interpolated)."""
         num_slices, (height, width) = self._kspace.shape[0], self._kspace.shape[-2:]
         for name in _TARGETS:
-            target = hard_dataset(self._file, name, self._name, limits, slice_axes=2)
+            target = self._file.dataset(name, limits, slice_axes=2)
             if target is None:
                 continue
             if len(target.shape) != 3 or target.shape[0] != num_slices or target.dtype.kind != "f":
@@ -133,10 +136,10 @@ class FastmriVolume:
         return None
 
     def _read_mask(self, limits: ReadLimits) -> np.ndarray | None:
-        dataset = hard_dataset(self._file, "mask", self._name, limits)
+        dataset = self._file.dataset("mask", limits)
         if dataset is None:
             return None
-        mask = read_rows(dataset, ..., self._name).reshape(-1)
+        mask = self._file.read(dataset, ...).reshape(-1)
         if mask.size != self._kspace.shape[-1] or mask.dtype.kind not in "biuf":
             raise ScanError(f"{self._name}: mask of {mask.size} lines", f"the k-space has {self._kspace.shape[-1]}", _EXPORT_AGAIN)
         return mask.astype(bool)
@@ -154,13 +157,12 @@ class FastmriVolume:
         if scan.trajectory != "cartesian":
             raise ScanError(f"{self._name}: trajectory {scan.trajectory[:20]!r}", "only Cartesian k-space is read", "Leave this scan out.")
         words = {
-            key: safe_word(str(read_attribute(self._file, key) or ""), identity)
-            for key in ("acquisition", "anatomy", "contrast", "dataset")
+            key: safe_word(str(self._file.attribute(key) or ""), identity) for key in ("acquisition", "anatomy", "contrast", "dataset")
         }
         protocol = parse_protocol(
             anatomy=words["anatomy"], contrast=words["contrast"], acquisition=words["acquisition"], words=scan.protocol
         )
-        stem = Path(self._name).stem
+        stem = PurePosixPath(self._name).stem
         recon = self._target.shape[1:] if self._target is not None else (min(scan.recon[0], height), min(scan.recon[1], width))
         left, right = scan.padding(width, self._name)
         return VolumeHeader(
@@ -184,8 +186,8 @@ class FastmriVolume:
             fov_mm=fov_mm(scan),
             padding_left=left,
             padding_right=right,
-            max_value=_positive(read_attribute(self._file, "max")),
-            norm=_positive(read_attribute(self._file, "norm")),
+            max_value=_positive(self._file.attribute("max")),
+            norm=_positive(self._file.attribute("norm")),
         )
 
 

@@ -8,15 +8,17 @@ import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from types import EllipsisType
+from types import EllipsisType, TracebackType
+from typing import BinaryIO, Self
 
 import h5py
 import numpy as np
 
 from echotrain.data.formats.limits import ReadLimits, human_bytes
 from echotrain.errors import EchotrainError, ScanError
+from echotrain.storage.ranged_file import RangedFile
 
-__all__ = ["contiguous_offset", "hard_dataset", "is_hdf5", "open_hdf5", "read_attribute", "read_rows", "read_text", "reading"]
+__all__ = ["Hdf5File", "contiguous_offset", "is_hdf5", "reading"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # deflate, shuffle, fletcher32, szip, nbit, scale-offset, and h5py's own lzf.
@@ -43,59 +45,125 @@ def reading(name: str, what: str = "the file") -> Iterator[None]:
         raise ScanError(f"{name}: {_first_line(error)}", f"{what} must be readable", "Copy or download the file again.") from error
 
 
-def is_hdf5(path: Path) -> bool:
-    """Say whether a file begins as HDF5, at offset 0 or after a user block of 512 · 2^n bytes."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        offset = 0
-        while offset + len(_SIGNATURE) <= size:
-            file.seek(offset)
-            if file.read(len(_SIGNATURE)) == _SIGNATURE:
-                return True
-            offset = max(512, offset * 2)
-    return False
+class Hdf5File:
+    """A stranger's file, opened for reading; a context manager that closes it.
 
+    Args:
+        source: A path, or an object in a store.
 
-def open_hdf5(path: Path, name: str) -> h5py.File:
-    """Open a file for reading, without locks that a read-only network mount refuses.
+    Attributes:
+        name: The file's name, for messages.
+        size: Bytes that are there, whatever the file itself claims.
+        root: The file as h5py sees it.
 
     Raises:
         ScanError: It is truncated or not HDF5.
     """
-    try:
-        return h5py.File(path, "r", locking="best-effort")
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ScanError(f"{name}: {_first_line(error)}", "must be a complete HDF5 file", "Copy or download it again.") from error
 
+    def __init__(self, source: Path | RangedFile) -> None:
+        self.name = source.name
+        self.size = source.size if isinstance(source, RangedFile) else source.stat().st_size
+        try:
+            # Locks are refused by read-only network mounts, and unknown to a store.
+            options = {} if isinstance(source, RangedFile) else {"locking": "best-effort"}
+            self.root = h5py.File(source, "r", **options)
+        except EchotrainError:
+            raise
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ScanError(f"{self.name}: {_first_line(error)}", "must be a complete HDF5 file", "Copy or download it again.") from error
 
-def hard_dataset(file: h5py.Group, path: str, name: str, limits: ReadLimits, *, slice_axes: int | None = None) -> h5py.Dataset | None:
-    """Return a dataset after checking where its bytes are and how many it claims; None where there is none.
+    def dataset(self, path: str, limits: ReadLimits, *, slice_axes: int | None = None) -> h5py.Dataset | None:
+        """Return a dataset after checking where its bytes are and how many it claims; None where there is none.
 
-    Args:
-        file: The open file.
-        path: Path of the dataset, ``group/name``; every part has to be a hard link.
-        name: The file's name, for messages.
-        limits: Memory limits.
-        slice_axes: How many last axes make one slice; None for a small dataset, held to ``limits.header_bytes``.
+        Args:
+            path: Path of the dataset, ``group/name``; every part has to be a hard link.
+            limits: Memory limits.
+            slice_axes: How many last axes make one slice; None for a small dataset, held to ``limits.header_bytes``.
 
-    Raises:
-        ScanError: It is a soft or external link, stored outside the file, larger than a limit or than its file.
-    """
-    node: h5py.Group = file
-    with reading(name, path):
-        for part in path.split("/"):
-            link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
-            if link is None:
+        Raises:
+            ScanError: It is a soft or external link, stored outside the file, larger than a limit or than its file.
+        """
+        node: h5py.Group = self.root
+        with reading(self.name, path):
+            for part in path.split("/"):
+                link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+                if link is None:
+                    return None
+                if not isinstance(link, h5py.HardLink):
+                    raise ScanError(
+                        f"{self.name}: {path} is a {type(link).__name__}",
+                        "only data inside the file are read",
+                        "Copy the data into the file.",
+                    )
+                node = node[part]
+        if not isinstance(node, h5py.Dataset):
+            raise ScanError(f"{self.name}: {path} is a {type(node).__name__}", "must be a dataset", _EXPORT_AGAIN)
+        _check_storage(node, f"{self.name}: {path}", self.size, limits, slice_axes)
+        return node
+
+    def read(self, dataset: h5py.Dataset, index: int | slice | EllipsisType | np.ndarray) -> np.ndarray:
+        """Read part of a dataset; a damaged chunk becomes a ``ScanError``."""
+        with reading(self.name, "the data"):
+            return np.asarray(dataset[index])
+
+    def text(self, dataset: h5py.Dataset, limits: ReadLimits) -> bytes:
+        """Return a dataset of one string, such as an ISMRMRD header, as bytes.
+
+        Raises:
+            ScanError: It is not one string, or longer than ``limits.header_bytes``.
+        """
+        # Strings only: reading a variable-length sequence of something else from a damaged file can crash the HDF5 library.
+        if math.prod(dataset.shape) != 1 or h5py.check_string_dtype(dataset.dtype) is None:
+            raise ScanError(f"{self.name}: header of shape {dataset.shape}, {dataset.dtype}", "must be one string", _EXPORT_AGAIN)
+        value = self.read(dataset, ...).reshape(-1)[0]
+        text = value.encode() if isinstance(value, str) else bytes(value)
+        if len(text) > limits.header_bytes:
+            raise ScanError(
+                f"{self.name}: header of {human_bytes(len(text))}", f"at most {human_bytes(limits.header_bytes)} are read", _EXPORT_AGAIN
+            )
+        return text
+
+    def attribute(self, key: str) -> str | float | None:
+        """Return a scalar attribute as text or number; None where it is absent, an array, or not of either kind."""
+        try:
+            if not h5py.h5a.exists(self.root.id, key.encode()):
                 return None
-            if not isinstance(link, h5py.HardLink):
-                raise ScanError(
-                    f"{name}: {path} is a {type(link).__name__}", "only data inside the file are read", "Copy the data into the file."
-                )
-            node = node[part]
-    if not isinstance(node, h5py.Dataset):
-        raise ScanError(f"{name}: {path} is a {type(node).__name__}", "must be a dataset", _EXPORT_AGAIN)
-    _check_storage(node, f"{name}: {path}", limits, slice_axes)
-    return node
+            attribute = h5py.h5a.open(self.root.id, key.encode())
+            if math.prod(attribute.shape or ()) != 1 or attribute.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
+                return None
+            if attribute.dtype.kind not in "biuf" and h5py.check_string_dtype(attribute.dtype) is None:
+                return None
+            value = self.root.attrs[key]
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError):
+            return None
+        if isinstance(value, np.ndarray):
+            value = value.reshape(-1)[0]
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        if isinstance(value, str):
+            return value
+        return float(value) if isinstance(value, (int, float, np.number, np.bool_)) else None
+
+    def close(self) -> None:
+        """Close the file."""
+        self.root.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def is_hdf5(file: BinaryIO | RangedFile, size: int) -> bool:
+    """Say whether a file begins as HDF5, at offset 0 or after a user block of 512 · 2^n bytes."""
+    offset = 0
+    while offset + len(_SIGNATURE) <= size:
+        file.seek(offset)
+        if file.read(len(_SIGNATURE)) == _SIGNATURE:
+            return True
+        offset = max(512, offset * 2)
+    return False
 
 
 def contiguous_offset(dataset: h5py.Dataset) -> int | None:
@@ -106,53 +174,7 @@ def contiguous_offset(dataset: h5py.Dataset) -> int | None:
     return None if offset is None else int(offset)
 
 
-def read_rows(dataset: h5py.Dataset, index: int | slice | EllipsisType | np.ndarray, name: str) -> np.ndarray:
-    """Read part of a dataset; a damaged chunk becomes a ``ScanError``."""
-    with reading(name, "the data"):
-        return np.asarray(dataset[index])
-
-
-def read_attribute(file: h5py.File, key: str) -> str | float | None:
-    """Return a scalar attribute as text or number; None where it is absent, an array, or not of either kind."""
-    try:
-        if not h5py.h5a.exists(file.id, key.encode()):
-            return None
-        attribute = h5py.h5a.open(file.id, key.encode())
-        if math.prod(attribute.shape or ()) != 1 or attribute.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
-            return None
-        if attribute.dtype.kind not in "biuf" and h5py.check_string_dtype(attribute.dtype) is None:
-            return None
-        value = file.attrs[key]
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError):
-        return None
-    if isinstance(value, np.ndarray):
-        value = value.reshape(-1)[0]
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, str):
-        return value
-    return float(value) if isinstance(value, (int, float, np.number, np.bool_)) else None
-
-
-def read_text(dataset: h5py.Dataset, name: str, limits: ReadLimits) -> bytes:
-    """Return a dataset of one string, such as an ISMRMRD header, as bytes.
-
-    Raises:
-        ScanError: It is not one string, or longer than ``limits.header_bytes``.
-    """
-    # Strings only: reading a variable-length sequence of something else from a damaged file can crash the HDF5 library.
-    if math.prod(dataset.shape) != 1 or h5py.check_string_dtype(dataset.dtype) is None:
-        raise ScanError(f"{name}: header of shape {dataset.shape}, {dataset.dtype}", "must be one string", _EXPORT_AGAIN)
-    value = read_rows(dataset, ..., name).reshape(-1)[0]
-    text = value.encode() if isinstance(value, str) else bytes(value)
-    if len(text) > limits.header_bytes:
-        raise ScanError(
-            f"{name}: header of {human_bytes(len(text))}", f"at most {human_bytes(limits.header_bytes)} are read", _EXPORT_AGAIN
-        )
-    return text
-
-
-def _check_storage(dataset: h5py.Dataset, name: str, limits: ReadLimits, slice_axes: int | None) -> None:
+def _check_storage(dataset: h5py.Dataset, name: str, file_bytes: int, limits: ReadLimits, slice_axes: int | None) -> None:
     plist = dataset.id.get_create_plist()
     if dataset.is_virtual or plist.get_external_count():
         raise ScanError(f"{name} is stored in other files", "only data inside the file are read", "Copy the data into the file.")
@@ -169,12 +191,11 @@ def _check_storage(dataset: h5py.Dataset, name: str, limits: ReadLimits, slice_a
             )
     else:
         limits.check_array(name, dataset.shape, dataset.dtype.itemsize, slice_axes=min(slice_axes, len(dataset.shape)))
-    _check_stored_size(dataset, name, nbytes, limits)
+    _check_stored_size(dataset, name, nbytes, file_bytes, limits)
 
 
-def _check_stored_size(dataset: h5py.Dataset, name: str, nbytes: int, limits: ReadLimits) -> None:
+def _check_stored_size(dataset: h5py.Dataset, name: str, nbytes: int, file_bytes: int, limits: ReadLimits) -> None:
     """Compare what a dataset declares with what its file holds."""
-    file_bytes = _file_size(dataset)
     stored = int(dataset.id.get_storage_size())
     if dataset.chunks is None:
         offset = dataset.id.get_offset()
@@ -195,11 +216,6 @@ def _check_stored_size(dataset: h5py.Dataset, name: str, nbytes: int, limits: Re
             f"but the file of {human_bytes(file_bytes)} holds {human_bytes(min(stored, file_bytes))} of it",
             "Copy or download the file again.",
         )
-
-
-def _file_size(dataset: h5py.Dataset) -> int:
-    # Of the file system: HDF5 itself would answer with what the file claims.
-    return Path(dataset.file.filename).stat().st_size
 
 
 def _first_line(error: BaseException) -> str:

@@ -13,13 +13,14 @@ import numpy as np
 
 from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.data.formats.fastmri import DEFAULT_DATASET, fov_mm, identity_of
-from echotrain.data.formats.hdf5 import hard_dataset, open_hdf5, read_rows, read_text
+from echotrain.data.formats.hdf5 import Hdf5File
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.lines import Geometry, Line, LineVolume, check_lines, recon_size
 from echotrain.data.formats.protocol import orientation_of, parse_protocol, vendor_name
 from echotrain.data.formats.xml_header import ScanHeader, parse_header
 from echotrain.data.header import VolumeHeader
 from echotrain.errors import ScanError
+from echotrain.storage.ranged_file import RangedFile
 
 __all__ = ["find_group", "open_ismrmrd"]
 
@@ -53,7 +54,7 @@ def find_group(file: h5py.File) -> str | None:
     return None
 
 
-def open_ismrmrd(path: Path, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits) -> LineVolume:
+def open_ismrmrd(path: Path | RangedFile, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits) -> LineVolume:
     """Open a raw ISMRMRD file; headers of readouts are read, samples are not.
 
     Of several echoes, phases, repetitions or sets the first is taken.
@@ -61,24 +62,24 @@ def open_ismrmrd(path: Path, *, dataset: str, deidentifier: Deidentifier, limits
     Raises:
         ScanError: The file is not what it says it is.
     """
-    file = open_hdf5(path, path.name)
+    file = Hdf5File(path)
     try:
-        return _open(file, path.name, dataset, deidentifier, limits)
+        return _open(file, dataset, deidentifier, limits)
     except BaseException:
         file.close()
         raise
 
 
-def _open(file: h5py.File, name: str, dataset: str, deidentifier: Deidentifier, limits: ReadLimits) -> LineVolume:
-    group = find_group(file)
-    xml = None if group is None else hard_dataset(file, f"{group}/xml", name, limits)
-    data = None if group is None else hard_dataset(file, f"{group}/data", name, limits, slice_axes=1)
+def _open(file: Hdf5File, dataset: str, deidentifier: Deidentifier, limits: ReadLimits) -> LineVolume:
+    name, group = file.name, find_group(file.root)
+    xml = None if group is None else file.dataset(f"{group}/xml", limits)
+    data = None if group is None else file.dataset(f"{group}/data", limits, slice_axes=1)
     if xml is None or data is None:
         raise ScanError(f"{name}: no xml and data", "an ISMRMRD file holds both", _EXPORT_AGAIN)
-    scan = parse_header(read_text(xml, name, limits), name)
+    scan = parse_header(file.text(xml, limits), name)
     if scan.trajectory != "cartesian":
         raise ScanError(f"{name}: trajectory {scan.trajectory[:20]!r}", "only Cartesian k-space is read", "Leave this scan out.")
-    heads = _read_heads(data, name)
+    heads = _read_heads(file, data)
     rows = _image_rows(heads)
     lines = [
         Line(int(head["idx"]["slice"]), int(head["idx"]["kspace_encode_step_1"]), int(row), bool(int(head["flags"]) & _REVERSED))
@@ -93,19 +94,20 @@ def _open(file: h5py.File, name: str, dataset: str, deidentifier: Deidentifier, 
         header=header,
         geometry=geometry,
         lines=lines,
-        read_lines=lambda refs: _read_lines(data, refs, geometry, discard, name),
+        read_lines=lambda refs: _read_lines(file, data, refs, geometry, discard),
         close=file.close,
     )
 
 
-def _read_heads(data: h5py.Dataset, name: str) -> np.ndarray:
+def _read_heads(file: Hdf5File, data: h5py.Dataset) -> np.ndarray:
+    name = file.name
     names = data.dtype.names or ()
     fields = (data.dtype["head"].names or ()) if "head" in names else ()
     if len(data.shape) != 1 or "data" not in names or not _HEAD_FIELDS.issubset(fields):
         raise ScanError(f"{name}: data of type {str(data.dtype)[:60]}", "must be ISMRMRD acquisitions", _EXPORT_AGAIN)
     if h5py.check_vlen_dtype(data.dtype["data"]) != np.dtype(np.float32):
         raise ScanError(f"{name}: samples of type {data.dtype['data']}", "must be variable-length float32", _EXPORT_AGAIN)
-    return read_rows(data.fields("head"), slice(None), name)
+    return file.read(data.fields("head"), slice(None))
 
 
 def _image_rows(heads: np.ndarray) -> np.ndarray:
@@ -141,14 +143,14 @@ def _geometry(scan: ScanHeader, heads: np.ndarray, name: str) -> Geometry:
     )
 
 
-def _read_lines(data: h5py.Dataset, refs: Sequence[int], geometry: Geometry, discard: int, name: str) -> list[np.ndarray]:
+def _read_lines(file: Hdf5File, data: h5py.Dataset, refs: Sequence[int], geometry: Geometry, discard: int) -> list[np.ndarray]:
     samples = data.fields("data")
     lines = []
     for ref in refs:
         # One by one: many rows of a hostile file may share one large piece of it, and each would take memory of its own.
-        pairs = np.ascontiguousarray(read_rows(samples, ref, name), dtype=np.float32)
+        pairs = np.ascontiguousarray(file.read(samples, ref), dtype=np.float32)
         if pairs.size % (2 * geometry.num_coils):
-            raise ScanError(f"{name}: a readout of {pairs.size} numbers", f"must divide by {geometry.num_coils} coils", _EXPORT_AGAIN)
+            raise ScanError(f"{file.name}: a readout of {pairs.size} numbers", f"must divide by {geometry.num_coils} coils", _EXPORT_AGAIN)
         line = pairs.view(np.complex64).reshape(geometry.num_coils, -1)
         lines.append(line[:, discard : discard + geometry.num_samples])
     return lines

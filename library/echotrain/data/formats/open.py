@@ -1,15 +1,16 @@
 """Choose the reader of a scanner file by its content, never by its name."""
 
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.data.formats.fastmri import FastmriVolume
-from echotrain.data.formats.hdf5 import is_hdf5, open_hdf5, reading
+from echotrain.data.formats.hdf5 import Hdf5File, is_hdf5, reading
 from echotrain.data.formats.ismrmrd import find_group, open_ismrmrd
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.volume import Volume
 from echotrain.errors import ConfigError, ScanError
+from echotrain.storage.ranged_file import RangedFile
 
 __all__ = ["open_volume"]
 
@@ -20,7 +21,7 @@ _MAX_PARTS = 32
 
 
 def open_volume(
-    path: Path,
+    path: Path | RangedFile,
     *,
     dataset: str = "",
     deidentifier: Deidentifier | None = None,
@@ -30,7 +31,8 @@ def open_volume(
     """Open a scanner file; no k-space is read yet.
 
     Args:
-        path: fastMRI- or MosaicMRI-layout HDF5, raw ISMRMRD, or Siemens twix.
+        path: fastMRI- or MosaicMRI-layout HDF5, raw ISMRMRD, or Siemens twix. HDF5 may also be an object in a store, of which only
+            what is asked for is fetched.
         dataset: Collection the volume belongs to; "" takes what the file says, else ``"scans"``.
         deidentifier: Makes pseudonyms; the default one uses the public salt.
         limits: Memory limits.
@@ -51,21 +53,28 @@ def open_volume(
                 from echotrain.data.formats.twix import open_twix
             except ImportError as error:
                 raise ConfigError(f"{path.name} is a twix file", "reading it needs twixtools", "Install echotrain[formats].") from error
+            if isinstance(path, RangedFile):
+                raise ScanError(path.name, "twix files are not read out of a store", "Download it first.")
             return open_twix(path, dataset=dataset, deidentifier=deidentifier, limits=limits)
     raise ScanError(f"{path.name}", "is no format that can be read", "Give fastMRI-layout HDF5, ISMRMRD or Siemens twix files.")
 
 
-def _kind(path: Path) -> Literal["fastmri", "ismrmrd", "twix"] | None:
-    if is_hdf5(path):
-        with open_hdf5(path, path.name) as file:
-            return "fastmri" if "kspace" in file or find_group(file) is None else "ismrmrd"
-    return "twix" if _looks_like_twix(path) else None
+def _kind(path: Path | RangedFile) -> Literal["fastmri", "ismrmrd", "twix"] | None:
+    if isinstance(path, RangedFile):
+        begins_as_hdf5, begins_as_twix = is_hdf5(path, path.size), _looks_like_twix(path, path.size)
+    else:
+        size = path.stat().st_size
+        with path.open("rb") as content:
+            begins_as_hdf5, begins_as_twix = is_hdf5(content, size), _looks_like_twix(content, size)
+    if begins_as_hdf5:
+        with Hdf5File(path) as file:
+            return "fastmri" if "kspace" in file.root or find_group(file.root) is None else "ismrmrd"
+    return "twix" if begins_as_twix else None
 
 
-def _looks_like_twix(path: Path) -> bool:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        begin = file.read(8)
+def _looks_like_twix(file: BinaryIO | RangedFile, size: int) -> bool:
+    file.seek(0)
+    begin = file.read(8)
     if len(begin) < 8:
         return False
     first, second = int.from_bytes(begin[:4], "little"), int.from_bytes(begin[4:], "little")
