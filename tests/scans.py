@@ -8,6 +8,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from echotrain.data.curate import CurationConfig, Rejection, slice_defect, volume_defect
+from echotrain.data.formats import Volume
 from echotrain.data.target import rss_target
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
@@ -68,6 +70,15 @@ def write_scan(
             file["reconstruction_rss"] = target
         file.attrs.update({"patient_id": path.stem[::-1], **(attributes or {})})
     return path
+
+
+def curate(volume: Volume, config: CurationConfig | None = None) -> list[Rejection]:
+    """Return everything of a volume that prepare would leave out, and why; reads all of its k-space."""
+    defect = volume_defect(volume, config or CurationConfig())
+    if defect is not None:
+        return [Rejection(None, defect)]
+    found = ((index, slice_defect(volume.read_slice(index), volume.header)) for index in range(volume.header.num_slices))
+    return [Rejection(index, defect) for index, defect in found if defect is not None]
 
 
 HEAD = np.dtype(

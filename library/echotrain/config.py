@@ -135,7 +135,9 @@ def _leaf_paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def _wrong_type(path: str, error: ValidationError) -> ConfigError:
     first = error.errors()[0]
-    return ConfigError(f"{path}={first['input']!r}", first["msg"], f"Give {path} a value of the documented type.")
+    is_list = first["type"] in ("tuple_type", "list_type")
+    remedy = f"Write it as '{path}=[{first['input']}]'." if is_list else f"Give {path} a value of the documented type."
+    return ConfigError(f"{path}={first['input']!r}", first["msg"], remedy)
 
 
 def _unknown_key(path: str, known: set[str]) -> ConfigError:

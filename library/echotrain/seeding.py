@@ -19,7 +19,8 @@ def derive_seed(seed: int, purpose: str, *identity: int | str) -> int:
         purpose: What the randomness is for (``"mask"``, ``"order"``, ``"init"``); streams of two purposes are independent.
         identity: What the draw belongs to: an epoch, a volume, a slice index.
     """
-    parts = [repr(part) for part in (seed, purpose, *identity)]
+    # NumPy's integers are written like any other.
+    parts = [repr(part if isinstance(part, str) else int(part)) for part in (seed, purpose, *identity)]
     digest = hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

@@ -12,10 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
-from echotrain.data.curate import curate
 from echotrain.data.formats import ReadLimits, open_volume
 from echotrain.errors import ScanError
-from tests.scans import header_xml, lines_of, random_kspace, write_ismrmrd, write_scan, write_twix
+from tests.scans import curate, header_xml, lines_of, random_kspace, write_ismrmrd, write_scan, write_twix
 
 TERABYTE = (1000, 32, 2048, 2048)
 

@@ -59,7 +59,11 @@ def run(*, quick: bool = False, device: str = "cpu", workers: int = 2, checkpoin
         settings = [f"data.catalog={folder / 'prepared'}", "epochs=2", f"batch_size={max(2, workers)}", *network, *place]
         experiment = override(find_recipe("varnet_mosaic_x4_debug")(), settings)
         whole = _observe(override(experiment, ["name=whole"]), kill_at=None)
-        killed = _observe(override(experiment, ["name=killed"]), kill_at=whole.result.global_step // 2 + checkpoint_every // 2)
+        kill_at = whole.result.global_step // 2 + checkpoint_every // 2
+        if kill_at >= whole.result.global_step:
+            limit = f"leaves no checkpoint in a run of {whole.result.global_step} steps"
+            raise ConfigError(f"checkpoint_every={checkpoint_every}", limit, "Use 4.")
+        killed = _observe(override(experiment, ["name=killed"]), kill_at=kill_at)
         difference = _max_difference(whole.result, killed.result)
     return BenchResult(
         name="resume",

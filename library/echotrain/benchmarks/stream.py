@@ -19,11 +19,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from echotrain.benchmarks.result import BenchResult
 from echotrain.benchmarks.stream_data import BUCKET, PASSES, StreamData, index_hdf5, write_stream_data
 from echotrain.benchmarks.stream_sides import R4, Measured, Side, measure_sides
 from echotrain.data.catalog import SCHEMA
+from echotrain.data.catalog_store import load_catalog
 from echotrain.data.config import DataConfig
 from echotrain.data.plan import epoch_order, rank_rows
 from echotrain.data.planned import PlannedStream
@@ -43,7 +45,7 @@ def run(
 
     Args:
         quick: A tenth of the data and single epochs: a check that everything runs, not a measurement.
-        gigabytes: Size of the slices at full precision; about 3.6 times that is written.
+        gigabytes: Size of the slices at full precision; about 3.6 times that is written. Of ``catalog``, how much of it is read.
         workers: Ranks.
         threads: Concurrent reads per rank; 0 leaves the choice to the stream.
         folder: For the data, removed afterwards; empty takes the system's temporary folder.
@@ -53,7 +55,7 @@ def run(
         ResourceError: The folder has too little space, or fastMRI is not installed.
     """
     if catalog:
-        return _own_store(catalog, workers=workers, threads=threads)
+        return _own_store(catalog, gigabytes=gigabytes, workers=workers, threads=threads)
     gigabytes = gigabytes / 10 if quick else gigabytes
     with _scratch(folder, gigabytes) as scratch:
         data = write_stream_data(scratch / "data", gigabytes)
@@ -71,9 +73,12 @@ def run(
     return BenchResult(name="stream", ours=ours, baseline=NIC_MB_S, unit="MB/s", ratio=ours / NIC_MB_S, detail=detail | conditions)
 
 
-def _own_store(catalog: str, *, workers: int, threads: int) -> BenchResult:
+def _own_store(catalog: str, *, gigabytes: float, workers: int, threads: int) -> BenchResult:
+    table = load_catalog(catalog).table
+    train = table.filter(pc.equal(table["split"], "train"))
+    fraction = min(1.0, gigabytes * 1e9 / max(1, pc.sum(train["nbytes"]).as_py() or 0))
     env = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    sides = [Side(name=kind, kind=kind, env=env, source=catalog, threads=threads) for kind in ("gets", "stream")]
+    sides = [Side(name=kind, kind=kind, env=env, source=catalog, fraction=fraction, threads=threads) for kind in ("gets", "stream")]
     with tempfile.TemporaryDirectory() as scratch:
         measured = measure_sides(sides, workers=workers, folder=Path(scratch))
     ours, bare = measured["stream"], measured["gets"]

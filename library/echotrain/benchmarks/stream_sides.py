@@ -21,6 +21,7 @@ from echotrain.benchmarks.fastmri_loader import fastmri_loader
 from echotrain.data.catalog import SliceRow
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.config import DataConfig, StreamConfig
+from echotrain.data.fetch import default_threads
 from echotrain.data.selection import select
 from echotrain.log import setup_logging
 from echotrain.orchestration.cluster import connect
@@ -49,6 +50,7 @@ class Side:
             checksum; ``bare``: the same bytes received into the same memory and nothing else, what the kernel alone costs.
         env: Environment while it runs: the S3 endpoint.
         source: Catalog URI, or the folder of the HDF5 files for the loader.
+        fraction: Share of the catalog's volumes.
         bucket: The loader reads from this bucket.
         keeps_blocks: The loader's file object keeps metadata.
         epochs: Measured ones, after some steps that are not.
@@ -60,6 +62,7 @@ class Side:
     kind: Literal["stream", "loader", "gets", "bare"]
     env: dict[str, str] = field(default_factory=dict)
     source: str
+    fraction: float = 1.0
     bucket: str = ""
     keeps_blocks: bool = False
     epochs: int = 1
@@ -175,7 +178,8 @@ _Epochs = tuple[Callable[[int], Generator[_Count, None, None]], Callable[[], Non
 
 def _stream(side: Side, rank: int, world: int) -> _Epochs:
     config = StreamConfig(threads=side.threads)
-    stream = RayStream(DataConfig(catalog=side.source, mask=R4), seed=0, batch_size=world, rank=rank, world_size=world, config=config)
+    data = DataConfig(catalog=side.source, fraction=side.fraction, mask=R4)
+    stream = RayStream(data, seed=0, batch_size=world, rank=rank, world_size=world, config=config)
 
     def epoch_of(epoch: int) -> Generator[_Count, None, None]:
         first_step = max(0, stream.num_steps(epoch) - _WARM_STEPS) if epoch == _WARM_UP else 0
@@ -207,8 +211,8 @@ def _loader(side: Side, rank: int, world: int) -> _Epochs:
 
 def _gets(side: Side, rank: int, world: int) -> _Epochs:
     catalog = load_catalog(side.source)
-    rows = catalog.rows(select(catalog.table, splits=("train",))[rank::world])
-    num_threads = side.threads or 16
+    rows = catalog.rows(select(catalog.table, splits=("train",), fraction=side.fraction)[rank::world])
+    num_threads = side.threads or default_threads(catalog.root)
     reader, threads = RangeReader(), ThreadPoolExecutor(num_threads)
     memory = np.empty(max(row.nbytes for row in rows) * num_threads, np.uint8).reshape(num_threads, -1)
 

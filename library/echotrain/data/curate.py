@@ -1,6 +1,5 @@
 """Curation: what cannot be reconstructed slice by slice is left out, and every time it is said why."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ from echotrain.data.formats.volume import Volume
 from echotrain.data.header import VolumeHeader
 from echotrain.errors import ConfigError
 
-__all__ = ["CurationConfig", "Rejection", "acquired_lines", "curate", "slice_defect", "volume_defect"]
+__all__ = ["CurationConfig", "Rejection", "acquired_lines", "slice_defect", "volume_defect"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +40,6 @@ class Rejection(NamedTuple):
 
     slice: int | None
     reason: str
-
-
-def curate(volume: Volume, config: CurationConfig | None = None) -> list[Rejection]:
-    """Inspect a whole volume: an empty list means that every slice can be used. Reads all of its k-space.
-
-    Raises:
-        ScanError: The file turns out to be damaged.
-    """
-    defect = volume_defect(volume, config or CurationConfig())
-    if defect is not None:
-        return [Rejection(None, defect)]
-    return list(_slice_rejections(volume))
 
 
 def volume_defect(volume: Volume, config: CurationConfig) -> str | None:
@@ -93,10 +80,3 @@ def slice_defect(kspace: np.ndarray, header: VolumeHeader) -> str | None:
 def acquired_lines(kspace: np.ndarray) -> np.ndarray:
     """Return which phase-encode lines hold anything, bool (width,)."""
     return np.asarray(kspace.any(axis=(0, 1)))
-
-
-def _slice_rejections(volume: Volume) -> Iterator[Rejection]:
-    for index in range(volume.header.num_slices):
-        defect = slice_defect(volume.read_slice(index), volume.header)
-        if defect is not None:
-            yield Rejection(index, defect)

@@ -24,9 +24,14 @@ from echotrain.storage.open import local_path
 from echotrain.storage.ranged import RangeReader
 from echotrain.storage.retry import RetryPolicy
 
-__all__ = ["Fetcher", "StepRows"]
+__all__ = ["Fetcher", "StepRows", "default_threads"]
 
 _THREADS_REMOTE, _THREADS_LOCAL = 16, 4
+
+
+def default_threads(root: str) -> int:
+    """Return how many concurrent reads suit the store of a catalog; see ``StreamConfig``."""
+    return _THREADS_REMOTE if local_path(root) is None else _THREADS_LOCAL
 
 
 class StepRows(NamedTuple):
@@ -76,7 +81,7 @@ class Fetcher:
         self._slices = SliceReader(root, self._ranges)
         pin = torch.cuda.is_available() if self._config.pin_memory is None else self._config.pin_memory
         self._pool = SlotPool(pin=pin)
-        num_threads = self._config.threads or (_THREADS_REMOTE if local_path(root) is None else _THREADS_LOCAL)
+        num_threads = self._config.threads or default_threads(root)
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="echotrain-fetch")
 
     def fetch(self, steps: Iterable[StepRows], *, epoch: int | None) -> Iterator[StepData]:

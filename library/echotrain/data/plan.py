@@ -38,11 +38,11 @@ def epoch_order(num_rows: int, seed: int, epoch: int, weights: NDArray[np.float6
         seed: The run's seed.
         epoch: Each has its own order.
         weights: Relative frequency of each row, for balanced sampling (Moero eq. 10 is one). None takes every row exactly
-            once. With weights, a row of relative weight ``w`` comes ``floor(w)`` or ``ceil(w)`` times (systematic sampling), so that the
-            composition of an epoch hardly varies.
+            once. With weights, a row whose weight is ``w`` times the mean comes ``floor(w)`` or ``ceil(w)`` times (systematic
+            sampling), so that the composition of an epoch hardly varies.
 
     Raises:
-        ConfigError: There are no rows, or the weights are not positive somewhere, or of another length.
+        ConfigError: There are no rows, or the weights are of another number, not finite, negative, or all zero.
     """
     if num_rows < 1:
         raise ConfigError(f"num_rows={num_rows}", "must be at least 1", "Select some slices.")

@@ -35,20 +35,21 @@ def select(
         contrasts: Likewise.
 
     Raises:
-        CatalogError: Nothing fits; the message names what there is.
+        CatalogError: A name is not in the catalog, or nothing fits; the message names what there is.
     """
     wanted = {"split": splits, "dataset": datasets, "anatomy": anatomies, "contrast": contrasts}
     keep = np.ones(table.num_rows, bool)
     for column, names in wanted.items():
         if names or column == "split":
+            there = pc.unique(table[column]).to_pylist()
+            unknown = [name for name in names if column != "split" and name not in there]
             fits = pc.is_in(table[column], value_set=pa.array(list(names), pa.string()))
             keep &= fits.to_numpy(zero_copy_only=False)
-            if not keep.any():
-                there = sorted(map(str, pc.unique(table[column]).to_pylist()))
+            if unknown or not keep.any():
                 raise CatalogError(
-                    f"{column} {', '.join(names) or '(none)'}",
-                    "selects no slice, together with the selections before it",
-                    f"The catalog has {column}: {', '.join(there)}.",
+                    f"{column} {', '.join(unknown or names) or '(none)'}",
+                    "is not in the catalog" if unknown else "selects no slice, together with the selections before it",
+                    f"The catalog has {column}: {', '.join(sorted(map(str, there)))}.",
                 )
     indices = np.flatnonzero(keep)
     if fraction == 1.0:

@@ -52,10 +52,9 @@ def read_fastmri(path: str | Path) -> dict[str, Tensor]:
     """
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            str(path), "cannot be read as tensors and plain values", "Save its state_dict alone with torch.save and give that file."
-        ) from error
+    except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        what = "does not exist" if isinstance(error, FileNotFoundError) else "cannot be read as tensors and plain values"
+        raise CheckpointError(str(path), what, "Save its state_dict alone with torch.save and give that file.") from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise CheckpointError(str(path), "holds no state_dict", "Give a fastMRI state_dict or Lightning checkpoint of a VarNet.")

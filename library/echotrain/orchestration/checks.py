@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import uuid
-from pathlib import Path
 from typing import Literal
 
 import ray
@@ -15,7 +14,7 @@ from echotrain.data.selection import select
 from echotrain.errors import CheckpointError, ConfigError, ResourceError
 from echotrain.orchestration.cluster import num_cpus, num_gpus
 from echotrain.orchestration.workers import catalog_identity
-from echotrain.storage.open import local_path
+from echotrain.storage.open import absolute_uri, local_path
 from echotrain.storage.store import Store
 from echotrain.training.checkpoint import CheckpointMeta
 from echotrain.training.experiment import Experiment, changed_keys, science
@@ -29,8 +28,8 @@ def with_absolute_paths(experiment: Experiment) -> Experiment:
     """Make local paths absolute: a worker's working directory is another."""
     if not experiment.data.catalog:
         raise ConfigError("data.catalog=''", "names no data", "Prepare some with ray_jobs.prepare and give data.catalog=URI.")
-    data = dataclasses.replace(experiment.data, catalog=_absolute(experiment.data.catalog))
-    return dataclasses.replace(experiment, data=data, storage=_absolute(experiment.storage))
+    data = dataclasses.replace(experiment.data, catalog=absolute_uri(experiment.data.catalog))
+    return dataclasses.replace(experiment, data=data, storage=absolute_uri(experiment.storage))
 
 
 def check_writable(store: Store) -> None:
@@ -101,8 +100,3 @@ def _check_selection(catalog: Catalog, data: DataConfig) -> None:
     """Raise ``CatalogError`` where there is nothing to train on, or nothing to validate on."""
     for splits in (data.train_split, ("val",)):
         select(catalog.table, splits=splits, datasets=data.datasets, anatomies=data.anatomies, contrasts=data.contrasts)
-
-
-def _absolute(uri: str) -> str:
-    path = local_path(uri)
-    return uri if path is None else str(Path(path).expanduser().absolute())

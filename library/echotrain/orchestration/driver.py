@@ -110,10 +110,12 @@ def fit(experiment: Experiment, *, console: Console | None = None, on_record: Ca
     arguments = WorkerArguments(experiment=experiment, run_id=run_id, environment=DriverEnvironment.here())
     channel = RunChannel(run_id)
     channel.clear()
-    with tempfile.TemporaryDirectory(prefix="echotrain-ray-") as scratch:
-        trainer = _trainer(arguments, device, scratch)
-        outcome = _run(trainer, channel, ConsoleProgress(console or default_console), on_record)
-    channel.clear()
+    try:
+        with tempfile.TemporaryDirectory(prefix="echotrain-ray-") as scratch:
+            trainer = _trainer(arguments, device, scratch)
+            outcome = _run(trainer, channel, ConsoleProgress(console or default_console), on_record)
+    finally:
+        channel.clear()
     return FitResult(
         run_uri=experiment.run_uri,
         is_finished=outcome["epoch"] >= experiment.epochs,

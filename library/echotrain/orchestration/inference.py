@@ -64,7 +64,7 @@ def actor_resources(config: InferenceConfig, num_items: int) -> dict[str, float]
         ResourceError: The cluster cannot hold as many as were asked for.
     """
     cpus, gpus = num_cpus(), num_gpus()
-    capacity = int(gpus or cpus)
+    capacity = int(gpus or cpus // config.threads_per_worker)
     if config.workers > capacity:
         raise ResourceError(
             f"workers={config.workers}",
@@ -72,4 +72,4 @@ def actor_resources(config: InferenceConfig, num_items: int) -> dict[str, float]
             "Lower workers, or leave it out for as many as fit.",
         )
     workers = min(config.workers or capacity, max(num_items, 1))
-    return {"concurrency": workers, "num_cpus": 0 if gpus else 1, "num_gpus": 1 if gpus else 0}
+    return {"concurrency": workers, "num_cpus": 0 if gpus else config.threads_per_worker, "num_gpus": 1 if gpus else 0}

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from echotrain.config import to_dict
@@ -28,7 +27,7 @@ from echotrain.errors import CatalogError, ConfigError, ScanError
 from echotrain.log import console, track
 from echotrain.orchestration.cluster import DriverEnvironment, connect
 from echotrain.orchestration.mapping import Result, map_items
-from echotrain.storage.open import local_path, open_store
+from echotrain.storage.open import absolute_uri, local_path, open_store
 from echotrain.storage.store import Store
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare"]
@@ -104,7 +103,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         StorageError: A store failed after bounded retries; the same command resumes.
     """
     sources = find_sources(config.source)
-    store = open_store(_absolute(config.to))
+    store = open_store(absolute_uri(config.to))
     deidentifier = Deidentifier(config.salt)
     base = _newest(store)
     _check_salt(base, deidentifier)
@@ -242,8 +241,3 @@ def _check_salt(base: Catalog | None, deidentifier: Deidentifier) -> None:
 
 def _salt_check(deidentifier: Deidentifier) -> str:
     return deidentifier.pseudonym("salt", "check")
-
-
-def _absolute(uri: str) -> str:
-    path = local_path(uri)
-    return uri if path is None else str(Path(path).expanduser().absolute())

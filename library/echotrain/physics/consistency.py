@@ -96,5 +96,5 @@ def _ifft_adjoint(images: Tensor, space: HybridSpace) -> Tensor:
 
 
 def _real_dot(a: Tensor, b: Tensor) -> Tensor:
-    """``Re <a, b>`` over everything, summed row by row so that float32 holds."""
+    """``Re <a, b>`` over everything."""
     return (torch.view_as_real(a) * torch.view_as_real(b)).sum()

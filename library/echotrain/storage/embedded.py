@@ -82,7 +82,10 @@ def serve_folder(folder: Path, port: int = 0) -> Iterator[EmbeddedServer]:
     binary = _find_rclone()
     folder.mkdir(parents=True, exist_ok=True)
     access_key, secret_key = f"echotrain{secrets.token_hex(4)}", secrets.token_hex(16)
+    # Where this process is killed, Linux ends the server too.
+    tied = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
     command = [
+        *tied,
         *(str(binary), "serve", "s3", str(folder.absolute()), "--addr", f"127.0.0.1:{port}"),
         # What changed beside the server is seen within a second (0 s would make it read folders all the time), and no
         # configuration of the user is read.

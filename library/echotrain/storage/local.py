@@ -27,13 +27,12 @@ def atomic_file(path: Path, *, only_if_absent: bool = False) -> Iterator[Path]:
     """
     temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
     with _typed(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         try:
             yield temporary
             _sync(temporary)
             if only_if_absent:
-                # link() fails where the name is taken, which rename() does not.
-                os.link(temporary, path)
+                _link(temporary, path)
             else:
                 temporary.replace(path)
             _sync(path.parent)
@@ -86,10 +85,11 @@ class LocalStore:
         """Yield the files whose relative paths begin with ``prefix``, in key order."""
         # Only the folder that the prefix names is walked: a catalog beside a million shards stays quick to list.
         top = self._root / prefix.rpartition("/")[0]
+        # Folders that links point to are not walked: a link upwards would never end.
         with _typed(top):
             keys = sorted(
                 (Path(folder) / name).relative_to(self._root).as_posix()
-                for folder, _, names in os.walk(top)
+                for folder, _, names in os.walk(top, onerror=_raise_unless_missing)
                 for name in names
                 if not name.startswith(_TEMPORARY)
             )
@@ -103,6 +103,31 @@ class LocalStore:
         """Remove a file; nothing happens where there is none."""
         with _typed(self._root / key):
             (self._root / key).unlink(missing_ok=True)
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    """Tell of a folder that cannot be read, which os.walk would pass over; one that is not there is empty."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Give a file its name where that is free; raise ``FileExistsError`` where it is not, which rename() would not do."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        # A file system without hard links: the name is taken first, and filled by the rename.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        temporary.replace(path)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise StorageError(str(path), "is a file, and a folder is needed", "Choose another place, or move the file away.") from error
 
 
 def _sync(path: Path) -> None:

@@ -8,7 +8,7 @@ from echotrain.storage.local import LocalStore
 from echotrain.storage.s3 import S3Store
 from echotrain.storage.store import Store
 
-__all__ = ["join_uri", "local_path", "open_store"]
+__all__ = ["absolute_uri", "join_uri", "local_path", "open_store"]
 
 
 def open_store(uri: str) -> Store:
@@ -39,6 +39,12 @@ def local_path(uri: str) -> Path | None:
     if not uri:
         raise ConfigError("an empty URI", "names no place", "Give a path or s3://bucket/prefix.")
     return Path(uri)
+
+
+def absolute_uri(uri: str) -> str:
+    """Return a path made absolute, so that it means the same in another process; any other URI as it is."""
+    path = local_path(uri)
+    return uri if path is None else str(path.expanduser().absolute())
 
 
 def join_uri(root: str, uri: str) -> str:

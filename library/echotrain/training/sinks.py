@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from echotrain.errors import ObjectMissingError
+from echotrain.errors import ConfigError, ObjectMissingError
 from echotrain.storage.store import Store
 from echotrain.tasks.task import Panel
 from echotrain.training.experiment import WandbConfig
@@ -135,18 +135,22 @@ class WandbSink:
         self._store = store
         self._folder = tempfile.TemporaryDirectory(prefix="echotrain-wandb-")
         self._is_online = bool(os.environ.get("WANDB_API_KEY")) and os.environ.get("WANDB_MODE", "online") == "online"
-        self._run = wandb.init(
-            project=config.project,
-            entity=config.entity or None,
-            group=config.group or None,
-            id=run_id,
-            name=name,
-            resume="allow",
-            mode="online" if self._is_online else "offline",
-            dir=self._folder.name,
-            config=experiment,
-            settings=wandb.Settings(silent=True, console="off"),
-        )
+        try:
+            self._run = wandb.init(
+                project=config.project,
+                entity=config.entity or None,
+                group=config.group or None,
+                id=run_id,
+                name=name,
+                resume="allow",
+                mode="online" if self._is_online else "offline",
+                dir=self._folder.name,
+                config=experiment,
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+        except wandb.errors.Error as error:
+            remedy = "Check WANDB_API_KEY, wandb.entity and wandb.project; or set WANDB_MODE=offline, or wandb.enabled=false."
+            raise ConfigError(f"wandb.project={config.project}", f"W&B did not start the run ({error})", remedy) from error
         self._run.define_metric("*", step_metric="global_step")
 
     def log(self, record: Record) -> None:
@@ -175,6 +179,6 @@ class WandbSink:
 
 
 def _side_by_side(panel: Panel) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return the images of a panel in one row, each scaled to its own maximum but the first two alike."""
+    """Return the images of a panel in one row, white at the panel's scale."""
     images = [np.clip(image / panel.scale, 0, 1) for image in panel.images.values()]
     return (np.concatenate(images, axis=1) * 255).astype(np.uint8)

@@ -25,24 +25,21 @@ class Position:
     Attributes:
         epoch, step: The next step to do is ``step`` of ``epoch``, counted from 0.
         global_step: Steps done in the whole run.
-        samples: Samples seen in the whole run.
         epoch_loss, epoch_samples: Running sum of this epoch's losses, and over how many samples.
         window, window_samples: Sums of the loss and of a task's logs since the last logged line, and over how many samples.
         lines: Lines of ``metrics.jsonl`` that belong to this position.
-        best_score, best_step: The best validation so far and the step it was made at.
+        best_score: The best validation so far.
     """
 
     epoch: int = 0
     step: int = 0
     global_step: int = 0
-    samples: int = 0
     epoch_loss: float = 0.0
     epoch_samples: int = 0
     window: Mapping[str, float] = field(default_factory=dict)
     window_samples: int = 0
     lines: int = 0
     best_score: float | None = None
-    best_step: int | None = None
 
     @property
     def name(self) -> str:
@@ -55,7 +52,6 @@ class Position:
             self,
             step=self.step + 1,
             global_step=self.global_step + 1,
-            samples=self.samples + num_samples,
             epoch_loss=self.epoch_loss + sums["loss"],
             epoch_samples=self.epoch_samples + num_samples,
             window={name: self.window.get(name, 0.0) + value for name, value in sums.items()},
@@ -74,7 +70,7 @@ class Position:
         """Return the position with the best score brought up to date."""
         if self.best_score is not None and score <= self.best_score:
             return self
-        return dataclasses.replace(self, best_score=score, best_step=self.global_step)
+        return dataclasses.replace(self, best_score=score)
 
 
 class TrainState:

@@ -4,10 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
-from echotrain.data.curate import CurationConfig, Rejection, curate
+from echotrain.data.curate import CurationConfig, Rejection
 from echotrain.data.formats import open_volume
 from echotrain.errors import ConfigError
-from tests.scans import header_xml, random_kspace, write_scan
+from tests.scans import curate, header_xml, random_kspace, write_scan
 
 
 def rejections(path, config=None):

@@ -29,7 +29,7 @@ def test_ismrmrd_readouts_are_sorted_by_slice_and_line(tmp_path):
         header = volume.header
         assert (header.num_slices, header.num_coils, header.height, header.width) == (2, 3, 16, 12)
         assert (header.recon_height, header.recon_width, header.orientation) == (8, 12, "AX")
-        assert not volume.has_target
+        assert volume.read_target(0) is None
         assert volume.mask() is None
         for index in range(2):
             np.testing.assert_array_equal(volume.read_slice(index), kspace[index])

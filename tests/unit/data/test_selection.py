@@ -65,3 +65,8 @@ def test_an_empty_selection_names_what_there_is(table: pa.Table) -> None:
         select(table, splits=["train"], anatomies=["elbow"])
     with pytest.raises(CatalogError, match=r"split test.*train, val"):
         select(table, splits=["test"])
+
+
+def test_one_misspelt_name_among_good_ones_is_refused(table: pa.Table) -> None:
+    with pytest.raises(CatalogError, match=r"anatomy brian: is not in the catalog.*brain, knee, spine"):
+        select(table, splits=["train"], anatomies=["knee", "brian"])

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from echotrain.data.curate import curate
 from echotrain.data.formats import open_volume
 from echotrain.data.simulate import SimulationConfig, simulate
 from echotrain.data.target import rss_target
 from echotrain.errors import ConfigError, ScanError
 from echotrain.physics.coils import rss
 from echotrain.physics.fft import ifft2c
+from tests.scans import curate
 
 SMALL = SimulationConfig(num_patients=3, num_slices=3, matrix=96)
 

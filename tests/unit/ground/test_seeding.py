@@ -1,3 +1,5 @@
+import numpy as np
+
 from echotrain.seeding import derive_seed, numpy_generator, torch_generator
 
 
@@ -15,3 +17,8 @@ def test_purposes_and_identities_are_independent_streams():
 def test_generators_repeat_their_draws():
     assert numpy_generator(1, "noise").random() == numpy_generator(1, "noise").random()
     assert torch_generator(1, "noise").initial_seed() == torch_generator(1, "noise").initial_seed()
+
+
+def test_numpys_integers_are_integers():
+    assert derive_seed(1, "mask", np.int64(7), "a") == derive_seed(1, "mask", 7, "a")
+    assert derive_seed(np.uint32(1), "mask", 7, "a") == derive_seed(1, "mask", 7, "a")

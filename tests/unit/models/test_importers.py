@@ -85,3 +85,8 @@ def test_a_checkpoint_that_carries_code_is_refused(tmp_path):
     torch.save({"state_dict": {}, "callbacks": Arbitrary()}, tmp_path / "code.pt")
     with pytest.raises(CheckpointError, match="plain values"):
         read_fastmri(tmp_path / "code.pt")
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"none\.pt: does not exist"):
+        read_fastmri(tmp_path / "none.pt")

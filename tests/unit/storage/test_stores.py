@@ -1,5 +1,6 @@
 """Folders and buckets keep the same promises."""
 
+import errno
 import os
 import pickle
 import uuid
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from echotrain.errors import ConfigError, ObjectMissingError
+from echotrain.errors import ConfigError, ObjectMissingError, StorageError
 from echotrain.storage.embedded import EmbeddedServer, serve_folder
 from echotrain.storage.local import LocalStore
 from echotrain.storage.open import join_uri, local_path, open_store
@@ -115,3 +116,22 @@ def test_the_embedded_server_listens_on_loopback_only_and_refuses_strangers(
         monkeypatch.setenv(name, value)
     with pytest.raises(CredentialsError, match="AWS_SECRET_ACCESS_KEY"):
         open_store(bucket).read("anything")
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
+def test_a_file_system_without_hard_links_keeps_the_promise_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def no_links(source: Path, target: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", no_links)
+    store = open_store(str(tmp_path))
+    assert store.write("k", b"one", only_if_absent=True)
+    assert not store.write("k", b"two", only_if_absent=True)
+    assert store.read("k") == b"one"
+    assert [info.key for info in store.list()] == ["k"]
+
+
+def test_a_file_where_a_folder_is_needed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"runs: is a file, and a folder is needed"):
+        open_store(str(tmp_path / "runs")).write("config.json", b"")

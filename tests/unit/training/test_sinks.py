@@ -5,9 +5,11 @@ import json
 
 import numpy as np
 import pytest
+import wandb
 from rich.console import Console
 from toys import run_toy, toy_experiment
 
+from echotrain.errors import ConfigError
 from echotrain.storage.open import open_store
 from echotrain.tasks.task import Panel
 from echotrain.training.console import ConsoleProgress
@@ -96,3 +98,12 @@ def test_a_sink_that_fails_to_close_costs_no_checkpoint(tmp_path):
     RunFiles(writer=writer, metrics=metrics, sinks=[Broken()]).close()
     assert writer.is_closed
     assert steps_in(open_store(str(tmp_path))) == [1]
+
+
+def test_wandb_that_does_not_start_is_told_with_the_way_round_it(tmp_path, monkeypatch):
+    def refuses(**settings):
+        raise wandb.errors.CommError("permission denied")
+
+    monkeypatch.setattr(wandb, "init", refuses)
+    with pytest.raises(ConfigError, match=r"wandb\.project=.*permission denied.*wandb\.enabled=false"):
+        WandbSink(WandbConfig(), open_store(str(tmp_path)), run_id="r", name="n", experiment={})

@@ -68,11 +68,6 @@ class FastmriVolume:
             self._file.close()
             raise
 
-    @property
-    def has_target(self) -> bool:
-        """Whether the file brings its own target images."""
-        return self._target is not None
-
     def read_slice(self, index: int) -> np.ndarray:
         """Return k-space of one slice: complex64 (coils, height, width)."""
         kspace = self._file.read(self._kspace, index).astype(np.complex64, copy=False)

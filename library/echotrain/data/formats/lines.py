@@ -109,7 +109,6 @@ class LineVolume:
         # A raw scan is always converted, so nobody needs its location.
         self.is_location_safe = False
         self.num_partitions = geometry.num_partitions
-        self.has_target = False
         self._name, self._geometry, self._read_lines, self._close = name, geometry, read_lines, close
         self._row = geometry.first_row(name)
         counters = sorted({line.slice for line in lines})

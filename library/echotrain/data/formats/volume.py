@@ -40,10 +40,6 @@ class Volume(Protocol):
     def is_location_safe(self) -> bool:
         """Whether the file's location may be written into a catalog."""
 
-    @property
-    def has_target(self) -> bool:
-        """Whether the file brings its own target images."""
-
     def read_slice(self, index: int) -> np.ndarray:
         """Return k-space of one slice: complex64 (coils, height, width)."""
 
