@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable, Sequence
 
 from echotrain.errors import ConfigError, EchotrainError
+from echotrain.evaluation.finding import find_results
 from echotrain.evaluation.history import History
 from echotrain.evaluation.report import render_csv, render_markdown, render_report
 from echotrain.evaluation.results import Evaluation
-from echotrain.evaluation.sources import find_sources
 from echotrain.log import setup_logging
 from echotrain.storage.open import open_store
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         form = options.out.rpartition(".")[2]
         if form not in FORMATS:
             raise ConfigError(f"--out {options.out}", f"must end in one of {', '.join(FORMATS)}", "Use report.html for the page.")
-        evaluations, runs = find_sources(options.uris)
+        evaluations, runs = find_results(options.uris)
         page = FORMATS[form](evaluations, runs, options.title)
         folder, _, name = options.out.rpartition("/")
         open_store(folder or ("/" if options.out.startswith("/") else ".")).write(name, page.encode())

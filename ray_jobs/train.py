@@ -1,24 +1,27 @@
 """Train a recipe, or go on with a run: the same command resumes."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 
-from echotrain.config import override
+from echotrain.config import override, to_dict
 from echotrain.errors import EchotrainError
 from echotrain.log import setup_logging
 from echotrain.orchestration.driver import fit
 from echotrain.recipes.debug_data import DEBUG_CATALOG, ensure_debug_data
 from echotrain.recipes.registry import RECIPES, find_recipe
+from echotrain.training.experiment import flatten
 
 EXAMPLES = """examples:
   python -m ray_jobs.train --list
+  python -m ray_jobs.train varnet_mosaic_x8 --show           all its settings, as they would be given
   python -m ray_jobs.train varnet_mosaic_x8_debug            a recipe cut to seconds, on scans simulated on the spot
   python -m ray_jobs.train varnet_demo data.catalog=s3://bucket/prepared storage=s3://bucket/runs
   python -m ray_jobs.train varnet_mosaic_x8 data.catalog=s3://bucket/mosaic model.num_cascades=8 workers=8 name=mosaic-8
   ray job submit --working-dir . -- python -m ray_jobs.train varnet_mosaic_x4 data.catalog=s3://bucket/mosaic storage=s3://bucket/runs
 
-Any setting of the experiment can be given as dotted.path=value; config.json in the run's folder shows all of them.
+Any setting of the experiment can be given as dotted.path=value; --show prints all of them.
 SIGTERM or Ctrl-C saves a checkpoint first; the command exits with 3 then, and goes on when it is given again.
 """
 STOPPED = 3
@@ -32,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("recipe", nargs="?", help="name of an experiment; --list shows all")
     parser.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the recipe's")
     parser.add_argument("--list", action="store_true", help="list the recipes and leave")
+    parser.add_argument("--show", action="store_true", help="print every setting that the run would have, and leave")
     options = parser.parse_intermixed_args(argv)
     setup_logging()
     if options.list or options.recipe is None:
@@ -40,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         experiment = override(find_recipe(options.recipe)(), options.settings)
+        if options.show:
+            print("\n".join(f"{path}={json.dumps(value)}" for path, value in flatten(to_dict(experiment)).items()))
+            return 0
         if experiment.data.catalog == DEBUG_CATALOG:
             ensure_debug_data()
         result = fit(experiment)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from echotrain.data.catalog_store import load_catalog
+from echotrain.recipes.debug_data import ensure_debug_data
 from tests.local_cluster import lines, run
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -18,3 +20,12 @@ def test_one_worker_then_two_give_the_losses_of_two_all_the_way(experiment, whol
         for key in ours.keys() & {"loss", "ssim", "psnr", "nmse", "grad_norm"}:
             assert ours[key] == pytest.approx(theirs[key], rel=1e-5), key
     assert run(experiment, "workers=2") == moved  # Finished: nothing is started.
+
+
+def test_the_debug_recipes_find_data_and_make_it_once(tmp_path):
+    uri = str(tmp_path / "debug" / "prepared")
+    ensure_debug_data(uri)
+    catalog = load_catalog(uri)
+    assert set(catalog.table["split"].to_pylist()) == {"train", "val", "test"}
+    ensure_debug_data(uri)
+    assert load_catalog(uri).version == catalog.version

@@ -38,8 +38,9 @@ class Cluster:
     bucket: str
     env: dict[str, str]
 
-    def run(self, *command: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, env=self.env, cwd=ROOT, text=True, capture_output=True, timeout=timeout, check=False)
+    def run(self, *command: str, address: str = "", timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        env = {**self.env, **({"RAY_ADDRESS": address} if address else {})}
+        return subprocess.run(command, env=env, cwd=ROOT, text=True, capture_output=True, timeout=timeout, check=False)
 
     def weights(self, name: str) -> dict[str, torch.Tensor]:
         store = open_store(f"{self.bucket}/runs/{name}")
@@ -121,9 +122,15 @@ def settings(cluster: Cluster, name: str, *more: str) -> list[str]:
     return [*recipe, "workers=2", "batch_size=2", "epochs=3", "checkpoint_every=3", "log_every=1", *more]
 
 
-def test_a_submitted_job_trains_to_a_checkpoint_in_s3(cluster):
+@pytest.fixture(scope="module")
+def submitted(cluster) -> subprocess.CompletedProcess[str]:
+    """Return a run that was submitted as a job, to its end."""
     command = ["python", "-m", "ray_jobs.train", *settings(cluster, "submitted")]
-    done = cluster.run(str(BIN / "ray"), "job", "submit", "--address", cluster.dashboard, "--", *command)
+    return cluster.run(str(BIN / "ray"), "job", "submit", "--address", cluster.dashboard, "--", *command)
+
+
+def test_a_submitted_job_trains_to_a_checkpoint_in_s3(cluster, submitted):
+    done = submitted
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "finished at step 30" in done.stdout
     assert "epoch 3/3 done" in done.stdout
@@ -133,7 +140,7 @@ def test_a_submitted_job_trains_to_a_checkpoint_in_s3(cluster):
     assert 0 < meta.scores["ssim"] <= 1
 
 
-def test_a_driver_asked_to_end_saves_first_and_the_same_command_ends_the_run_as_if_nothing_had_happened(cluster):
+def test_a_driver_asked_to_end_saves_first_and_the_same_command_ends_the_run_as_if_nothing_had_happened(cluster, submitted):
     env = {**cluster.env, "RAY_ADDRESS": cluster.address}
     command = [sys.executable, "-u", "-m", "ray_jobs.train", *settings(cluster, "stopped")]
     with subprocess.Popen(command, env=env, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as driver:
@@ -150,8 +157,7 @@ def test_a_driver_asked_to_end_saves_first_and_the_same_command_ends_the_run_as_
     meta = find_checkpoint(open_store(f"{cluster.bucket}/runs/stopped"))
     assert meta is not None
     assert 2 <= meta.position["global_step"] < 30
-    cluster.env["RAY_ADDRESS"] = cluster.address
-    done = cluster.run(*command)
+    done = cluster.run(*command, address=cluster.address)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "resuming at step" in done.stderr
     whole, parts = cluster.weights("submitted"), cluster.weights("stopped")

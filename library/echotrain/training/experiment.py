@@ -15,7 +15,7 @@ from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.tasks.reconstruction import ReconstructionConfig
 from echotrain.training.optim import OptimConfig
 
-__all__ = ["Experiment", "Place", "Science", "WandbConfig", "changed_keys", "science"]
+__all__ = ["Experiment", "Place", "Science", "WandbConfig", "changed_keys", "flatten", "science"]
 
 # Settings of the science half that decide when to stop, where bytes lie and how work is done, but no number.
 _FREE = ("epochs", "data.catalog", "model.activation_checkpointing", "model.compile_regularizer")
@@ -142,7 +142,7 @@ class Experiment(Science, Place):
 def science(experiment: Experiment) -> dict[str, Any]:
     """Return the settings that decide the numbers, flat: dotted path to plain value."""
     names = {f.name for f in dataclasses.fields(Science)}
-    flat = _flatten({name: value for name, value in to_dict(experiment).items() if name in names})
+    flat = flatten({name: value for name, value in to_dict(experiment).items() if name in names})
     return {path: value for path, value in flat.items() if path not in _FREE}
 
 
@@ -152,11 +152,12 @@ def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple
     return {path: (before.get(path), now.get(path)) for path in paths if before.get(path) != now.get(path)}
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted paths."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 import pytest
 
 from echotrain.errors import ObjectMissingError
+from echotrain.evaluation.finding import find_results
 from echotrain.evaluation.history import History
 from echotrain.evaluation.report import render_csv, render_markdown, render_report
 from echotrain.evaluation.results import write_evaluation
-from echotrain.evaluation.sources import find_sources
 from echotrain.storage.local import LocalStore
 from ray_jobs import report as verb
 
@@ -141,13 +141,13 @@ def test_a_run_is_found_with_the_evaluations_below_it(tmp_path, evaluation):
     write_evaluation(LocalStore(tmp_path / "x4/evaluation"), evaluation)
     write_evaluation(LocalStore(tmp_path / "x4/evaluation-brains"), evaluation)
     write_evaluation(LocalStore(tmp_path / "alone"), evaluation)
-    evaluations, runs = find_sources([str(tmp_path / "x4"), str(tmp_path / "alone")])
+    evaluations, runs = find_results([str(tmp_path / "x4"), str(tmp_path / "alone")])
     assert (len(evaluations), [found.name for found in runs]) == (3, ["x4"])
 
 
 def test_a_place_that_holds_nothing_is_named(tmp_path):
     with pytest.raises(ObjectMissingError, match=r"metrics\.jsonl nor summary\.json"):
-        find_sources([str(tmp_path)])
+        find_results([str(tmp_path)])
 
 
 @pytest.mark.parametrize(

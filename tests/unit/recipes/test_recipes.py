@@ -2,10 +2,11 @@
 
 import pytest
 
-from echotrain.config import from_dict, to_dict
+from echotrain.config import from_dict, override, to_dict
 from echotrain.errors import ConfigError
 from echotrain.recipes.registry import RECIPES, find_recipe
 from echotrain.training.experiment import Experiment
+from ray_jobs.train import main
 
 FULL = sorted(name for name in RECIPES if not name.endswith("_debug"))
 
@@ -42,3 +43,12 @@ def test_the_paper_size_has_the_papers_parameter_count():
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(ConfigError, match=r"varnet_mosaic_x6.*Did you mean 'varnet_mosaic_x[48]'"):
         find_recipe("varnet_mosaic_x6")
+
+
+def test_every_setting_can_be_shown_and_given_back(capsys):
+    assert main(["varnet_mosaic_x8", "--show", "optim.lr=2e-4", "data.anatomies=[knee]"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert 'data.anatomies=["knee"]' in shown
+    assert override(RECIPES["varnet_fastmri_knee_x4"](), shown) == override(
+        RECIPES["varnet_mosaic_x8"](), ["optim.lr=2e-4", "data.anatomies=[knee]"]
+    )

@@ -7,13 +7,13 @@ from echotrain.evaluation.history import HISTORY, History, read_history
 from echotrain.evaluation.results import SUMMARY, Evaluation, read_evaluation
 from echotrain.storage.open import open_store
 
-__all__ = ["find_sources"]
+__all__ = ["find_results"]
 
 # Where evaluations lie in a run's folder: evaluation/, or evaluation-<name>/, or evaluations/<name>/.
 BELOW_RUN = "evaluation"
 
 
-def find_sources(uris: Sequence[str]) -> tuple[list[Evaluation], list[History]]:
+def find_results(uris: Sequence[str]) -> tuple[list[Evaluation], list[History]]:
     """Read what each URI holds: an evaluation, a training run, or a run with evaluations below ``evaluation…/``.
 
     Raises:
