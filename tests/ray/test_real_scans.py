@@ -1,0 +1,79 @@
+"""The main path on real scanner files of every format: prepared into S3, evaluated at 4x, reconstructed. Skips where they are absent."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from echotrain.config import to_dict
+from echotrain.data.catalog_store import load_catalog
+from echotrain.data.config import DataConfig
+from echotrain.evaluation.results import read_evaluation
+from echotrain.models.unrolled.varnet import VarNetConfig
+from echotrain.storage.embedded import serve_folder
+from echotrain.storage.open import open_store
+from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
+from echotrain.training.experiment import Experiment, science
+from ray_jobs import evaluate, prepare, reconstruct, report
+
+pytestmark = pytest.mark.ray
+
+MASK = ["data.mask.kind=equispaced_fraction", "data.mask.accelerations=[4]", "data.mask.center_fractions=[0.08]"]
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory, scanner_data):
+    """Return an S3 bucket with a run whose only checkpoint is a network as it was initialised."""
+    with serve_folder(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.env.items():
+            patch.setenv(name, value)
+        uri = server.create_bucket("real")
+        experiment = Experiment(
+            name="untrained",
+            data=DataConfig(catalog=f"{uri}/prepared"),
+            model=VarNetConfig(num_cascades=1, chans=4, pools=2, sens_chans=2, sens_pools=2),
+        )
+        torch.manual_seed(0)
+        meta = CheckpointMeta(name="step-000000000", position={}, science=science(experiment), config=to_dict(experiment), catalog={})
+        writer = CheckpointWriter(open_store(f"{uri}/untrained"), keep=1)
+        writer.save(meta, {"weights": experiment.model.build().state_dict()}, is_best=True, before_marker={})
+        writer.close()
+        yield uri
+
+
+def test_every_format_is_prepared_and_a_scan_in_two_formats_is_seen_to_be_one(local_ray, bucket, scanner_data):
+    pytest.importorskip("twixtools")
+    assert prepare.main([str(scanner_data), "--to", f"{bucket}/prepared"]) == 0
+    catalog = load_catalog(f"{bucket}/prepared")
+    volumes = {row.volume: row for row in catalog.rows()}
+    assert set(volumes) == {
+        "brain_flash_16ch_cimax3T",
+        "brain_t2_4ch",
+        "phantom_gre_4ch_trio3T",
+        "skyra_VE11_gre_phantom_2ch",
+    }
+    assert volumes["brain_t2_4ch"].anatomy == "brain"
+    # The ISMRMRD file and one twix file hold scans that are there as fastMRI files too.
+    assert {entry["reason"] for entry in catalog.manifest["left_out"]} == {
+        f"duplicate of {name}: the same k-space" for name in ("brain_flash_16ch_cimax3T", "phantom_gre_4ch_trio3T")
+    }
+
+
+def test_real_scans_are_evaluated_and_reported(local_ray, bucket, scanner_data, tmp_path):
+    if open_store(f"{bucket}/prepared").size("catalog/v000001.json") is None:
+        assert prepare.main([str(scanner_data), "--to", f"{bucket}/prepared"]) == 0
+    assert evaluate.main([f"{bucket}/untrained", "--split", "all", *MASK, "--note", "an untrained network"]) == 0
+    volumes = {volume.volume: volume for volume in read_evaluation(open_store(f"{bucket}/untrained/evaluation")).volumes}
+    # Undersampled fourfold, real anatomy stays recognisable and is far from right.
+    assert 15 < volumes["brain_t2_4ch"].zero_filled.psnr < 35
+    assert 15 < volumes["brain_flash_16ch_cimax3T"].zero_filled.psnr < 35
+    assert report.main([f"{bucket}/untrained", "--out", str(tmp_path / "real.html")]) == 0
+    assert "brain_t2_4ch" in (tmp_path / "real.html").read_text()
+
+
+def test_a_real_scan_is_reconstructed(local_ray, bucket, scanner_data, tmp_path):
+    source = str(scanner_data / "brain_t2_4ch.h5")
+    assert reconstruct.main([f"{bucket}/untrained", source, "--to", str(tmp_path), "--undersample", *MASK]) == 0
+    with h5py.File(tmp_path / "brain_t2_4ch.h5") as file:
+        assert file["reconstruction"].shape == (1, 256, 256)
+        assert np.isfinite(file["reconstruction"][:]).all()
