@@ -153,9 +153,10 @@ def error_png(example: Example, image: NDArray[np.floating[Any]], white: float) 
 
 
 def _strip(axes: Any, values: NDArray[np.float64], row: float, color: str, *, seed: int) -> None:
-    """Draw every value as a dot; from five on, a box of the quartiles and a median line behind them."""
+    """Draw every value as a dot, larger where there are few; from five on, a box of the quartiles and a median line behind them."""
     jitter = np.random.default_rng(seed).uniform(-0.08, 0.08, len(values)) if len(values) > 1 else np.zeros(len(values))
-    axes.scatter(values, row + jitter, s=11, color=color, alpha=0.75, linewidths=0, zorder=3)
+    size = 30 if len(values) < 20 else 11
+    axes.scatter(values, row + jitter, s=size, color=color, alpha=0.75, linewidths=0, zorder=3)
     if len(values) >= 5:
         line = {"color": color, "linewidth": 1.2}
         axes.boxplot(
