@@ -149,8 +149,8 @@ def test_a_full_scan_is_undersampled_when_asked_to(local_ray, run_uri, scans, tm
 
 def test_reconstructions_never_land_among_the_scans(run_uri, scans, tmp_path):
     (tmp_path / "link").symlink_to(scans)
-    for source, to in ((scans, scans), (scans / "full.h5", scans), (tmp_path, scans), (scans, tmp_path / "link")):
-        with pytest.raises(ConfigError, match="is the folder of a scan"):
+    for source, to in ((scans, scans), (scans / "full.h5", scans), (scans, scans / "out"), (scans, tmp_path / "link")):
+        with pytest.raises(ConfigError, match="lies among the scans"):
             list(reconstruct(InferenceConfig(run=run_uri), str(source), str(to)))
 
 
@@ -162,6 +162,7 @@ def test_files_of_one_name_are_kept_apart_and_nothing_is_overwritten_unasked(loc
     write_scan(to / "t2.h5")
     mine = (to / "t2.h5").read_bytes()
     write_scan(source / "t2.h5")
+    write_scan(source / "alone.h5")
 
     def run(**options):
         config = InferenceConfig(run=run_uri, workers=1)
@@ -171,6 +172,7 @@ def test_files_of_one_name_are_kept_apart_and_nothing_is_overwritten_unasked(loc
     assert "t2.h5: is there already. Give --overwrite" in done[str(source / "t2.h5")].error
     outputs = {done[str(source / folder / "t1.h5")].output for folder in ("patient1", "patient2")}
     assert len(outputs) == 2
+    assert done[str(source / "alone.h5")].output == str(to / "alone.h5")
     assert all(Path(output).name.startswith("t1-") and "patient" not in Path(output).name for output in outputs)
     assert (to / "t2.h5").read_bytes() == mine
     assert all("already" in result.error for result in run().values())

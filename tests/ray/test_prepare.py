@@ -295,3 +295,17 @@ def test_a_killed_job_resumes_where_it_was_with_nothing_twice_and_nothing_lost(t
     assert catalog.version == 1
     assert_payloads_are_whole(catalog)
     assert len(list(to.glob("shards/*.bin"))) == 60
+
+
+def test_an_object_that_vanishes_or_shrinks_is_left_out_and_the_job_goes_on(local_ray, tmp_path, monkeypatch):
+    for number in range(3):
+        write_scan(tmp_path / "s3" / "lab" / f"scan{number}.h5", random_kspace((2, 2, 32, 24), seed=number), attributes={"max": 2.0})
+    with serve_throttled(tmp_path / "s3") as server:
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        server.inject(Fault(kind="missing", key="scan1.h5", method="GET"))
+        convert, split = ConvertConfig(payload="raw", index_only=True), SplitConfig(ratios=(1, 0, 0))
+        config = PrepareConfig(source="s3://lab", to=str(tmp_path / "to"), convert=convert, split=split)
+        report = prepare(config)
+    assert [entry.reason for entry in report.left_out] == ["the file: changed after it was listed"]
+    assert len(report.catalog) == 4

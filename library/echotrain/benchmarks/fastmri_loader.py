@@ -14,6 +14,7 @@ from echotrain.errors import ResourceError
 from echotrain.storage.open import open_store
 from echotrain.storage.ranged import RangeReader
 from echotrain.storage.ranged_file import RangedFile
+from echotrain.storage.store import Store
 
 __all__ = ["fastmri_loader"]
 
@@ -38,7 +39,7 @@ def fastmri_loader(
         from fastmri.data import mri_data
     except ImportError as error:
         raise ResourceError("the package fastmri", "is not installed", "Install it: pip install --no-deps fastmri") from error
-    _readers.clear()
+    _clients.clear()
     files = mock.Mock(File=lambda path, mode: h5py.File(_object(bucket, Path(path).name, keeps_blocks=keeps_blocks), mode))
     with mock.patch.object(mri_data, "h5py", files if bucket else h5py):
         dataset = mri_data.SliceDataset(scans, "multicoil", transform=_as_tensors)
@@ -51,12 +52,14 @@ def _as_tensors(kspace: Any, mask: Any, target: Any, attributes: Any, name: str,
     return torch.from_numpy(kspace), torch.from_numpy(target)
 
 
-_readers: dict[int, RangeReader] = {}
+_clients: dict[int, tuple[Store, RangeReader]] = {}
 
 
 def _object(bucket: str, name: str, *, keeps_blocks: bool) -> RangedFile:
-    """Open a file in the bucket with this process's reader: a forked loader must not share its parent's connections."""
-    reader = _readers.setdefault(os.getpid(), RangeReader())
+    """Open a file in the bucket with this process's clients: a forked loader must not share its parent's connections."""
+    if os.getpid() not in _clients:
+        _clients[os.getpid()] = open_store(f"s3://{bucket}"), RangeReader()
+    store, reader = _clients[os.getpid()]
     # Its size costs a round trip, as with any other file object on S3.
-    size = open_store(f"s3://{bucket}").size(f"scans/{name}")
+    size = store.size(f"scans/{name}")
     return RangedFile(reader, f"s3://{bucket}/scans/{name}", size or 0, keeps_blocks=keeps_blocks)

@@ -35,7 +35,7 @@ __all__ = ["ConvertConfig", "ScanRecord", "convert_scan", "read_record", "reason
 logger = logging.getLogger(__name__)
 
 # Raised when the bytes or the rows that a source gives change.
-_RECORD_FORMAT = 1
+_RECORD_FORMAT = 2
 _DTYPES: dict[str, PayloadDtype] = {"float32": "complex64", "float16": "float16"}
 
 

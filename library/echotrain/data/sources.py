@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from echotrain.errors import ConfigError, ObjectMissingError, ScanError
+from echotrain.errors import ConfigError, ObjectMissingError, PayloadError, ScanError
 from echotrain.storage.open import local_path, open_store
 from echotrain.storage.ranged import RangeReader
 from echotrain.storage.ranged_file import RangedFile
+from echotrain.storage.store import ObjectInfo
 
 __all__ = ["ENDINGS", "ScanSource", "find_sources", "local_copy", "opened_in_place"]
 
@@ -48,14 +49,17 @@ def find_sources(uri: str) -> list[ScanSource]:
     path = local_path(uri)
     if path is not None and not path.exists():
         raise ConfigError(f"source {uri}", "does not exist", "Give a folder of scanner files, one file, or s3://bucket/prefix.")
-    is_file = path.is_file() if path is not None else uri.lower().endswith(ENDINGS)
-    folder, _, only = str(path.absolute() if path is not None else uri).rstrip("/").rpartition("/") if is_file else (uri, "", "")
-    store = open_store(folder or "/")
-    sources = [
-        ScanSource(uri=f"{store.uri.rstrip('/')}/{found.key}", size=found.size, version=found.version)
-        for found in store.list(only)
-        if _is_scan(found.key) and (not only or found.key == only)
-    ]
+    if path is not None and path.is_file():
+        found = path.absolute()
+        stat = found.stat()
+        listed = [(str(found), ObjectInfo(found.name, stat.st_size, str(stat.st_mtime_ns)))]
+    elif path is None and uri.lower().endswith(ENDINGS):
+        folder, _, name = uri.rpartition("/")
+        listed = [(uri, info) for info in open_store(folder).list(name) if info.key == name]
+    else:
+        store = open_store(uri)
+        listed = [(f"{store.uri.rstrip('/')}/{info.key}", info) for info in store.list()]
+    sources = [ScanSource(uri=place, size=info.size, version=info.version) for place, info in listed if _is_scan(info.key)]
     if not sources:
         raise ConfigError(f"source {uri}", "holds no scans", f"Scans end in {', '.join(ENDINGS)}.")
     return sorted(sources, key=lambda source: source.uri)
@@ -63,10 +67,18 @@ def find_sources(uri: str) -> list[ScanSource]:
 
 @contextlib.contextmanager
 def opened_in_place(source: ScanSource) -> Iterator[Path | RangedFile]:
-    """Yield the file itself, or the object in its store, of which only what is read is fetched."""
+    """Yield the file itself, or the object in its store, of which only what is read is fetched.
+
+    Raises:
+        ScanError: The object has vanished or shrunk since it was listed.
+        StorageError: The store failed.
+    """
     path = local_path(source.uri)
     with contextlib.closing(RangeReader()) as reader:
-        yield path if path is not None else RangedFile(reader, source.uri, source.size)
+        try:
+            yield path if path is not None else RangedFile(reader, source.uri, source.size)
+        except (ObjectMissingError, PayloadError) as error:
+            raise ScanError(source.name, "changed after it was listed", "Run prepare again.") from error
 
 
 @contextlib.contextmanager

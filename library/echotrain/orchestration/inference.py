@@ -65,11 +65,11 @@ def actor_resources(config: InferenceConfig, num_items: int) -> dict[str, float]
     """
     cpus, gpus = num_cpus(), num_gpus()
     capacity = int(gpus or cpus // config.threads_per_worker)
-    if config.workers > capacity:
+    if config.workers > capacity or not capacity:
         raise ResourceError(
             f"workers={config.workers}",
             f"the cluster has {gpus:g} GPUs and {cpus:g} CPUs, so {capacity} fit",
-            "Lower workers, or leave it out for as many as fit.",
+            "Lower workers or threads_per_worker, or leave them out.",
         )
     workers = min(config.workers or capacity, max(num_items, 1))
     return {"concurrency": workers, "num_cpus": 0 if gpus else config.threads_per_worker, "num_gpus": 1 if gpus else 0}

@@ -84,7 +84,8 @@ def _told(values: str, data: bytes, error: str) -> dict[str, Any]:
 
 
 def _as_text(error: EchotrainError) -> str:
-    return json.dumps([type(error).__name__, error.value, error.limit, error.remedy])
+    public = next(kind for kind in type(error).__mro__ if kind.__name__ in errors.__all__)
+    return json.dumps([public.__name__, error.value, error.limit, error.remedy])
 
 
 def _restored(text: str) -> EchotrainError:

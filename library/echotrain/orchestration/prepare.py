@@ -21,6 +21,7 @@ from echotrain.data.catalog_store import commit_version, load_catalog
 from echotrain.data.convert import ConvertConfig, ScanRecord, convert_scan, read_record, reason_of, scan_key
 from echotrain.data.curate import Rejection
 from echotrain.data.formats import Deidentifier, ReadLimits
+from echotrain.data.formats.deidentify import PSEUDONYM_SCHEME
 from echotrain.data.sources import ScanSource, find_sources, local_copy, opened_in_place
 from echotrain.data.splits import SplitConfig
 from echotrain.errors import CatalogError, ConfigError, ScanError
@@ -230,7 +231,7 @@ def _newest(store: Store) -> Catalog | None:
 
 
 def _check_salt(base: Catalog | None, deidentifier: Deidentifier) -> None:
-    """Refuse a second salt: one patient would get two pseudonyms, and could land in two splits."""
+    """Refuse a second salt, or another way of making pseudonyms: one patient would get two pseudonyms, and could land in two splits."""
     if base is not None and base.manifest.get("salt_check", _salt_check(deidentifier)) != _salt_check(deidentifier):
         raise ConfigError(
             "the de-identification salt",
@@ -240,4 +241,4 @@ def _check_salt(base: Catalog | None, deidentifier: Deidentifier) -> None:
 
 
 def _salt_check(deidentifier: Deidentifier) -> str:
-    return deidentifier.pseudonym("salt", "check")
+    return deidentifier.pseudonym("salt", "check", str(PSEUDONYM_SCHEME))

@@ -26,7 +26,7 @@ from echotrain.orchestration.cluster import connect
 from echotrain.orchestration.inference import InferenceConfig, WorkerSetup, actor_resources
 from echotrain.orchestration.mapping import Result, map_items
 from echotrain.physics.masks import LineSampling, count_low_frequencies, line_mask
-from echotrain.storage.open import open_store
+from echotrain.storage.open import local_path, open_store
 from echotrain.training.trained import describe_trained
 
 __all__ = ["Reconstruction", "reconstruct"]
@@ -57,7 +57,8 @@ def reconstruct(
     """Reconstruct every scan below ``source``, in any order; a file that cannot be used is told about and left out.
 
     Each volume becomes ``<to>/<volume>.h5`` with ``reconstruction`` float32 (slices, height, width) and a de-identified
-    ``ismrmrd_header``, and ``<to>/<volume>.png``. Where several files of a source have one name, a pseudonym of their folder follows it.
+    ``ismrmrd_header``, and ``<to>/<volume>.png``. For a file in a sub-folder of the source a pseudonym of its place follows the
+    name, so that ``patient1/t1.h5`` and ``patient2/t1.h5`` stay apart.
 
     Args:
         config: The model and its workers.
@@ -78,11 +79,13 @@ def reconstruct(
     config = dataclasses.replace(config, checkpoint=meta.name)
     sources = find_sources(source)
     target = open_store(to).uri
-    _check_place(sources, target)
+    _check_place(source, sources, target)
+    # Asked once, before anything is written: a worker that is tried again must not take its own output for another's.
+    there = frozenset() if overwrite else frozenset(info.key for info in open_store(target).list())
     connect()
     setup = WorkerSetup(config=config)
-    items = [{**dataclasses.asdict(found), "suffix": suffix} for found, suffix in zip(sources, _suffixes(sources), strict=True)]
-    results = map_items(items, _VolumeReconstructor, setup, target, undersample, overwrite, **actor_resources(config, len(items)))
+    items = [{**dataclasses.asdict(found), "suffix": suffix} for found, suffix in zip(sources, _suffixes(source, sources), strict=True)]
+    results = map_items(items, _VolumeReconstructor, setup, target, undersample, there, **actor_resources(config, len(items)))
     for result in track(results, "Reconstructing", total=len(items)):
         yield Reconstruction(**result.values)
 
@@ -90,12 +93,12 @@ def reconstruct(
 class _VolumeReconstructor:
     """Reads, reconstructs and writes whole files; one lives in each worker."""
 
-    def __init__(self, setup: WorkerSetup, to: str, undersample: bool, overwrite: bool) -> None:
+    def __init__(self, setup: WorkerSetup, to: str, undersample: bool, there: frozenset[str]) -> None:
         trained = setup.load()
         self._experiment, self._model, self._task = trained.experiment, trained.model, trained.task
         self._device = next(trained.model.parameters()).device
         self._store = open_store(to)
-        self._undersample, self._overwrite = undersample, overwrite
+        self._undersample, self._there = undersample, there
         self._deidentifier = Deidentifier.of_environment()
 
     def __call__(self, item: dict[str, Any]) -> Result:
@@ -119,7 +122,7 @@ class _VolumeReconstructor:
             raise ScanError(
                 source.name, f"is a 3D encode of {volume.num_partitions} partitions", "Only slices of a 2D encode are reconstructed."
             )
-        if not self._overwrite and self._store.size(f"{name}.h5") is not None:
+        if f"{name}.h5" in self._there:
             raise ScanError(f"{self._store.uri}/{name}.h5", "is there already", "Give --overwrite to reconstruct it again.")
 
     def _sampling(self, volume: Volume, source: ScanSource) -> LineSampling:
@@ -169,24 +172,30 @@ class _VolumeReconstructor:
         return f"{self._store.uri}/{path.name}"
 
 
-def _check_place(sources: Sequence[ScanSource], to: str) -> None:
-    """Refuse a destination in which scans of the source lie: one of them could be overwritten, or taken for a reconstruction."""
-    for source in sources:
-        if _is_same_place(str(PurePosixPath(source.uri).parent), str(PurePosixPath(to))):
-            raise ConfigError(f"--to {to}", f"is the folder of a scan, {source.name}", "Choose another place for the reconstructions.")
+def _check_place(source: str, sources: Sequence[ScanSource], to: str) -> None:
+    """Refuse a destination among the scans: one of them could be overwritten, and a second run would find the reconstructions."""
+    root, target = _resolved(open_store(source).uri), _resolved(to)
+    is_file = [_resolved(scan.uri) for scan in sources] == [root]
+    if target == str(PurePosixPath(root).parent) if is_file else f"{target}/".startswith(f"{root}/"):
+        raise ConfigError(f"--to {to}", f"lies among the scans of {source}", "Choose another place for the reconstructions.")
 
 
-def _is_same_place(one: str, other: str) -> bool:
-    here, there = Path(one), Path(other)
-    return one == other or (here.exists() and there.exists() and here.samefile(there))
+def _resolved(uri: str) -> str:
+    """Return a path without links, so that two names of one place are the same; any other URI as it is."""
+    path = local_path(uri)
+    return uri if path is None else str(path.resolve())
 
 
-def _suffixes(sources: Sequence[ScanSource]) -> list[str]:
-    """Return what keeps the reconstructions of files of one name apart, as of ``patient1/t1.h5`` and ``patient2/t1.h5``."""
-    stems = [PurePosixPath(source.name).stem for source in sources]
-    count, deidentifier = Counter(stems), Deidentifier.of_environment()
-    places = (deidentifier.pseudonym("", source.uri) for source in sources)
-    return [place if count[stem] > 1 else "" for stem, place in zip(stems, places, strict=True)]
+def _suffixes(source: str, sources: Sequence[ScanSource]) -> list[str]:
+    """Return what follows the name of each reconstruction: nothing for a file directly in the source, unless there are two of its name."""
+    root, deidentifier = open_store(source).uri, Deidentifier.of_environment()
+    count = Counter((PurePosixPath(scan.uri).parent, PurePosixPath(scan.uri).stem) for scan in sources)
+    suffixes = []
+    for scan in sources:
+        place = PurePosixPath(scan.uri)
+        is_plain = scan.uri == root or (str(place.parent) == str(PurePosixPath(root)) and count[place.parent, place.stem] == 1)
+        suffixes.append("" if is_plain else deidentifier.pseudonym("", scan.uri))
+    return suffixes
 
 
 def _batch(header: VolumeHeader, index: int, kspace: NDArray[np.complex64], sampling: LineSampling) -> Batch:

@@ -4,14 +4,14 @@ import functools
 import os
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import boto3
 import botocore.httpsession
+from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, CredentialRetrievalError, PartialCredentialsError
 
-from echotrain.errors import ConfigError
+from echotrain.errors import ConfigError, CredentialsError
 
 __all__ = ["S3Place", "s3_client", "s3_place"]
 
@@ -24,7 +24,7 @@ class S3Place:
         endpoint: ``https://host``, of AWS or of a compatible server.
         region: To sign for.
         ca_file: Certificates that a server's is held against.
-        is_aws: Whether this is AWS, where a bucket is part of the host's name; elsewhere it is part of the path.
+        is_aws: Whether nobody chose another endpoint: then a bucket is part of the host's name, else of the path.
     """
 
     endpoint: str
@@ -46,26 +46,37 @@ def s3_place() -> S3Place:
 
 
 def s3_client(*, timeout_s: float = 20.0) -> Any:
-    """Return a boto3 client that leaves retries to us."""
+    """Return a boto3 client that leaves retries to us.
+
+    Raises:
+        ConfigError: botocore cannot make sense of the settings.
+        CredentialsError: The credentials cannot be loaded.
+    """
     place = s3_place()
-    # Only an endpoint that botocore chose itself makes it put the bucket into the host's name.
-    endpoint = None if place.is_aws else place.endpoint
     config = Config(
         connect_timeout=min(timeout_s, 5.0),
         read_timeout=timeout_s,
         retries={"total_max_attempts": 1},
-        s3={"addressing_style": "auto" if place.is_aws else "path"},
+        s3={"addressing_style": "virtual" if place.is_aws else "path"},
         # Many compatible servers cannot read the trailing checksums that newer clients send by default.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         max_pool_connections=16,
     )
-    return boto3.session.Session().client("s3", region_name=place.region, endpoint_url=endpoint, verify=place.ca_file, config=config)
+    # An endpoint that is given would be asked for a bucket by path, whatever its name.
+    endpoint = None if place.is_aws else place.endpoint
+    session = boto3.session.Session()
+    try:
+        return session.client("s3", region_name=place.region, endpoint_url=endpoint, verify=place.ca_file, config=config)
+    except (CredentialRetrievalError, PartialCredentialsError) as error:
+        remedy = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+        raise CredentialsError("AWS credentials", f"cannot be loaded ({error})", remedy) from error
 
 
 _SETTINGS = (
     "AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_DEFAULT_PROFILE", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "AWS_PROFILE", "AWS_REGION", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_USE_FIPS_ENDPOINT",
+    "REQUESTS_CA_BUNDLE",
 )  # fmt: skip
 
 
@@ -74,15 +85,17 @@ def _place(settings: tuple[tuple[str, str], ...]) -> S3Place:
     try:
         session = boto3.session.Session()
         region = dict(settings)["AWS_REGION"] or session.region_name or "us-east-1"
-        endpoint = str(session.client("s3", region_name=region).meta.endpoint_url)
+        # Unsigned, so that no credentials are looked for yet.
+        asked = Config(signature_version=UNSIGNED)
+        own = asked.merge(Config(ignore_configured_endpoint_urls=True))
+        endpoint, default = (str(session.client("s3", region_name=region, config=kind).meta.endpoint_url) for kind in (asked, own))
         bundle = botocore.session.get_session().get_config_variable("ca_bundle")
     except (BotoCoreError, ValueError) as error:
         said = ", ".join(f"{name}={value}" for name, value in settings if value)
         raise ConfigError(said or "the AWS settings", str(error), "Correct the AWS_ variables or ~/.aws/config.") from error
-    host = urlsplit(endpoint).hostname or ""
     return S3Place(
         endpoint=endpoint,
         region=region,
-        ca_file=str(bundle or botocore.httpsession.get_cert_path(True)),
-        is_aws=host.endswith((".amazonaws.com", ".amazonaws.com.cn")),
+        ca_file=str(bundle or dict(settings)["REQUESTS_CA_BUNDLE"] or botocore.httpsession.get_cert_path(True)),
+        is_aws=endpoint == default,
     )

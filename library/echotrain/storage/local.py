@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import shutil
 import uuid
@@ -12,6 +13,8 @@ from echotrain.errors import ObjectMissingError, StorageError, StorageFullError
 from echotrain.storage.store import ObjectInfo
 
 __all__ = ["LocalStore", "atomic_file"]
+
+logger = logging.getLogger(__name__)
 
 _TEMPORARY = ".tmp-"
 
@@ -89,7 +92,7 @@ class LocalStore:
         with _typed(top):
             keys = sorted(
                 (Path(folder) / name).relative_to(self._root).as_posix()
-                for folder, _, names in os.walk(top, onerror=_raise_unless_missing)
+                for folder, _, names in os.walk(top, onerror=lambda error: _pass_over(error, top))
                 for name in names
                 if not name.startswith(_TEMPORARY)
             )
@@ -105,10 +108,13 @@ class LocalStore:
             (self._root / key).unlink(missing_ok=True)
 
 
-def _raise_unless_missing(error: OSError) -> None:
-    """Tell of a folder that cannot be read, which os.walk would pass over; one that is not there is empty."""
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+def _pass_over(error: OSError, top: Path) -> None:
+    """Warn of a folder that cannot be read, such as ``lost+found``; where it is the one that was asked for, raise."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return
+    if error.filename == str(top):
         raise error
+    logger.warning("%s cannot be read (%s); its files are not seen", error.filename, error.strerror)
 
 
 def _link(temporary: Path, path: Path) -> None:
@@ -120,7 +126,11 @@ def _link(temporary: Path, path: Path) -> None:
             raise
         # A file system without hard links: the name is taken first, and filled by the rename.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError:
+            path.unlink()
+            raise
 
 
 def _make_folder(path: Path) -> None:

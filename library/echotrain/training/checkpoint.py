@@ -34,7 +34,7 @@ __all__ = ["CheckpointMeta", "CheckpointWriter", "find_checkpoint", "load_file",
 logger = logging.getLogger(__name__)
 
 Files = Mapping[str, Mapping[str, Any]]
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ A record is a flat dictionary with a ``kind``: ``start`` (sizes of the run), ``t
 ``epoch`` (mean training loss and validation scores). Only rank 0 has sinks. No record names a patient.
 """
 
+import functools
 import json
 import logging
 import os
@@ -135,19 +136,28 @@ class WandbSink:
         self._store = store
         self._folder = tempfile.TemporaryDirectory(prefix="echotrain-wandb-")
         self._is_online = bool(os.environ.get("WANDB_API_KEY")) and os.environ.get("WANDB_MODE", "online") == "online"
+        start = functools.partial(
+            wandb.init,
+            project=config.project,
+            entity=config.entity or None,
+            group=config.group or None,
+            id=run_id,
+            name=name,
+            resume="allow",
+            dir=self._folder.name,
+            config=experiment,
+            settings=wandb.Settings(silent=True, console="off"),
+        )
         try:
-            self._run = wandb.init(
-                project=config.project,
-                entity=config.entity or None,
-                group=config.group or None,
-                id=run_id,
-                name=name,
-                resume="allow",
-                mode="online" if self._is_online else "offline",
-                dir=self._folder.name,
-                config=experiment,
-                settings=wandb.Settings(silent=True, console="off"),
-            )
+            try:
+                self._run = start(mode="online" if self._is_online else "offline")
+            except wandb.errors.CommError as error:
+                if not self._is_online or isinstance(error, wandb.errors.AuthenticationError):
+                    raise
+                # The service may be away while a run restarts; the run must not be.
+                logger.warning("W&B cannot be reached (%s); logging offline, to be uploaded by wandb sync", error)
+                self._is_online = False
+                self._run = start(mode="offline")
         except wandb.errors.Error as error:
             remedy = "Check WANDB_API_KEY, wandb.entity and wandb.project; or set WANDB_MODE=offline, or wandb.enabled=false."
             raise ConfigError(f"wandb.project={config.project}", f"W&B did not start the run ({error})", remedy) from error

@@ -1,5 +1,6 @@
 """Raw files: ISMRMRD and Siemens twix, readout by readout."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -143,3 +144,25 @@ def test_the_ve_twix_file_reconstructs_to_a_disc_without_oversampling(scanner_da
     rows, columns = np.indices(image.shape) - 80
     radius = np.hypot(rows, columns)
     assert np.median(image[radius < 60]) > 5 * np.median(image[radius > 95])
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (5,)}, {"chunks": (4,), "compression": "gzip"}])
+def test_ismrmrd_heads_are_read_from_any_layout_without_a_sample(tmp_path, options):
+    kspace = random_kspace((3, 16, 12))
+    path = write_ismrmrd(tmp_path / "raw.h5", header_xml(16, 12), lines_of(kspace))
+    with h5py.File(path, "r+") as file:
+        rows = file["dataset/data"][:]
+        del file["dataset/data"]
+        file["dataset"].create_dataset("data", data=rows, **options)
+    with open_volume(path) as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+
+
+def test_an_ismrmrd_readout_of_another_length_than_its_head_says_is_refused(tmp_path):
+    kspace = random_kspace((3, 16, 12))
+    readouts = [(np.tile(samples, (1, 1 + (index == 5))), values) for index, (samples, values) in enumerate(lines_of(kspace))]
+    for _, values in readouts:
+        values["number_of_samples"] = 16
+    path = write_ismrmrd(tmp_path / "raw.h5", header_xml(16, 12), readouts)
+    with open_volume(path) as volume, pytest.raises(ScanError, match="its head declares 96"):
+        volume.read_slice(0)

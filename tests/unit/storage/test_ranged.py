@@ -14,7 +14,7 @@ import pytest
 import xxhash
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
-from echotrain.errors import ObjectMissingError, PayloadError
+from echotrain.errors import CredentialsError, ObjectMissingError, PayloadError
 from echotrain.storage import ranged
 from echotrain.storage.aws import S3Place, s3_client, s3_place
 from echotrain.storage.embedded import serve_folder
@@ -151,12 +151,15 @@ def answer_once_and_fall_silent(server: socket.socket) -> None:
     connection.close()
 
 
+_PRIVATE_LINK = "bucket.vpce-1a2b.s3.us-east-1.vpce.amazonaws.com"
 SETTINGS = [
     ({}, ("https", "lab.s3.us-east-1.amazonaws.com", 443), ""),
     ({"AWS_REGION": "eu-central-1"}, ("https", "lab.s3.eu-central-1.amazonaws.com", 443), ""),
     ({"AWS_DEFAULT_REGION": "eu-west-1"}, ("https", "lab.s3.eu-west-1.amazonaws.com", 443), ""),
     ({"AWS_ENDPOINT_URL": "http://minio:9000"}, ("http", "minio", 9000), "/lab"),
     ({"AWS_ENDPOINT_URL_S3": "https://s3.hospital.org/gateway/"}, ("https", "s3.hospital.org", 443), "/gateway/lab"),
+    ({"AWS_ENDPOINT_URL": "https://bucket.vpce-1a2b.s3.us-east-1.vpce.amazonaws.com"}, ("https", _PRIVATE_LINK, 443), "/lab"),
+    ({"AWS_ENDPOINT_URL": "https://s3.eu-west-1.amazonaws.com"}, ("https", "s3.eu-west-1.amazonaws.com", 443), "/lab"),
 ]
 
 
@@ -191,3 +194,21 @@ def test_every_client_of_a_process_talks_to_one_place_in_one_region(
 def test_a_bucket_with_a_dot_is_part_of_the_path() -> None:
     place = S3Place(endpoint="https://s3.eu-west-1.amazonaws.com", region="eu-west-1", ca_file="", is_aws=True)
     assert ranged._address(place, "a.lab") == (("https", "s3.eu-west-1.amazonaws.com", 443), "/a.lab")
+
+
+def test_certificates_are_those_that_botocore_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/lab-ca.pem")
+    assert s3_place().ca_file == "/etc/lab-ca.pem"
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/etc/other-ca.pem")
+    assert s3_place().ca_file == "/etc/other-ca.pem"
+
+
+def test_credentials_that_cannot_be_loaded_are_said_to_be_that(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "config").write_text("[default]\ncredential_process = false\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(CredentialsError, match="cannot be loaded"):
+        s3_client()

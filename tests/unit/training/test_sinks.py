@@ -107,3 +107,22 @@ def test_wandb_that_does_not_start_is_told_with_the_way_round_it(tmp_path, monke
     monkeypatch.setattr(wandb, "init", refuses)
     with pytest.raises(ConfigError, match=r"wandb\.project=.*permission denied.*wandb\.enabled=false"):
         WandbSink(WandbConfig(), open_store(str(tmp_path)), run_id="r", name="n", experiment={})
+
+
+def test_a_run_goes_on_offline_while_wandb_is_away(tmp_path, monkeypatch):
+    asked = []
+    start = wandb.init
+
+    def is_away(**settings):
+        asked.append(settings["mode"])
+        if settings["mode"] == "online":
+            raise wandb.errors.CommError("timed out")
+        return start(**settings)
+
+    monkeypatch.setattr(wandb, "init", is_away)
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    sink = WandbSink(WandbConfig(), open_store(str(tmp_path)), run_id="r", name="n", experiment={})
+    sink.log(record(1))
+    sink.close()
+    assert asked == ["online", "offline"]
+    assert list((tmp_path / "wandb").glob("offline-run-*"))

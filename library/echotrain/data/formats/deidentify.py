@@ -15,10 +15,12 @@ from typing import Self
 
 from anyascii import anyascii
 
-__all__ = ["PUBLIC_SALT", "SALT_VARIABLE", "Deidentifier", "Identity", "reads_as_identifier", "safe_word"]
+__all__ = ["PSEUDONYM_SCHEME", "PUBLIC_SALT", "SALT_VARIABLE", "Deidentifier", "Identity", "reads_as_identifier", "safe_word"]
 
 PUBLIC_SALT = "echotrain: a public salt, stable pseudonyms but no secrecy"
 SALT_VARIABLE = "ECHOTRAIN_DEID_SALT"
+# Raised when the same identity comes to another pseudonym: catalogs of two schemes must not be joined.
+PSEUDONYM_SCHEME = 2
 
 _MIN_IDENTIFIER = 3
 _MIN_NAME = 2
@@ -45,6 +47,12 @@ _COMMON_WORDS = {
     "brain",
     "knee",
     "spine",
+    "phantom",
+    "pd",
+    "fs",
+    "ax",
+    "cor",
+    "sag",
 }
 
 
@@ -70,7 +78,8 @@ class Identity:
         """Say whether a text holds any of these identifiers, in any spelling; a name of two letters only as a word of its own."""
         haystacks, words = _spellings(text), set(_words(text))
         return any(needle in haystack for needle in self._needles() for haystack in haystacks) or any(
-            len(name) >= _MIN_NAME and not _is_blank(name) and name in words for name in _words(self.patient_name)
+            len(name) >= _MIN_NAME and name not in _COMMON_WORDS and not _is_blank(name) and name in words
+            for name in _words(self.patient_name)
         )
 
     def _needles(self) -> Iterator[str]:

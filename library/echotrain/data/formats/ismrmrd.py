@@ -13,14 +13,13 @@ import numpy as np
 
 from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.data.formats.fastmri import DEFAULT_DATASET, fov_mm, identity_of
-from echotrain.data.formats.hdf5 import Hdf5File
+from echotrain.data.formats.hdf5 import Hdf5File, reading
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.lines import Geometry, Line, LineVolume, check_lines, recon_size
 from echotrain.data.formats.protocol import orientation_of, parse_protocol, vendor_name
 from echotrain.data.formats.xml_header import ScanHeader, parse_header
 from echotrain.data.header import VolumeHeader
 from echotrain.errors import ScanError
-from echotrain.storage.ranged_file import RangedFile
 
 __all__ = ["find_group", "open_ismrmrd"]
 
@@ -41,6 +40,7 @@ _HEAD_FIELDS = {
 }
 _FIRST_ONLY = ("contrast", "phase", "repetition", "set")
 _MAX_GROUPS = 64
+_BLOCK = 64
 
 
 def find_group(file: h5py.File) -> str | None:
@@ -54,7 +54,7 @@ def find_group(file: h5py.File) -> str | None:
     return None
 
 
-def open_ismrmrd(path: Path | RangedFile, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits) -> LineVolume:
+def open_ismrmrd(path: Path, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits) -> LineVolume:
     """Open a raw ISMRMRD file; headers of readouts are read, samples are not.
 
     Of several echoes, phases, repetitions or sets the first is taken.
@@ -88,13 +88,14 @@ def _open(file: Hdf5File, dataset: str, deidentifier: Deidentifier, limits: Read
     geometry = _geometry(scan, heads[rows], name)
     num_slices, left, right = check_lines(name, geometry, lines, limits)
     discard = int(heads[rows[0]]["discard_pre"]) if len(rows) else 0
+    num_samples = heads["number_of_samples"].astype(int)
     header = _header(scan, name, dataset, deidentifier, geometry, num_slices, (left, right), heads[rows[0]])
     return LineVolume(
         name,
         header=header,
         geometry=geometry,
         lines=lines,
-        read_lines=lambda refs: _read_lines(file, data, refs, geometry, discard),
+        read_lines=lambda refs: _read_lines(file, data, refs, geometry, discard, num_samples),
         close=file.close,
     )
 
@@ -107,7 +108,25 @@ def _read_heads(file: Hdf5File, data: h5py.Dataset) -> np.ndarray:
         raise ScanError(f"{name}: data of type {str(data.dtype)[:60]}", "must be ISMRMRD acquisitions", _EXPORT_AGAIN)
     if h5py.check_vlen_dtype(data.dtype["data"]) != np.dtype(np.float32):
         raise ScanError(f"{name}: samples of type {data.dtype['data']}", "must be variable-length float32", _EXPORT_AGAIN)
-    return file.read(data.fields("head"), slice(None))
+    with reading(name, "the heads of the readouts"):
+        return _stored_heads(data)
+
+
+def _stored_heads(data: h5py.Dataset) -> np.ndarray:
+    """Return the heads of all readouts. Asking h5py for that field alone makes it read every sample too, and keep it for ever."""
+    kind = data.id.get_type()
+    index = kind.get_member_index(b"head")
+    dtype, offset, size = data.dtype["head"], kind.get_member_offset(index), kind.get_size()
+    is_plain = data.chunks is not None and not data.id.get_create_plist().get_nfilters()
+    if not is_plain or dtype.itemsize != kind.get_member_type(index).get_size():
+        blocks = (data[first : first + _BLOCK]["head"].copy() for first in range(0, len(data), _BLOCK))
+        return np.concatenate([np.empty(0, dtype), *blocks])
+    heads = np.empty(len(data), dtype)
+    for first in range(0, len(data), data.chunks[0]):
+        _, chunk = data.id.read_direct_chunk((first,))
+        rows = np.frombuffer(chunk, np.uint8).reshape(-1, size)[: len(data) - first, offset : offset + dtype.itemsize]
+        heads[first : first + len(rows)] = np.ascontiguousarray(rows).view(dtype)[:, 0]
+    return heads
 
 
 def _image_rows(heads: np.ndarray) -> np.ndarray:
@@ -143,14 +162,17 @@ def _geometry(scan: ScanHeader, heads: np.ndarray, name: str) -> Geometry:
     )
 
 
-def _read_lines(file: Hdf5File, data: h5py.Dataset, refs: Sequence[int], geometry: Geometry, discard: int) -> list[np.ndarray]:
+def _read_lines(
+    file: Hdf5File, data: h5py.Dataset, refs: Sequence[int], geometry: Geometry, discard: int, num_samples: np.ndarray
+) -> list[np.ndarray]:
     samples = data.fields("data")
     lines = []
     for ref in refs:
         # One by one: many rows of a hostile file may share one large piece of it, and each would take memory of its own.
         pairs = np.ascontiguousarray(file.read(samples, ref), dtype=np.float32)
-        if pairs.size % (2 * geometry.num_coils):
-            raise ScanError(f"{file.name}: a readout of {pairs.size} numbers", f"must divide by {geometry.num_coils} coils", _EXPORT_AGAIN)
+        expected = 2 * geometry.num_coils * int(num_samples[ref])
+        if pairs.size != expected:
+            raise ScanError(f"{file.name}: a readout of {pairs.size} numbers", f"its head declares {expected}", _EXPORT_AGAIN)
         line = pairs.view(np.complex64).reshape(geometry.num_coils, -1)
         lines.append(line[:, discard : discard + geometry.num_samples])
     return lines

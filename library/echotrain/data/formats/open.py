@@ -31,8 +31,8 @@ def open_volume(
     """Open a scanner file; no k-space is read yet.
 
     Args:
-        path: fastMRI- or MosaicMRI-layout HDF5, raw ISMRMRD, or Siemens twix. HDF5 may also be an object in a store, of which only
-            what is asked for is fetched.
+        path: fastMRI- or MosaicMRI-layout HDF5, raw ISMRMRD, or Siemens twix. The first two may also be objects in a store, of
+            which only what is asked for is fetched.
         dataset: Collection the volume belongs to; "" takes what the file says, else ``"scans"``.
         deidentifier: Makes pseudonyms; the default one uses the public salt.
         limits: Memory limits.
@@ -46,6 +46,9 @@ def open_volume(
         kind = _kind(path)
         if kind == "fastmri":
             return FastmriVolume(path, dataset=dataset, deidentifier=deidentifier, limits=limits, location=location)
+        if isinstance(path, RangedFile):
+            what = "is no format that can be read" if kind is None else "holds single readouts, which only a copy on this machine can sort"
+            raise ScanError(path.name, what, "Prepare it without index-only.")
         if kind == "ismrmrd":
             return open_ismrmrd(path, dataset=dataset, deidentifier=deidentifier, limits=limits)
         if kind == "twix":
@@ -53,8 +56,6 @@ def open_volume(
                 from echotrain.data.formats.twix import open_twix
             except ImportError as error:
                 raise ConfigError(f"{path.name} is a twix file", "reading it needs twixtools", "Install echotrain[formats].") from error
-            if isinstance(path, RangedFile):
-                raise ScanError(path.name, "twix files are not read out of a store", "Download it first.")
             return open_twix(path, dataset=dataset, deidentifier=deidentifier, limits=limits)
     raise ScanError(f"{path.name}", "is no format that can be read", "Give fastMRI-layout HDF5, ISMRMRD or Siemens twix files.")
 

@@ -23,12 +23,12 @@ _ANATOMY_WORDS = {
     "hand": "hand",
     "elbow": "elbow",
     "breast": "breast",
-    "abdomen": "abdomen liver",
+    "abdomen": "abdomen liver kidney torso",
     "heart": "heart cardiac",
     "neck": "neck",
     "thigh": "thigh",
     "calf": "calf",
-    "lower": "lower leg",
+    "lower": "lower leg tibia",
     "upper": "upper arm",
     "chest": "chest thorax lung",
     "face": "face orbit orbits jaw tmj",
@@ -108,10 +108,11 @@ def vendor_name(text: str) -> str:
 
 
 def _from_attributes(anatomy: str, contrast: str) -> Protocol:
-    name = anatomy.casefold()
+    words = [word for word in re.split(r"[^a-z0-9]+", anatomy.casefold()) if word]
+    name = next((_ANATOMIES[word] for word in words if word in _ANATOMIES), "")
     match = _CONTRAST.fullmatch(contrast.upper().replace("-", "_").replace(" ", "_"))
     fat_suppressed = None if match is None else (match[3] is not None or match[1] == "STIR")
-    return Protocol(anatomy=_ANATOMIES.get(name, ""), contrast="" if match is None else match[0], fat_suppressed=fat_suppressed)
+    return Protocol(anatomy=name, contrast="" if match is None else match[0], fat_suppressed=fat_suppressed)
 
 
 def _from_acquisition(code: str) -> Protocol:
