@@ -99,7 +99,7 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
         finally:
             os.killpg(head.pid, signal.SIGTERM)
             try:
-                head.wait(timeout=30)
+                head.wait(timeout=5)
             except subprocess.TimeoutExpired:
                 os.killpg(head.pid, signal.SIGKILL)
                 head.wait()
