@@ -3,14 +3,19 @@
 import io
 import os
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
-from echotrain.storage.ranged import RangeReader
-
-__all__ = ["RangedFile"]
+__all__ = ["RangedFile", "ReadsRanges"]
 
 _BLOCK = 64 << 10
 _MAX_BLOCKS = 256
+
+
+class ReadsRanges(Protocol):
+    """What a file needs of a ``RangeReader``."""
+
+    def read_into(self, uri: str, offset: int, *buffers: memoryview) -> Any:
+        """Fill the buffers, in order, with the object's bytes from ``offset`` on."""
 
 
 class RangedFile(io.RawIOBase):
@@ -28,7 +33,7 @@ class RangedFile(io.RawIOBase):
         size: Bytes.
     """
 
-    def __init__(self, reader: RangeReader, uri: str, size: int, *, keeps_blocks: bool = True) -> None:
+    def __init__(self, reader: ReadsRanges, uri: str, size: int, *, keeps_blocks: bool = True) -> None:
         super().__init__()
         self.name = PurePosixPath(uri).name
         self.size = size
