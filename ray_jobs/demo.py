@@ -97,7 +97,8 @@ def summarize(bucket: str, seconds: float) -> None:
     names = ("psnr_model", "psnr_zero_filled", "ssim_model", "ssim_zero_filled")
     summary = {**{name: figures[name] for name in names}, "seconds": round(seconds, 1), "report": str(page)}
     (FOLDER / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    print(f"\nOn {figures['num_volumes']} volumes of patients that training never saw:")
+    count = figures["num_volumes"]
+    print(f"\nOn {count} volume{'s' * (count != 1)} of patients that training never saw:")
     print(f"  PSNR  zero-filled {summary['psnr_zero_filled']:.2f} dB   model {summary['psnr_model']:.2f} dB")
     print(f"  SSIM  zero-filled {summary['ssim_zero_filled']:.3f}      model {summary['ssim_model']:.3f}")
     print(f"Took {seconds:.0f} s. The report, to be opened in a browser: {page.absolute()}")
