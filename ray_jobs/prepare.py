@@ -21,7 +21,7 @@ EXAMPLES = """examples:
   python -m ray_jobs.prepare scans/ --to prepared                         a folder to a folder
   python -m ray_jobs.prepare scans/ --to s3://lab/mosaic --dtype float16  to S3, half the bytes
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload raw      index contiguous HDF5 where it lies
-  python -m ray_jobs.prepare /data/raw --to /data/knee --payload raw --index-only   the same by headers alone, in seconds
+  python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload raw --index-only   the same, fetching headers alone
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload lines    an equispaced mask reads only its lines
 
 A killed run goes on where it was when the same command is given again. New scans make a new version of the catalog, in which

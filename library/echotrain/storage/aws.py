@@ -7,6 +7,7 @@ from typing import Any
 
 import boto3
 import botocore.httpsession
+import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, CredentialRetrievalError, PartialCredentialsError
@@ -14,6 +15,13 @@ from botocore.exceptions import BotoCoreError, CredentialRetrievalError, Partial
 from echotrain.errors import ConfigError, CredentialsError
 
 __all__ = ["S3Place", "s3_client", "s3_place"]
+
+
+_SETTINGS = (
+    "AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_DEFAULT_PROFILE", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "AWS_PROFILE", "AWS_REGION", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_USE_FIPS_ENDPOINT",
+    "REQUESTS_CA_BUNDLE",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +32,13 @@ class S3Place:
         endpoint: ``https://host``, of AWS or of a compatible server.
         region: To sign for.
         ca_file: Certificates that a server's is held against.
-        is_aws: Whether nobody chose another endpoint: then a bucket is part of the host's name, else of the path.
+        has_default_endpoint: Whether it is AWS's own: then a bucket is part of the host's name, else of the path.
     """
 
     endpoint: str
     region: str
     ca_file: str
-    is_aws: bool
+    has_default_endpoint: bool
 
 
 def s3_place() -> S3Place:
@@ -57,27 +65,20 @@ def s3_client(*, timeout_s: float = 20.0) -> Any:
         connect_timeout=min(timeout_s, 5.0),
         read_timeout=timeout_s,
         retries={"total_max_attempts": 1},
-        s3={"addressing_style": "virtual" if place.is_aws else "path"},
+        s3={"addressing_style": "virtual" if place.has_default_endpoint else "path"},
         # Many compatible servers cannot read the trailing checksums that newer clients send by default.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         max_pool_connections=16,
     )
     # An endpoint that is given would be asked for a bucket by path, whatever its name.
-    endpoint = None if place.is_aws else place.endpoint
+    endpoint = None if place.has_default_endpoint else place.endpoint
     session = boto3.session.Session()
     try:
         return session.client("s3", region_name=place.region, endpoint_url=endpoint, verify=place.ca_file, config=config)
     except (CredentialRetrievalError, PartialCredentialsError) as error:
         remedy = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
         raise CredentialsError("AWS credentials", f"cannot be loaded ({error})", remedy) from error
-
-
-_SETTINGS = (
-    "AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_DEFAULT_PROFILE", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
-    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "AWS_PROFILE", "AWS_REGION", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_USE_FIPS_ENDPOINT",
-    "REQUESTS_CA_BUNDLE",
-)  # fmt: skip
 
 
 @functools.lru_cache(maxsize=32)
@@ -97,5 +98,5 @@ def _place(settings: tuple[tuple[str, str], ...]) -> S3Place:
         endpoint=endpoint,
         region=region,
         ca_file=str(bundle or dict(settings)["REQUESTS_CA_BUNDLE"] or botocore.httpsession.get_cert_path(True)),
-        is_aws=endpoint == default,
+        has_default_endpoint=endpoint == default,
     )

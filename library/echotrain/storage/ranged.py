@@ -207,7 +207,7 @@ def _address(place: S3Place, bucket: str) -> tuple[_Endpoint, str]:
     parts = urlsplit(place.endpoint)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     # Certificates of AWS do not cover bucket names with a dot.
-    if place.is_aws and "." not in bucket:
+    if place.has_default_endpoint and "." not in bucket:
         return _Endpoint(parts.scheme, f"{bucket}.{host}", port), ""
     return _Endpoint(parts.scheme, host, port), f"{parts.path.rstrip('/')}/{bucket}"
 

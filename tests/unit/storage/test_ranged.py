@@ -193,7 +193,7 @@ def test_every_client_of_a_process_talks_to_one_place_in_one_region(
 
 
 def test_a_bucket_with_a_dot_is_part_of_the_path() -> None:
-    place = S3Place(endpoint="https://s3.eu-west-1.amazonaws.com", region="eu-west-1", ca_file="", is_aws=True)
+    place = S3Place(endpoint="https://s3.eu-west-1.amazonaws.com", region="eu-west-1", ca_file="", has_default_endpoint=True)
     assert ranged._address(place, "a.lab") == (("https", "s3.eu-west-1.amazonaws.com", 443), "/a.lab")
 
 

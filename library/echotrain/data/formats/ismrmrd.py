@@ -165,16 +165,16 @@ def _geometry(scan: ScanHeader, heads: np.ndarray, name: str) -> Geometry:
 def _read_lines(
     file: Hdf5File, data: h5py.Dataset, refs: Sequence[int], geometry: Geometry, discard: int, num_samples: np.ndarray
 ) -> list[np.ndarray]:
-    samples = data.fields("data")
     lines = []
     for ref in refs:
-        # One by one: many rows of a hostile file may share one large piece of it, and each would take memory of its own.
-        pairs = np.ascontiguousarray(file.read(samples, ref), dtype=np.float32)
+        # One by one, and whole: many rows of a hostile file may share one large piece of it, and each would take memory of its own;
+        # of a single field h5py would never free the others.
+        pairs = np.ascontiguousarray(file.read(data, slice(ref, ref + 1))["data"][0], dtype=np.float32)
         expected = 2 * geometry.num_coils * int(num_samples[ref])
         if pairs.size != expected:
             raise ScanError(f"{file.name}: a readout of {pairs.size} numbers", f"its head declares {expected}", _EXPORT_AGAIN)
         line = pairs.view(np.complex64).reshape(geometry.num_coils, -1)
-        lines.append(line[:, discard : discard + geometry.num_samples])
+        lines.append(line[:, discard : discard + geometry.num_samples].copy())
     return lines
 
 

@@ -1,5 +1,7 @@
 """Choose the reader of a scanner file by its content, never by its name."""
 
+import contextlib
+import os
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -31,8 +33,8 @@ def open_volume(
     """Open a scanner file; no k-space is read yet.
 
     Args:
-        path: fastMRI- or MosaicMRI-layout HDF5, raw ISMRMRD, or Siemens twix. The first two may also be objects in a store, of
-            which only what is asked for is fetched.
+        path: fastMRI- or MosaicMRI-layout HDF5, raw ISMRMRD, or Siemens twix. A fastMRI-layout file may also be an object in
+            a store, of which only what is asked for is fetched.
         dataset: Collection the volume belongs to; "" takes what the file says, else ``"scans"``.
         deidentifier: Makes pseudonyms; the default one uses the public salt.
         limits: Memory limits.
@@ -61,12 +63,9 @@ def open_volume(
 
 
 def _kind(path: Path | RangedFile) -> Literal["fastmri", "ismrmrd", "twix"] | None:
-    if isinstance(path, RangedFile):
-        begins_as_hdf5, begins_as_twix = is_hdf5(path, path.size), _looks_like_twix(path, path.size)
-    else:
-        size = path.stat().st_size
-        with path.open("rb") as content:
-            begins_as_hdf5, begins_as_twix = is_hdf5(content, size), _looks_like_twix(content, size)
+    with contextlib.nullcontext(path) if isinstance(path, RangedFile) else path.open("rb") as content:
+        size = content.seek(0, os.SEEK_END)
+        begins_as_hdf5, begins_as_twix = is_hdf5(content, size), _looks_like_twix(content, size)
     if begins_as_hdf5:
         with Hdf5File(path) as file:
             return "fastmri" if "kspace" in file.root or find_group(file.root) is None else "ismrmrd"
