@@ -20,7 +20,8 @@ $(READY): pyproject.toml .ci/constraints.txt
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || { echo "python venv is missing; on Debian: apt-get install python3-venv"; exit 1; }
 	@$(RUN) -m pip install -qq --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
 	@# The public reference for parity tests and benchmarks; its own pins (torchvision, an old Lightning) are not needed for its models.
-	@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps -c .ci/constraints.txt fastmri
+	@# W&B's sweeps are installed for their schema alone, which every file in sweeps/ is held against.
+	@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps -c .ci/constraints.txt fastmri sweeps
 	@touch $@
 
 demo: $(READY)  ## simulate scans (or DATA=folder of your own), prepare into S3, train, evaluate, report

@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast, get_type_hints
 
 import yaml
@@ -60,12 +60,14 @@ def keys(cls: Any, prefix: str = "") -> Iterator[str]:
 def override(config: C, assignments: Sequence[str]) -> C:
     """Return a copy of ``config`` with each ``dotted.path=value`` applied, left to right.
 
+    A mapping sets several settings of one group at once: ``data.mask={accelerations: [8], center_fractions: [0.04]}``.
+
     Raises:
         ConfigError: An assignment has no ``=``, names an unknown key, or gives a value that does not fit.
     """
     values = to_dict(config)
     known = set(keys(type(config)))
-    for path, value in map(_split, assignments):
+    for path, value in _flat(map(_split, assignments), known):
         if path not in known:
             raise _unknown_key(path, known)
         _set(values, path.split("."), value)
@@ -107,6 +109,15 @@ def _split(assignment: str) -> tuple[str, Any]:
         raise ConfigError(
             f"{path}={text}", "is not a YAML value", "Quote it for the shell, or write a plain number, word or [list]."
         ) from error
+
+
+def _flat(assignments: Iterable[tuple[str, Any]], known: set[str]) -> Iterator[tuple[str, Any]]:
+    """Yield assignments with every mapping that is given to a group of settings taken apart."""
+    for path, value in assignments:
+        if isinstance(value, Mapping) and value and any(key.startswith(f"{path}.") for key in known):
+            yield from _flat(((f"{path}.{key}", part) for key, part in value.items()), known)
+        else:
+            yield path, value
 
 
 def _set(values: dict[str, Any], path: list[str], value: Any) -> None:

@@ -79,3 +79,11 @@ def test_the_fingerprint_ignores_order_and_notices_values():
 def test_errors_survive_pickling_between_processes():
     error = ConfigError("workers=0", "must be at least 1", "Set workers=1.")
     assert str(pickle.loads(pickle.dumps(error))) == "workers=0: must be at least 1. Set workers=1."
+
+
+def test_a_mapping_sets_several_settings_of_a_group_and_leaves_the_others():
+    changed = override(Whole(), ["model={num_cascades: 3}"])
+    assert changed.model.num_cascades == 3
+    assert changed == override(Whole(), ["model.num_cascades=3"])
+    with pytest.raises(ConfigError, match=r"unknown key 'model\.num_cascade'"):
+        override(Whole(), ["model={num_cascade: 3}"])

@@ -1,0 +1,229 @@
+"""The parameters of a sweep: one class per distribution of W&B's format, each of which can be drawn from, and some be listed.
+
+Source: W&B, "Define a sweep configuration", distributions. ``log_uniform`` bounds are natural exponents there and
+``log_uniform_values`` bounds the values themselves; both become ``LogUniform`` over values.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from echotrain.errors import ConfigError
+
+__all__ = ["Choice", "IntUniform", "LogNormal", "LogUniform", "Normal", "Parameter", "Uniform", "parse_parameter"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Some values, equally likely or with given probabilities; a constant is a choice of one."""
+
+    values: tuple[Any, ...]
+    probabilities: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ConfigError("values=[]", "must name at least one", "List the values to try.")
+        if self.probabilities is None:
+            return
+        total = math.fsum(self.probabilities)
+        if len(self.probabilities) != len(self.values) or min(self.probabilities) < 0 or not math.isclose(total, 1, abs_tol=1e-6):
+            limit = f"must be {len(self.values)} numbers of at least 0 with sum 1"
+            raise ConfigError(f"probabilities={list(self.probabilities)}", limit, "Give one per value.")
+
+    def sample(self, rng: np.random.Generator) -> Any:
+        """Draw a value."""
+        return self.values[int(rng.choice(len(self.values), p=self.probabilities))]
+
+    def listed(self) -> tuple[Any, ...] | None:
+        """Return every value."""
+        return self.values
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntUniform:
+    """Integers from ``min`` to ``max``, both included."""
+
+    min: int
+    max: int
+
+    def __post_init__(self) -> None:
+        _check_order(self.min, self.max)
+
+    def sample(self, rng: np.random.Generator) -> int:
+        """Draw a value."""
+        return int(rng.integers(self.min, self.max, endpoint=True))
+
+    def listed(self) -> tuple[int, ...] | None:
+        """Return every value."""
+        return tuple(range(self.min, self.max + 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform:
+    """Numbers from ``min`` to ``max``; with ``q`` above 0 rounded to its multiples."""
+
+    min: float
+    max: float
+    q: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_order(self.min, self.max)
+        _check_step(self.q)
+
+    def sample(self, rng: np.random.Generator) -> float:
+        """Draw a value."""
+        return _rounded(float(rng.uniform(self.min, self.max)), self.q)
+
+    def listed(self) -> tuple[float, ...] | None:
+        """Return every value where they are rounded, else None."""
+        if not self.q:
+            return None
+        count = math.floor((self.max - self.min) / self.q + 1e-9) + 1
+        return tuple(_rounded(self.min + index * self.q, self.q) for index in range(count))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogUniform:
+    """Numbers from ``min`` to ``max`` whose logarithm is uniform; with ``q`` above 0 rounded to its multiples."""
+
+    min: float
+    max: float
+    q: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_order(self.min, self.max)
+        _check_step(self.q)
+        if self.min <= 0:
+            raise ConfigError(f"min={self.min}", "must be above 0 on a logarithmic scale", "Give a positive lower bound.")
+
+    def sample(self, rng: np.random.Generator) -> float:
+        """Draw a value."""
+        return _rounded(math.exp(float(rng.uniform(math.log(self.min), math.log(self.max)))), self.q)
+
+    def listed(self) -> None:
+        """Return None: there is no end of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normal:
+    """Numbers around ``mu`` with standard deviation ``sigma``; with ``q`` above 0 rounded to its multiples."""
+
+    mu: float = 0.0
+    sigma: float = 1.0
+    q: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_step(self.q)
+        if self.sigma < 0:
+            raise ConfigError(f"sigma={self.sigma}", "must be at least 0", "Give a standard deviation.")
+
+    def sample(self, rng: np.random.Generator) -> float:
+        """Draw a value."""
+        return _rounded(float(rng.normal(self.mu, self.sigma)), self.q)
+
+    def listed(self) -> None:
+        """Return None: there is no end of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogNormal(Normal):
+    """Numbers whose natural logarithm is ``Normal``."""
+
+    def sample(self, rng: np.random.Generator) -> float:
+        """Draw a value."""
+        return _rounded(math.exp(float(rng.normal(self.mu, self.sigma))), self.q)
+
+
+Parameter = Choice | IntUniform | Uniform | LogUniform | Normal | LogNormal
+
+
+def parse_parameter(name: str, values: Mapping[str, Any]) -> Parameter:
+    """Read one parameter of a W&B sweep.
+
+    Args:
+        name: For messages.
+        values: Its entry in the file.
+
+    Raises:
+        ConfigError: It is of no kind that can be run, or contradicts itself.
+    """
+    kind = values.get("distribution") or _implied(values)
+    maker = _KINDS.get(kind)
+    if maker is None:
+        raise ConfigError(f"{name}: distribution {kind!r}", "cannot be run here", f"Use one of {', '.join(sorted(_KINDS))}.")
+    try:
+        return maker({key: value for key, value in values.items() if key != "distribution"})
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error.value}", error.limit, error.remedy) from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        said = f"{kind} of {dict(values)}"
+        raise ConfigError(f"{name}: {said}", f"is incomplete or of a wrong type ({error})", "See W&B's sweep configuration.") from error
+
+
+def _implied(values: Mapping[str, Any]) -> str:
+    """Return the distribution that W&B takes where none is named."""
+    if "value" in values:
+        return "constant"
+    if "values" in values:
+        return "categorical_w_probabilities" if "probabilities" in values else "categorical"
+    if {"min", "max"} <= set(values):
+        are_whole = all(isinstance(values[key], int) and not isinstance(values[key], bool) for key in ("min", "max"))
+        return "int_uniform" if are_whole else "uniform"
+    return ""
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or int(value) != value:
+        raise ValueError(f"{value!r} is not a whole number")
+    return int(value)
+
+
+def _bounds(values: Mapping[str, Any], *, step: float = 0.0) -> dict[str, float]:
+    return {"min": float(values["min"]), "max": float(values["max"]), "q": float(values.get("q", step))}
+
+
+def _exponents(values: Mapping[str, Any], *, step: float = 0.0) -> dict[str, float]:
+    bounds = _bounds(values, step=step)
+    return {**bounds, "min": math.exp(bounds["min"]), "max": math.exp(bounds["max"])}
+
+
+def _moments(values: Mapping[str, Any], *, step: float = 0.0) -> dict[str, float]:
+    return {"mu": float(values.get("mu", 0.0)), "sigma": float(values.get("sigma", 1.0)), "q": float(values.get("q", step))}
+
+
+_KINDS: dict[str, Callable[[Mapping[str, Any]], Parameter]] = {
+    "constant": lambda values: Choice(values=(values["value"],)),
+    "categorical": lambda values: Choice(values=tuple(values["values"])),
+    "categorical_w_probabilities": lambda values: Choice(
+        values=tuple(values["values"]), probabilities=tuple(float(part) for part in values["probabilities"])
+    ),
+    "int_uniform": lambda values: IntUniform(min=_whole(values["min"]), max=_whole(values["max"])),
+    "uniform": lambda values: Uniform(**_bounds(values)),
+    "q_uniform": lambda values: Uniform(**_bounds(values, step=1.0)),
+    "log_uniform": lambda values: LogUniform(**_exponents(values)),
+    "q_log_uniform": lambda values: LogUniform(**_exponents(values, step=1.0)),
+    "log_uniform_values": lambda values: LogUniform(**_bounds(values)),
+    "q_log_uniform_values": lambda values: LogUniform(**_bounds(values, step=1.0)),
+    "normal": lambda values: Normal(**_moments(values)),
+    "q_normal": lambda values: Normal(**_moments(values, step=1.0)),
+    "log_normal": lambda values: LogNormal(**_moments(values)),
+    "q_log_normal": lambda values: LogNormal(**_moments(values, step=1.0)),
+}
+
+
+def _rounded(value: float, step: float) -> float:
+    """Round to a multiple of ``step``, without the dust that multiplication leaves."""
+    return round(round(value / step) * step, 12) if step else value
+
+
+def _check_order(least: float, most: float) -> None:
+    if not least < most or not math.isfinite(least) or not math.isfinite(most):
+        raise ConfigError(f"min={least}, max={most}", "must be finite, the first below the second", "Swap or widen the bounds.")
+
+
+def _check_step(step: float) -> None:
+    if step < 0:
+        raise ConfigError(f"q={step}", "must be above 0", "Give the step to round to.")

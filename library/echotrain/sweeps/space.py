@@ -1,0 +1,77 @@
+"""From a sweep to its trials: the points of a grid, draws of a random search, and the name of each trial."""
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from echotrain.errors import ConfigError
+from echotrain.seeding import numpy_generator
+from echotrain.sweeps.spec import SweepSpec
+
+__all__ = ["as_settings", "short_names", "trial_name", "trial_values"]
+
+_MAX_GRID = 100_000
+
+
+def trial_values(spec: SweepSpec, *, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield the values of every trial of a grid or a random search, by dotted path; always the same ones in the same order.
+
+    A grid runs through the last parameter first. A random search draws trial ``n`` from (seed, n) alone, so that raising
+    ``run_cap`` adds trials and changes none.
+
+    Args:
+        spec: The sweep; a Bayesian one has no trials before results.
+        seed: Of a random search.
+
+    Raises:
+        ConfigError: The method needs results, or the grid has more than 100,000 points.
+    """
+    if spec.method == "bayes":
+        raise ConfigError(f"sweep {spec.name}: method bayes", "has no trials before results", "Run it.")
+    if spec.method == "random":
+        for number in range(spec.run_cap):
+            rng = numpy_generator(seed, "sweep", spec.name, number)
+            yield {path: parameter.sample(rng) for path, parameter in spec.parameters.items()}
+        return
+    axes = [parameter.listed() or () for parameter in spec.parameters.values()]
+    size = math.prod(len(axis) for axis in axes)
+    if size > _MAX_GRID:
+        raise ConfigError(f"sweep {spec.name}: {size} points", f"a grid has at most {_MAX_GRID}", "Use method: random with a run_cap.")
+    for point in itertools.islice(itertools.product(*axes), spec.run_cap or None):
+        yield dict(zip(spec.parameters, point, strict=True))
+
+
+def as_settings(values: Mapping[str, Any]) -> list[str]:
+    """Return values as ``dotted.path=value``, the way a person would give them to ``ray_jobs.train``."""
+    return [f"{path}={_exact(value)}" for path, value in values.items()]
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Return what each parameter is called in trial names: as few last parts of its path as tell it from the others."""
+    names = {}
+    for path in paths:
+        parts = path.split(".")
+        tails = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
+        names[path] = next((tail for tail in tails if sum(f".{other}".endswith(f".{tail}") for other in paths) == 1), path)
+    return names
+
+
+def trial_name(values: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Return a trial's name, ``num_cascades=8 fraction=0.5 seed=1``: the same for the same values."""
+    return " ".join(f"{names[path]}={_written(value)}" for path, value in values.items())
+
+
+def _exact(value: Any) -> str:
+    """Write a value so that reading it as YAML gives it back; a word needs no quotes unless it reads as something else."""
+    return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
+
+
+def _written(value: Any) -> str:
+    """Write a value for a person to read."""
+    if isinstance(value, str):
+        return value
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)

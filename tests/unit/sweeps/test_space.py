@@ -1,0 +1,94 @@
+"""Trials of a sweep: each point once, draws that a larger budget does not change, names that tell them apart."""
+
+import itertools
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echotrain.errors import ConfigError
+from echotrain.sweeps.parameters import Choice, IntUniform, LogNormal, LogUniform, Normal, Uniform
+from echotrain.sweeps.space import as_settings, short_names, trial_name, trial_values
+from echotrain.sweeps.spec import Metric, SweepSpec
+
+PARAMETERS = {
+    "model.num_cascades": Choice(values=(4, 8)),
+    "data.fraction": Choice(values=(0.1, 0.5, 1.0)),
+    "seed": IntUniform(min=1, max=2),
+}
+
+
+def sweep(method="grid", **options):
+    return SweepSpec(**{"name": "s", "recipe": "r", "method": method, "parameters": PARAMETERS, **options})
+
+
+def test_a_grid_has_every_point_once_in_the_order_of_the_file():
+    points = [tuple(point.values()) for point in trial_values(sweep())]
+    assert points == list(itertools.product((4, 8), (0.1, 0.5, 1.0), (1, 2)))
+    assert list(trial_values(sweep(run_cap=5))) == list(trial_values(sweep()))[:5]
+
+
+def test_a_larger_budget_adds_random_trials_and_changes_none():
+    few, many = (list(trial_values(sweep("random", run_cap=count), seed=3)) for count in (4, 9))
+    assert many[:4] == few
+    assert list(trial_values(sweep("random", run_cap=4), seed=4)) != few
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        Choice(values=("a", "b"), probabilities=(0.25, 0.75)),
+        IntUniform(min=-1, max=1),
+        Uniform(min=0, max=1, q=0.25),
+        LogUniform(min=1e-4, max=1e-2),
+        Normal(mu=3, sigma=0.5),
+        LogNormal(mu=0, sigma=0.1, q=0.1),
+    ],
+    ids=lambda parameter: type(parameter).__name__,
+)
+def test_draws_follow_their_distribution(parameter):
+    rng = np.random.default_rng(0)
+    draws = [parameter.sample(rng) for _ in range(4000)]
+    if isinstance(parameter, Choice):
+        assert draws.count("b") / 4000 == pytest.approx(0.75, abs=0.03)
+    elif parameter.listed() is not None:
+        assert set(draws) == set(parameter.listed())
+    elif isinstance(parameter, LogUniform):
+        assert np.log10(draws).mean() == pytest.approx(-3, abs=0.05)
+        assert min(draws) >= 1e-4
+        assert max(draws) <= 1e-2
+    elif isinstance(parameter, LogNormal):
+        assert np.median(draws) == pytest.approx(1, abs=0.05)
+        assert all(draw == round(draw, 1) for draw in draws)
+    else:
+        assert (np.mean(draws), np.std(draws)) == pytest.approx((3, 0.5), abs=0.05)
+
+
+def test_names_are_short_and_tell_trials_apart():
+    names = short_names(["model.num_cascades", "data.mask.seed", "seed", "optim.lr"])
+    assert names == {"model.num_cascades": "num_cascades", "data.mask.seed": "mask.seed", "seed": "seed", "optim.lr": "lr"}
+    points = list(trial_values(sweep()))
+    found = [trial_name(point, short_names(list(point))) for point in points]
+    assert found[0] == "num_cascades=4 fraction=0.1 seed=1"
+    assert len(set(found)) == len(points)
+
+
+words = st.sampled_from(["random", "true", "1e3", "no", "null", "a b"])
+scalars = st.one_of(st.integers(-(2**31), 2**31), st.booleans(), st.floats(1e-3, 1e3), words)
+plain = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3), max_leaves=4)
+
+
+@given(plain)
+def test_settings_give_back_the_very_value(value):
+    (setting,) = as_settings({"a.b": value})
+    assert yaml.safe_load(setting.removeprefix("a.b=")) == value
+
+
+def test_what_has_no_trials_to_list_is_refused():
+    with pytest.raises(ConfigError, match="no trials before results"):
+        next(trial_values(sweep("bayes", run_cap=3, metric=Metric(name="epoch/ssim", goal="maximize"))))
+    large = {f"p{index}": IntUniform(min=1, max=10) for index in range(6)}
+    with pytest.raises(ConfigError, match="1000000 points: a grid has at most 100000"):
+        next(trial_values(sweep(parameters=large)))
