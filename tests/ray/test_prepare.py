@@ -28,7 +28,6 @@ from echotrain.storage.embedded import serve_folder
 from echotrain.storage.local import LocalStore
 from echotrain.storage.ranged import RangeReader
 from echotrain.storage.throttled import Fault, serve_throttled
-from echotrain.training.experiment import Experiment
 from ray_jobs.prepare import main
 from tests.faults.test_bad_scans import not_hdf5, truncated, with_a_terabyte_never_written, with_an_xml_bomb
 from tests.scans import header_xml, random_kspace, write_scan
@@ -225,7 +224,7 @@ def test_what_travels_to_the_workers_shows_no_secret(monkeypatch):
     deidentifier, environment = prepare_module.Deidentifier("hunter2"), DriverEnvironment.here()
     task = prepare_module._Task(store_uri="b", config=ConvertConfig(), limits=limits, deidentifier=deidentifier, environment=environment)
     setup = WorkerSetup(config=InferenceConfig(run="r"))
-    training = WorkerArguments(experiment=Experiment(), run_id="r", environment=environment)
+    training = WorkerArguments(group_id="g", environment=environment)
     for told in (task, setup, training):
         exported = str(sanitize_for_struct(told)) + repr(told) + str(dataclasses.asdict(told))
         assert "AWS_SECRET_ACCESS_KEY" in exported

@@ -1,7 +1,7 @@
-"""What each training worker does: build everything from the configuration, restore, train."""
+"""What each training worker does: take an order, build everything from its configuration, restore, train, answer."""
 
 import dataclasses
-import logging
+import time
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from echotrain.config import to_dict
 from echotrain.data.catalog import Catalog
 from echotrain.log import setup_logging
-from echotrain.orchestration.channel import RunChannel
+from echotrain.orchestration.channel import GroupChannel, Order, RunChannel
 from echotrain.orchestration.cluster import DriverEnvironment
 from echotrain.orchestration.signals import WorkerSignals
 from echotrain.orchestration.streaming import RayStream
@@ -24,14 +24,14 @@ from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter, find
 from echotrain.training.experiment import Experiment, science
 from echotrain.training.files import RunFiles
 from echotrain.training.loop import Trainer
-from echotrain.training.outcome import Signal
+from echotrain.training.outcome import Outcome, Signal
 from echotrain.training.ranks import Ranks
 from echotrain.training.sinks import CallSink, JsonLinesSink, Sink, WandbSink
 from echotrain.training.state import TrainState
 
-__all__ = ["WorkerArguments", "WorkerLeaving", "catalog_identity", "run_worker"]
+__all__ = ["WorkerArguments", "WorkerLeaving", "catalog_identity", "serve"]
 
-logger = logging.getLogger(__name__)
+_POLL_S = 0.05
 
 
 class WorkerLeaving(Exception):
@@ -40,39 +40,59 @@ class WorkerLeaving(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerArguments:
-    """What the driver tells its workers.
+    """What the driver tells its workers when it starts them; everything else comes as orders.
 
     Attributes:
-        experiment: Resolved; every local path in it is absolute.
-        run_id: Stays the same over restarts.
+        group_id: Of the line over which orders come.
         environment: Storage and W&B settings of the driver's environment.
     """
 
-    experiment: Experiment
-    run_id: str
+    group_id: str
     environment: DriverEnvironment
 
 
-def run_worker(arguments: WorkerArguments) -> dict[str, Any]:
-    """Train on this worker; return the outcome as plain values.
+def serve(arguments: WorkerArguments) -> None:
+    """Do one order after another on this worker, until one sends it home.
+
+    A worker that Ray has started again finds the order that has no outcome yet, and goes on with that run where it was saved.
 
     Raises:
         WorkerLeaving: The group must be started again.
-        EchotrainError: Training cannot go on.
+        EchotrainError: A run cannot go on.
     """
     arguments.environment.apply()
     setup_logging("WARNING")
     # DDP notes once that the gradient of a 1x1 convolution has other strides of the same layout; the sums are right.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
-    experiment = arguments.experiment
-    device = ray.train.torch.get_device()
-    if device.type == "cpu":
+    ranks = Ranks.of_process_group(ray.train.torch.get_device())
+    channel = GroupChannel(arguments.group_id)
+    if ranks.is_first:
+        channel.count_start()
+    done, _ = channel.answered()
+    while (order := _next_order(channel, after=done)).experiment is not None:
+        outcome = _train(order.experiment, order.run_id, ranks)
+        done = order.number
+        if ranks.is_first:
+            channel.answer(done, dataclasses.asdict(outcome))
+        if ranks.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _next_order(channel: GroupChannel, *, after: int) -> Order:
+    """Wait for an order. Every rank looks for itself: to wait for rank 0 in a collective would end at its time limit."""
+    while (order := channel.order()) is None or order.number <= after:
+        time.sleep(_POLL_S)
+    return order
+
+
+def _train(experiment: Experiment, run_id: str, ranks: Ranks) -> Outcome:
+    """Train one experiment; return how that came back."""
+    if ranks.device.type == "cpu":
         torch.set_num_threads(experiment.threads_per_worker)
-    ranks = Ranks.of_process_group(device)
     store = open_store(experiment.run_uri)
-    state = _new_state(experiment, device)
+    state = _new_state(experiment, ranks.device)
     _restore(state, store, ranks)
-    channel = RunChannel(arguments.run_id) if ranks.is_first else None
+    channel = RunChannel(run_id) if ranks.is_first else None
     signals = WorkerSignals(channel)
     stream = RayStream(
         experiment.data,
@@ -90,7 +110,7 @@ def run_worker(arguments: WorkerArguments) -> dict[str, Any]:
             state=state,
             ranks=ranks,
             meta=_meta(experiment, stream.catalog),
-            files=_run_files(arguments, store, state, channel) if channel is not None else None,
+            files=_run_files(experiment, run_id, store, state, channel) if channel is not None else None,
             signal=signals,
         ).fit()
     finally:
@@ -98,7 +118,7 @@ def run_worker(arguments: WorkerArguments) -> dict[str, Any]:
         stream.close()
     if outcome.signal == Signal.LEAVE:
         raise WorkerLeaving(f"a worker was asked to end; step {outcome.global_step} is saved")
-    return dataclasses.asdict(outcome)
+    return outcome
 
 
 def catalog_identity(catalog: Catalog) -> dict[str, Any]:
@@ -124,12 +144,11 @@ def _meta(experiment: Experiment, catalog: Catalog) -> CheckpointMeta:
     return CheckpointMeta(name="", position={}, science=science(experiment), config=to_dict(experiment), catalog=catalog_identity(catalog))
 
 
-def _run_files(arguments: WorkerArguments, store: Store, state: TrainState, channel: RunChannel) -> RunFiles:
+def _run_files(experiment: Experiment, run_id: str, store: Store, state: TrainState, channel: RunChannel) -> RunFiles:
     """Open everything that rank 0 writes to."""
-    experiment = arguments.experiment
     sinks: list[Sink] = [CallSink(channel.publish)]
     if experiment.wandb.enabled:
-        sinks.append(WandbSink(experiment.wandb, store, run_id=arguments.run_id, name=experiment.name, experiment=to_dict(experiment)))
+        sinks.append(WandbSink(experiment.wandb, store, run_id=run_id, name=experiment.name, experiment=to_dict(experiment)))
     return RunFiles(
         writer=CheckpointWriter(store, keep=experiment.keep_checkpoints),
         metrics=JsonLinesSink(store, lines=state.position.lines),
