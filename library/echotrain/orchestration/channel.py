@@ -22,13 +22,14 @@ _KEPT = 256
 
 
 class RunChannel:
-    """One run's line; made by the driver and by rank 0 alike.
+    """The line of one run, or of a sweep of them; made by the driver and by rank 0 (or a trial's driver) alike.
 
     Args:
         run_id: The run's id.
     """
 
     def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
         self._progress = f"progress/{run_id}"
         self._stop = f"stop/{run_id}"
         self._sent: collections.deque[list[Any]] = collections.deque(maxlen=_KEPT)

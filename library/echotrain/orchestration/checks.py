@@ -19,7 +19,15 @@ from echotrain.storage.store import Store
 from echotrain.training.checkpoint import CheckpointMeta
 from echotrain.training.experiment import Experiment, changed_keys, science
 
-__all__ = ["check_resumable", "check_writable", "choose_device", "warn_of_unshared_folder", "with_absolute_paths", "with_pinned_catalog"]
+__all__ = [
+    "check_resumable",
+    "check_selection",
+    "check_writable",
+    "choose_device",
+    "warn_of_unshared_folder",
+    "with_absolute_paths",
+    "with_pinned_catalog",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +59,7 @@ def with_pinned_catalog(experiment: Experiment, latest: CheckpointMeta | None) -
             f"was made from other data than {root}@{catalog.version}, so its plan is another",
             f"Name the catalog that it was made from (version {latest.catalog['version']}), or choose a new name=.",
         )
-    _check_selection(catalog, experiment.data)
+    check_selection(catalog, experiment.data)
     return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, catalog=f"{root}@{catalog.version}"))
 
 
@@ -96,7 +104,7 @@ def warn_of_unshared_folder(experiment: Experiment) -> None:
         logger.warning("storage=%s is a folder on a cluster of %d nodes: it must be one that they share", experiment.storage, nodes)
 
 
-def _check_selection(catalog: Catalog, data: DataConfig) -> None:
+def check_selection(catalog: Catalog, data: DataConfig) -> None:
     """Raise ``CatalogError`` where there is nothing to train on, or nothing to validate on."""
     for splits in (data.train_split, ("val",)):
         select(catalog.table, splits=splits, datasets=data.datasets, anatomies=data.anatomies, contrasts=data.contrasts)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Self
 
 import ray
+from ray.experimental.internal_kv import _internal_kv_get
 
 from echotrain.errors import ResourceError
 
@@ -69,9 +70,8 @@ class DriverEnvironment:
 
 def has_dashboard() -> bool:
     """Whether the cluster answers questions about its actors; one that ``connect`` started does not."""
-    from ray._private.worker import get_dashboard_url
-
-    return bool(get_dashboard_url())
+    # The dashboard leaves its address here; Ray's own way to ask for it guesses one in every process but the driver's.
+    return bool(_internal_kv_get("webui:url", namespace="dashboard"))
 
 
 def num_cpus() -> float:

@@ -3,12 +3,10 @@
 import contextlib
 import json
 import logging
-import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 
 from rich.console import Console
 
@@ -24,6 +22,7 @@ from echotrain.orchestration.checks import (
 )
 from echotrain.orchestration.cluster import connect
 from echotrain.orchestration.group import Workers
+from echotrain.orchestration.signals import catch_signals
 from echotrain.storage.open import open_store
 from echotrain.storage.store import Store
 from echotrain.training.checkpoint import CheckpointMeta, find_checkpoint
@@ -106,7 +105,7 @@ def fit(
 
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
-        stop = stack.enter_context(_signals(asked))
+        stop = stack.enter_context(catch_signals(asked))
         group = workers if workers is not None else stack.enter_context(Workers())
         outcome = group.run(experiment, device=device, run_id=run_id, asked=stop, show=show)
     return FitResult(
@@ -117,34 +116,6 @@ def fit(
         scores=outcome["scores"],
         best_score=outcome["best_score"],
     )
-
-
-@contextlib.contextmanager
-def _signals(asked: threading.Event | None) -> Iterator[threading.Event]:
-    """Yield the given event, or one that the first SIGTERM or SIGINT sets; a second one interrupts at once.
-
-    The handler does no more than that: it may have interrupted a call to Ray, whose locks do not let the same thread in twice.
-    """
-    if asked is not None:
-        yield asked
-        return
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        logger.warning("%s: saving a checkpoint, then stopping; once more to stop at once", signal.Signals(number).name)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _finished(experiment: Experiment, latest: CheckpointMeta) -> FitResult:

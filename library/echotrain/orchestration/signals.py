@@ -1,8 +1,11 @@
-"""Requests from outside, as a worker sees them: SIGTERM, a node about to go away, a driver that wants to stop."""
+"""Requests from outside, as a worker sees them (SIGTERM, a node about to go away, a driver that wants to stop) and as a driver does."""
 
+import contextlib
+import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 
 from ray.train.v2._internal.execution.callback import WorkerCallback
@@ -11,7 +14,9 @@ from ray.train.v2._internal.execution.context import get_train_context
 from echotrain.orchestration.channel import RunChannel
 from echotrain.training.outcome import Signal
 
-__all__ = ["CatchSigterm", "WorkerSignals"]
+__all__ = ["CatchSigterm", "WorkerSignals", "catch_signals"]
+
+logger = logging.getLogger(__name__)
 
 _terminated = threading.Event()
 _EXIT_CODE = 128 + signal.SIGTERM
@@ -67,6 +72,34 @@ class WorkerSignals:
             if channel.is_stop_requested():
                 self._stop.set()
                 return
+
+
+@contextlib.contextmanager
+def catch_signals(asked: threading.Event | None) -> Iterator[threading.Event]:
+    """Let a driver end in order: yield the given event, or one that the first SIGTERM or SIGINT sets; a second one interrupts at once.
+
+    The handler does no more than that: it may have interrupted a call to Ray, whose locks do not let the same thread in twice.
+    """
+    if asked is not None:
+        yield asked
+        return
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        logger.warning("%s: saving a checkpoint, then stopping; once more to stop at once", signal.Signals(number).name)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:

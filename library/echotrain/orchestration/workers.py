@@ -148,7 +148,9 @@ def _run_files(experiment: Experiment, run_id: str, store: Store, state: TrainSt
     """Open everything that rank 0 writes to."""
     sinks: list[Sink] = [CallSink(channel.publish)]
     if experiment.wandb.enabled:
-        sinks.append(WandbSink(experiment.wandb, store, run_id=run_id, name=experiment.name, experiment=to_dict(experiment)))
+        sinks.append(
+            WandbSink(experiment.wandb, store, run_id=run_id, name=experiment.wandb.name or experiment.name, experiment=to_dict(experiment))
+        )
     return RunFiles(
         writer=CheckpointWriter(store, keep=experiment.keep_checkpoints),
         metrics=JsonLinesSink(store, lines=state.position.lines),

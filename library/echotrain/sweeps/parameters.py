@@ -1,19 +1,22 @@
-"""The parameters of a sweep: one class per distribution of W&B's format, each of which can be drawn from, and some be listed.
+"""The parameters of a sweep: one class per distribution of W&B's format, each a way from the unit interval to values.
 
 Source: W&B, "Define a sweep configuration", distributions. ``log_uniform`` bounds are natural exponents there and
 ``log_uniform_values`` bounds the values themselves; both become ``LogUniform`` over values.
 """
 
+import itertools
 import math
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from echotrain.errors import ConfigError
 
 __all__ = ["Choice", "IntUniform", "LogNormal", "LogUniform", "Normal", "Parameter", "Uniform", "parse_parameter"]
+
+# How far into the tails of a normal distribution the unit interval reaches: 4.8 standard deviations.
+_TAIL = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +36,11 @@ class Choice:
             limit = f"must be {len(self.values)} numbers of at least 0 with sum 1"
             raise ConfigError(f"probabilities={list(self.probabilities)}", limit, "Give one per value.")
 
-    def sample(self, rng: np.random.Generator) -> Any:
-        """Draw a value."""
-        return self.values[int(rng.choice(len(self.values), p=self.probabilities))]
+    def at(self, quantile: float) -> Any:
+        """Return the value below which this share of all draws lies."""
+        shares = self.probabilities or (1 / len(self.values),) * len(self.values)
+        reached = itertools.accumulate(shares)
+        return next((value for value, share in zip(self.values, reached, strict=True) if quantile < share), self.values[-1])
 
     def listed(self) -> tuple[Any, ...] | None:
         """Return every value."""
@@ -52,9 +57,13 @@ class IntUniform:
     def __post_init__(self) -> None:
         _check_order(self.min, self.max)
 
-    def sample(self, rng: np.random.Generator) -> int:
-        """Draw a value."""
-        return int(rng.integers(self.min, self.max, endpoint=True))
+    def at(self, quantile: float) -> int:
+        """Return the value below which this share of all draws lies."""
+        return min(self.max, self.min + math.floor(quantile * (self.max - self.min + 1)))
+
+    def where(self, value: float) -> float:
+        """Return the middle of the quantiles that give a value."""
+        return (value - self.min + 0.5) / (self.max - self.min + 1)
 
     def listed(self) -> tuple[int, ...] | None:
         """Return every value."""
@@ -73,9 +82,13 @@ class Uniform:
         _check_order(self.min, self.max)
         _check_step(self.q)
 
-    def sample(self, rng: np.random.Generator) -> float:
-        """Draw a value."""
-        return _rounded(float(rng.uniform(self.min, self.max)), self.q)
+    def at(self, quantile: float) -> float:
+        """Return the value below which this share of all draws lies."""
+        return _rounded(self.min + quantile * (self.max - self.min), self.q)
+
+    def where(self, value: float) -> float:
+        """Return the quantile of a value."""
+        return _within_unit((value - self.min) / (self.max - self.min))
 
     def listed(self) -> tuple[float, ...] | None:
         """Return every value where they are rounded, else None."""
@@ -99,9 +112,14 @@ class LogUniform:
         if self.min <= 0:
             raise ConfigError(f"min={self.min}", "must be above 0 on a logarithmic scale", "Give a positive lower bound.")
 
-    def sample(self, rng: np.random.Generator) -> float:
-        """Draw a value."""
-        return _rounded(math.exp(float(rng.uniform(math.log(self.min), math.log(self.max)))), self.q)
+    def at(self, quantile: float) -> float:
+        """Return the value below which this share of all draws lies."""
+        exact = self.min * (self.max / self.min) ** quantile
+        return _rounded(min(max(exact, self.min), self.max), self.q)
+
+    def where(self, value: float) -> float:
+        """Return the quantile of a value."""
+        return _within_unit(math.log(max(value, self.min) / self.min) / math.log(self.max / self.min))
 
     def listed(self) -> None:
         """Return None: there is no end of them."""
@@ -117,24 +135,35 @@ class Normal:
 
     def __post_init__(self) -> None:
         _check_step(self.q)
-        if self.sigma < 0:
-            raise ConfigError(f"sigma={self.sigma}", "must be at least 0", "Give a standard deviation.")
+        if self.sigma <= 0:
+            raise ConfigError(f"sigma={self.sigma}", "must be above 0", "Give a standard deviation.")
 
-    def sample(self, rng: np.random.Generator) -> float:
-        """Draw a value."""
-        return _rounded(float(rng.normal(self.mu, self.sigma)), self.q)
+    def at(self, quantile: float) -> float:
+        """Return the value below which this share of all draws lies."""
+        return _rounded(self._distribution().inv_cdf(min(max(quantile, _TAIL), 1 - _TAIL)), self.q)
+
+    def where(self, value: float) -> float:
+        """Return the quantile of a value."""
+        return self._distribution().cdf(value)
 
     def listed(self) -> None:
         """Return None: there is no end of them."""
+
+    def _distribution(self) -> statistics.NormalDist:
+        return statistics.NormalDist(self.mu, self.sigma)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogNormal(Normal):
     """Numbers whose natural logarithm is ``Normal``."""
 
-    def sample(self, rng: np.random.Generator) -> float:
-        """Draw a value."""
-        return _rounded(math.exp(float(rng.normal(self.mu, self.sigma))), self.q)
+    def at(self, quantile: float) -> float:
+        """Return the value below which this share of all draws lies."""
+        return _rounded(math.exp(self._distribution().inv_cdf(min(max(quantile, _TAIL), 1 - _TAIL))), self.q)
+
+    def where(self, value: float) -> float:
+        """Return the quantile of a value."""
+        return self._distribution().cdf(math.log(value)) if value > 0 else 0.0
 
 
 Parameter = Choice | IntUniform | Uniform | LogUniform | Normal | LogNormal
@@ -217,6 +246,11 @@ _KINDS: dict[str, Callable[[Mapping[str, Any]], Parameter]] = {
 def _rounded(value: float, step: float) -> float:
     """Round to a multiple of ``step``, without the dust that multiplication leaves."""
     return round(round(value / step) * step, 12) if step else value
+
+
+def _within_unit(quantile: float) -> float:
+    """Rounding to multiples may have led just outside."""
+    return min(max(quantile, 0.0), 1.0)
 
 
 def _check_order(least: float, most: float) -> None:

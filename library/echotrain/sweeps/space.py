@@ -35,7 +35,7 @@ def trial_values(spec: SweepSpec, *, seed: int = 0) -> Iterator[dict[str, Any]]:
     if spec.method == "random":
         for number in range(spec.run_cap):
             rng = numpy_generator(seed, "sweep", spec.name, number)
-            yield {path: parameter.sample(rng) for path, parameter in spec.parameters.items()}
+            yield {path: parameter.at(float(rng.random())) for path, parameter in spec.parameters.items()}
         return
     axes = [parameter.listed() or () for parameter in spec.parameters.values()]
     size = math.prod(len(axis) for axis in axes)

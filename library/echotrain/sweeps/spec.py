@@ -4,6 +4,7 @@ The experiment stands in ``command``, as ``wandb agent`` would run it: ``… -m 
 Parameters are settings by their dotted paths; nested ``parameters`` are joined by dots.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,10 @@ import yaml
 from echotrain.errors import ConfigError
 from echotrain.sweeps.parameters import Parameter, parse_parameter
 
-__all__ = ["Hyperband", "Metric", "SweepSpec", "parse_sweep", "read_sweep"]
+__all__ = ["EPOCH", "Hyperband", "Metric", "SweepSpec", "parse_sweep", "read_sweep"]
 
+# What the metrics of a validation are called in W&B begin with.
+EPOCH = "epoch/"
 _MODULE = "ray_jobs.train"
 _METHODS = ("grid", "random", "bayes")
 _MAX_BYTES = 1 << 20
@@ -29,6 +32,15 @@ class Metric:
 
     name: str
     goal: Literal["minimize", "maximize"] = "minimize"
+
+    def of(self, scores: Mapping[str, float]) -> float | None:
+        """Return its value among the scores of an epoch; None where it is missing or not finite."""
+        value = scores.get(self.name.removeprefix(EPOCH))
+        return value if value is not None and math.isfinite(value) else None
+
+    def best(self, values: Sequence[float]) -> float | None:
+        """Return the best of some values; None of none."""
+        return (max if self.goal == "maximize" else min)(values, default=None)
 
 
 @dataclass(frozen=True, kw_only=True)

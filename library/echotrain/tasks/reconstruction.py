@@ -42,6 +42,7 @@ class ReconstructionTask:
     As in fastMRI's ``varnet_module.py``, both are cropped to the smaller of the two first.
     """
 
+    metrics = ("nmse", "psnr", "ssim")
     score = "ssim"
 
     def __init__(self, config: ReconstructionConfig) -> None:

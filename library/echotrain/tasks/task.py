@@ -63,6 +63,10 @@ class Task(Protocol):
     """What one step means."""
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the validation metrics."""
+
+    @property
     def score(self) -> str:
         """The validation metric whose highest value marks the best checkpoint."""
 

@@ -15,10 +15,12 @@ from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.tasks.reconstruction import ReconstructionConfig
 from echotrain.training.optim import OptimConfig
 
-__all__ = ["Experiment", "Place", "Science", "WandbConfig", "changed_keys", "flatten", "science"]
+__all__ = ["NUMBERLESS", "Experiment", "Place", "Science", "WandbConfig", "changed_keys", "flatten", "science"]
 
-# Settings of the science half that decide when to stop, where bytes lie and how work is done, but no number.
-_FREE = ("epochs", "data.catalog", "model.activation_checkpointing", "model.compile_regularizer")
+# Settings among those of the science half that say how work is done, and change no number.
+NUMBERLESS = ("model.activation_checkpointing", "model.compile_regularizer")
+# They, and those that decide when to stop and where bytes lie, may differ between the starts of a run.
+_FREE = ("epochs", "data.catalog", *NUMBERLESS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,7 @@ class WandbConfig:
     Attributes:
         enabled: Whether to keep a W&B run at all.
         project, entity, group: As W&B uses them; ``entity=""`` is the account's default.
+        name: Shown there; "" takes the run's.
         panels: Validation slices shown as pictures after each epoch.
     """
 
@@ -35,6 +38,7 @@ class WandbConfig:
     project: str = "echotrain"
     entity: str = ""
     group: str = ""
+    name: str = ""
     panels: int = 2
 
     def __post_init__(self) -> None:

@@ -50,7 +50,7 @@ def test_a_larger_budget_adds_random_trials_and_changes_none():
 )
 def test_draws_follow_their_distribution(parameter):
     rng = np.random.default_rng(0)
-    draws = [parameter.sample(rng) for _ in range(4000)]
+    draws = [parameter.at(rng.random()) for _ in range(4000)]
     if isinstance(parameter, Choice):
         assert draws.count("b") / 4000 == pytest.approx(0.75, abs=0.03)
     elif parameter.listed() is not None:

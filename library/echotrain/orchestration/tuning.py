@@ -1,0 +1,313 @@
+"""Sweeps on Ray Tune: every trial a whole multi-worker experiment, as many at a time as the cluster holds.
+
+A trial is a light driver, an actor on the sweep's own node that calls ``fit`` as any other driver would. Tune hands the actor from
+trial to trial, and with it the training workers, which need ten seconds to start. Tune decides what runs and what is ended early; it
+remembers nothing: what became of a trial is in the sweep's folder and in the run's own, and a resumed sweep is a new one that
+leaves alone what has ended.
+"""
+
+import dataclasses
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from echotrain.config import to_dict
+from echotrain.data.catalog import Catalog
+from echotrain.data.catalog_store import load_catalog, split_version
+from echotrain.errors import ConfigError, ResourceError
+from echotrain.orchestration.channel import RunChannel
+from echotrain.orchestration.checks import check_selection, check_writable, choose_device, warn_of_unshared_folder, with_absolute_paths
+from echotrain.orchestration.cluster import DriverEnvironment, connect, num_cpus, num_gpus
+from echotrain.orchestration.signals import catch_signals
+from echotrain.orchestration.trial_driver import TrialDriver
+from echotrain.storage.open import absolute_uri, open_store
+from echotrain.sweeps.book import Book
+from echotrain.sweeps.console import SweepConsole
+from echotrain.sweeps.spec import EPOCH, Hyperband, Metric, SweepSpec
+from echotrain.sweeps.table import table_csv
+from echotrain.sweeps.trial import SweepFolder, Trial
+from echotrain.training.experiment import Experiment, changed_keys, flatten, science
+from echotrain.training.swept import check_sweep, swept_experiment, swept_metric
+
+__all__ = ["SweepResult", "run_sweep"]
+
+_QUIET = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+_COMPARED = ("parameters", "metric", "early_terminate")
+# Deaths of a trial's driver, not of its workers, after which the trial is given up.
+_MOST_DRIVER_DEATHS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """What a sweep came to.
+
+    Attributes:
+        folder: URI of the sweep's folder, which the runs are in.
+        metric: What the trials are compared by.
+        trials: By number.
+        is_finished: Whether every trial has ended; else the same command with ``--resume`` goes on.
+    """
+
+    folder: str
+    metric: Metric
+    trials: tuple[Trial, ...]
+    is_finished: bool
+
+
+def run_sweep(
+    spec: SweepSpec, base: Experiment, *, resume: bool = False, concurrency: int = 0, seed: int = 0, console: SweepConsole | None = None
+) -> SweepResult:
+    """Run a sweep, or go on with one that was interrupted.
+
+    Everything that can be known to fail is checked before a trial starts. SIGTERM or Ctrl-C saves a checkpoint of every running trial
+    first. A trial that fails is recorded with its reason; the others go on.
+
+    Args:
+        spec: What is swept, and how it is searched.
+        base: The experiment that is varied; its storage keeps the sweep.
+        resume: Go on with the sweep of this name: trials that ended stay as they are, interrupted ones go on from their checkpoints.
+        concurrency: Trials at a time; 0 takes as many as the cluster holds.
+        seed: Of a random or a Bayesian search.
+        console: Where progress is shown.
+
+    Raises:
+        ConfigError: The sweep cannot be run, or there is one of this name already (without ``resume``), or another (with it).
+        CatalogError: The catalog is missing, or a trial would select nothing.
+        StorageError: The sweep's folder cannot be written.
+        ResourceError: The cluster cannot hold one trial.
+    """
+    metric = swept_metric(spec, base)
+    base = dataclasses.replace(base, storage=absolute_uri(base.storage))
+    folder = SweepFolder(open_store(f"{base.storage}/{spec.name}"))
+    base = _with_one_catalog(spec, base, folder)
+    _check_selections(check_sweep(spec, base, seed=seed))
+    check_writable(open_store(folder.uri))
+    _describe(folder, spec, base, seed, resume=resume)
+    book = Book(spec, metric, storage=base.storage, folder=folder, seed=seed)
+    if not book.is_finished:
+        connect()
+        warn_of_unshared_folder(base)
+        at_a_time = _concurrency(base, concurrency)
+        shown = console or SweepConsole()
+        shown.begin(spec.name, book.trials, total=book.total, at_a_time=at_a_time)
+        try:
+            _run(spec, base, book, at_a_time, shown)
+        finally:
+            shown.close()
+    folder.write("table.csv", table_csv(list(spec.parameters), book.trials).encode())
+    return SweepResult(folder=folder.uri, metric=metric, trials=tuple(book.trials), is_finished=book.is_finished)
+
+
+def _with_one_catalog(spec: SweepSpec, base: Experiment, folder: SweepFolder) -> Experiment:
+    """Name one version of the catalog for all trials: that of the sweep's start."""
+    if "data.catalog" in spec.parameters:
+        return base
+    base = with_absolute_paths(base)
+    root, version = split_version(base.data.catalog)
+    if version is None:
+        known = (folder.description() or {}).get("catalog", "")
+        pinned = known if known.rpartition("@")[0] == root else f"{root}@{load_catalog(root).version}"
+        base = dataclasses.replace(base, data=dataclasses.replace(base.data, catalog=pinned))
+    return base
+
+
+def _check_selections(experiments: Iterable[Experiment]) -> None:
+    """Raise ``CatalogError`` where a trial would have nothing to train or validate on."""
+    catalogs: dict[str, Catalog] = {}
+    for data in {with_absolute_paths(experiment).data for experiment in experiments}:
+        if data.catalog not in catalogs:
+            catalogs[data.catalog] = load_catalog(data.catalog)
+        check_selection(catalogs[data.catalog], data)
+
+
+def _describe(folder: SweepFolder, spec: SweepSpec, base: Experiment, seed: int, *, resume: bool) -> None:
+    """Write down what is swept, or make sure that it is what was swept before."""
+    search = to_dict(spec)
+    searched = {"method": spec.method, "seed": seed, "epochs": base.epochs, **{key: search[key] for key in _COMPARED}, **science(base)}
+    known = folder.description()
+    if known is None:
+        if resume:
+            raise ConfigError(
+                folder.uri, "holds no sweep to resume", "Leave out --resume, or give the storage= and name= of the first start."
+            )
+        folder.describe({"name": spec.name, "catalog": base.data.catalog, "run_cap": spec.run_cap, "searched": searched})
+        return
+    if not resume:
+        raise ConfigError(folder.uri, "holds a sweep of this name already", "Add --resume to go on with it, or give a new name=.")
+    changed = changed_keys(flatten(known["searched"]), flatten(searched))
+    if changed:
+        listed = ", ".join(f"{path} was {before!r}, now {now!r}" for path, (before, now) in changed.items())
+        raise ConfigError(folder.uri, f"holds another sweep: {listed}", "Give this one its own name=, or restore the settings.")
+
+
+def _concurrency(base: Experiment, wanted: int) -> int:
+    """Return how many trials run at a time; raises ``ResourceError`` where the cluster cannot hold them."""
+    is_cuda = choose_device(base) == "cuda"
+    capacity = int(num_gpus() // base.workers if is_cuda else num_cpus() // (base.workers * base.cpus_per_worker))
+    if wanted > capacity:
+        each = f"{base.workers} worker(s) of {'a GPU' if is_cuda else f'{base.cpus_per_worker:g} CPU(s)'}"
+        raise ResourceError(
+            f"{wanted} trials at a time, {each} each", f"the cluster holds {capacity}", "Lower --concurrency, or add nodes."
+        )
+    return wanted or capacity
+
+
+def _run(spec: SweepSpec, base: Experiment, book: Book, at_a_time: int, shown: SweepConsole) -> None:
+    """Have Tune run every trial that has not ended."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    sweep = RunChannel(uuid.uuid4().hex[:12])
+    driver = tune.with_parameters(TrialDriver, environment=DriverEnvironment.here(), sweep_id=sweep.run_id)
+    # On this node, so that Tune's folder need not be shared, and without a CPU, which a KubeRay head does not offer.
+    driver = tune.with_resources(driver, {f"node:{ray.util.get_node_ip_address()}": 0.001})
+    with catch_signals(None) as asked, tempfile.TemporaryDirectory(prefix="echotrain-tune-", ignore_cleanup_errors=True) as scratch:
+        search = _Search(book, lambda trial: swept_experiment(spec, base, trial), is_asked=asked.is_set)
+        try:
+            tune.Tuner(
+                driver,
+                tune_config=tune.TuneConfig(
+                    search_alg=search,
+                    scheduler=_scheduler(spec.early_terminate, base.epochs, book),
+                    num_samples=-1,
+                    max_concurrent_trials=at_a_time,
+                    reuse_actors=True,
+                ),
+                run_config=tune.RunConfig(
+                    name="sweep",
+                    storage_path=scratch,
+                    callbacks=[_Recorder(book, shown, sweep, is_asked=asked.is_set)],
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    failure_config=tune.FailureConfig(max_failures=_MOST_DRIVER_DEATHS),
+                    verbose=0,
+                ),
+            ).fit()
+        finally:
+            sweep.clear()
+
+
+class _Search(Searcher):  # type: ignore[misc]
+    """Gives Tune the book's next trial whenever there is room for one."""
+
+    def __init__(self, book: Book, experiment_of: Callable[[Trial], Experiment], *, is_asked: Callable[[], bool]) -> None:
+        super().__init__()
+        self._book = book
+        self._experiment_of = experiment_of
+        self._is_asked = is_asked
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        trial = None if self._is_asked() else self._book.next()
+        if trial is None:
+            return str(Searcher.FINISHED)
+        return {"number": trial.number, "experiment": to_dict(self._experiment_of(trial))}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """What became of it is in the book."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing that the book does not know."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing that the book does not know."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune writes itself into its folder, from which nothing is ever read.
+
+
+class _Recorder(tune.Callback):  # type: ignore[misc]
+    """Writes what Tune hears of a trial into the book, and shows it."""
+
+    def __init__(self, book: Book, shown: SweepConsole, sweep: RunChannel, *, is_asked: Callable[[], bool]) -> None:
+        self._book = book
+        self._shown = shown
+        self._sweep = sweep
+        self._is_asked = is_asked
+        self._started: dict[int, float] = {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._is_asked() and not self._sweep.is_stop_requested():
+            self._sweep.request_stop()
+        for trial in trials:
+            number = trial.config["number"]
+            if number not in self._started:
+                self._started[number] = time.monotonic()
+                self._shown.started(self._book.trial(number))
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        known = self._book.trial(trial.config["number"])
+        if "epochs_done" in result:
+            self._book.update(known.validated(self._book.metric, result["epochs_done"], result["scores"]))
+        elif "share" in result:
+            self._shown.moved(known, result["share"], f"loss {result['loss']:.4f}")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        result = trial.last_result
+        states = {"interrupted": "running", "running": "stopped"}
+        self._end(trial, states.get(result["state"], result["state"]), result.get("reason", ""), result.get("training_s", 0.0))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        said = (str(trial.get_error() or "").strip().splitlines() or ["its driver died"])[-1]
+        self._end(trial, "failed", f"{said}. See the log above; remove the trial's file and add --resume to try again.", 0.0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # As in ``_Search``.
+
+    def _end(self, trial: Any, state: Any, reason: str, training_s: float) -> None:
+        known = self._book.trial(trial.config["number"])
+        wall_s = time.monotonic() - self._started[known.number]
+        ended = self._book.update(dataclasses.replace(known, state=state, reason=reason, wall_s=wall_s, training_s=training_s))
+        self._shown.ended(ended, self._book.metric)
+
+
+class _Hyperband(ASHAScheduler):  # type: ignore[misc]
+    """ASHA over epochs, which never ends a trial whose last epoch is done."""
+
+    def __init__(self, rule: Hyperband, epochs: int, metric: Metric) -> None:
+        self._epochs = epochs
+        self._of = metric.of
+        super().__init__(
+            time_attr="epochs_done",
+            metric="score",
+            mode="max" if metric.goal == "maximize" else "min",
+            grace_period=min(rule.min_iter, epochs),
+            max_t=max(epochs, rule.min_iter),
+            reduction_factor=rule.eta,
+        )
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        score = self._of(result.get("scores", {}))
+        if score is None:
+            return str(TrialScheduler.CONTINUE)
+        decision = super().on_trial_result(tune_controller, trial, {**result, "score": score})
+        return str(TrialScheduler.CONTINUE if result["epochs_done"] >= self._epochs else decision)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Every epoch was counted when it was heard of."""
+
+
+def _scheduler(rule: Hyperband | None, epochs: int, book: Book) -> TrialScheduler:
+    """Return Tune's scheduler, which knows of the trials that have ended as if it had seen them."""
+    if rule is None:
+        return FIFOScheduler()
+    scheduler = _Hyperband(rule, epochs, book.metric)
+    name = book.metric.name.removeprefix(EPOCH)
+    for trial in book.trials:
+        if trial.has_ended:
+            stand_in = SimpleNamespace(trial_id=f"ended-{trial.number}")
+            scheduler.on_trial_add(None, stand_in)
+            for epochs_done, value in trial.curve:
+                scheduler.on_trial_result(None, stand_in, {"epochs_done": epochs_done, "scores": {name: value}})
+    return scheduler

@@ -1,0 +1,73 @@
+"""The trials of one sweep: which are known, and which comes next."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from echotrain.sweeps.bayes import propose
+from echotrain.sweeps.space import trial_values
+from echotrain.sweeps.spec import Metric, SweepSpec
+from echotrain.sweeps.trial import SweepFolder, Trial, new_trial
+
+__all__ = ["Book"]
+
+
+class Book:
+    """Knows every trial, and writes down each change before anybody else hears of it.
+
+    Args:
+        spec: What is swept.
+        metric: What the trials are compared by.
+        storage: Where the sweep's folder lies.
+        folder: The sweep's folder; trials that it knows to have ended stay as they are, the others run again, from their checkpoints.
+        seed: Of a random or a Bayesian search.
+    """
+
+    def __init__(self, spec: SweepSpec, metric: Metric, *, storage: str, folder: SweepFolder, seed: int = 0) -> None:
+        self._spec = spec
+        self._storage = storage
+        self._folder = folder
+        self._seed = seed
+        self._listed = None if spec.method == "bayes" else list(trial_values(spec, seed=seed))
+        self._trials = {trial.number: trial if trial.has_ended else _as_new(trial) for trial in folder.trials()}
+        self.metric = metric
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        """All known trials by number."""
+        return [self._trials[number] for number in sorted(self._trials)]
+
+    @property
+    def total(self) -> int:
+        """How many trials the sweep has when it is done."""
+        return self._spec.run_cap if self._listed is None else len(self._listed)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every trial has ended."""
+        return len(self._trials) >= self.total and all(trial.has_ended for trial in self._trials.values())
+
+    def trial(self, number: int) -> Trial:
+        """Return a known trial."""
+        return self._trials[number]
+
+    def next(self) -> Trial | None:
+        """Return the next trial, running from now on; None where there is none left to start."""
+        waiting = next((trial for trial in self.trials if trial.state == "waiting"), None)
+        number = len(self._trials)
+        if waiting is None and number < self.total:
+            values = propose(self._spec, self.metric, self.trials, seed=self._seed) if self._listed is None else self._listed[number]
+            waiting = new_trial(self._spec, self._storage, number, values)
+        if waiting is None:
+            return None
+        return self.update(dataclasses.replace(waiting, state="running"))
+
+    def update(self, trial: Trial) -> Trial:
+        """Remember what became of a trial, and return it."""
+        self._folder.save(trial)
+        self._trials[trial.number] = trial
+        return trial
+
+
+def _as_new(trial: Trial) -> Trial:
+    """Return an interrupted trial as it is before its run tells again what it has done."""
+    return dataclasses.replace(trial, state="waiting", curve=(), epoch=0, scores={}, wall_s=0.0, training_s=0.0)
