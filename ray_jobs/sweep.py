@@ -91,11 +91,14 @@ def show(spec: SweepSpec, base: Experiment, seed: int) -> None:
 def as_table(result: SweepResult) -> str:
     """Return the trials as a table, best first."""
     metric = result.metric
-    names = sorted({name for trial in result.trials for name in trial.scores}, key=lambda name: name != metric.name.removeprefix(EPOCH))
+    names = sorted(
+        {name for trial in result.trials for name in trial.scores}, key=lambda name: (name != metric.name.removeprefix(EPOCH), name)
+    )
     table = Table(Column("trial", no_wrap=True), "state", "epoch", *names, "s", title=f"by {metric.name}, {metric.goal}d")
     for trial in ranked(result.trials, metric):
         scores = (f"{trial.scores[name]:.4g}" if name in trial.scores else "" for name in names)
-        table.add_row(trial.name, trial.state, str(trial.epoch or ""), *scores, f"{trial.wall_s:.0f}")
+        state = "interrupted" if trial.state == "running" else trial.state
+        table.add_row(trial.name, state, str(trial.epoch or ""), *scores, f"{trial.wall_s:.0f}")
     wide = Console(width=max(console.width, _WIDTH))
     with wide.capture() as capture:
         wide.print(table)

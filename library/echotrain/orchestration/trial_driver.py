@@ -109,7 +109,8 @@ class _Run:
         kind = record["kind"]
         if kind == "epoch":
             scores = {name: record[name] for name in self._reported if record.get(name) is not None}
-            return {"state": "running", "epochs_done": record["epoch"] + 1, "scores": scores, "done": False}
+            done = {"epochs_done": record["epoch"] + 1, "scores": scores}
+            return {"state": "running", **done, "training_s": self._training_s(), "done": False}
         if kind == "start" or time.monotonic() - self._told_at < _NEWS_EVERY_S:
             return None
         self._told_at = time.monotonic()

@@ -7,6 +7,7 @@ leaves alone what has ended.
 """
 
 import dataclasses
+import math
 import os
 import tempfile
 import time
@@ -42,6 +43,8 @@ from echotrain.training.swept import check_sweep, swept_experiment, swept_metric
 __all__ = ["SweepResult", "run_sweep"]
 
 _QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -277,7 +280,7 @@ class _Hyperband(ASHAScheduler):  # type: ignore[misc]
 
     def __init__(self, rule: Hyperband, epochs: int, metric: Metric) -> None:
         self._epochs = epochs
-        self._of = metric.of
+        self._score = f"scores/{metric.name.removeprefix(EPOCH)}"  # Tune flattens what a scheduler sees.
         super().__init__(
             time_attr="epochs_done",
             metric="score",
@@ -288,8 +291,8 @@ class _Hyperband(ASHAScheduler):  # type: ignore[misc]
         )
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        score = self._of(result.get("scores", {}))
-        if score is None:
+        score = result.get(self._score)
+        if score is None or not math.isfinite(score):
             return str(TrialScheduler.CONTINUE)
         decision = super().on_trial_result(tune_controller, trial, {**result, "score": score})
         return str(TrialScheduler.CONTINUE if result["epochs_done"] >= self._epochs else decision)
@@ -309,5 +312,5 @@ def _scheduler(rule: Hyperband | None, epochs: int, book: Book) -> TrialSchedule
             stand_in = SimpleNamespace(trial_id=f"ended-{trial.number}")
             scheduler.on_trial_add(None, stand_in)
             for epochs_done, value in trial.curve:
-                scheduler.on_trial_result(None, stand_in, {"epochs_done": epochs_done, "scores": {name: value}})
+                scheduler.on_trial_result(None, stand_in, {"epochs_done": epochs_done, f"scores/{name}": value})
     return scheduler

@@ -62,7 +62,7 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
 
 def trial_name(values: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """Return a trial's name, ``num_cascades=8 fraction=0.5 seed=1``: the same for the same values."""
-    return " ".join(f"{names[path]}={_written(value)}" for path, value in values.items())
+    return " ".join(_named(names[path], value) for path, value in values.items())
 
 
 def _exact(value: Any) -> str:
@@ -70,8 +70,12 @@ def _exact(value: Any) -> str:
     return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
 
 
-def _written(value: Any) -> str:
-    """Write a value for a person to read."""
+def _named(name: str, value: Any) -> str:
+    """Write a value for a person to read, several settings of one group by their own names."""
+    if isinstance(value, Mapping):
+        return " ".join(_named(str(key), part) for key, part in value.items())
+    if isinstance(value, list) and len(value) == 1:
+        return _named(name, value[0])
     if isinstance(value, str):
-        return value
-    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)
+        return f"{name}={value}"
+    return f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={json.dumps(value, separators=(',', ':'))}"

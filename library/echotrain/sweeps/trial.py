@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from echotrain.config import fingerprint, from_dict, to_dict
-from echotrain.errors import ConfigError, ObjectMissingError, PayloadError
+from pydantic import TypeAdapter, ValidationError
+
+from echotrain.config import fingerprint, to_dict
+from echotrain.errors import ObjectMissingError, PayloadError
 from echotrain.storage.store import Store
 from echotrain.sweeps.space import short_names, trial_name
 from echotrain.sweeps.spec import Metric, SweepSpec
@@ -74,6 +76,9 @@ class Trial:
         return dataclasses.replace(further, epoch=epochs, scores=dict(scores)) if is_better else further
 
 
+_TRIAL = TypeAdapter(Trial)
+
+
 class SweepFolder:
     """Where a sweep remembers itself.
 
@@ -114,9 +119,10 @@ class SweepFolder:
         trials = []
         for info in self._store.list("trials/"):
             try:
-                trials.append(from_dict(Trial, _parsed(self._store, info.key)))
-            except ConfigError as error:
-                raise PayloadError(f"{self.uri}/{info.key}", f"is no trial ({error})", "Remove it; the trial runs again.") from error
+                trials.append(_TRIAL.validate_python(_parsed(self._store, info.key)))
+            except ValidationError as error:
+                said = error.errors()[0]["msg"]
+                raise PayloadError(f"{self.uri}/{info.key}", f"is no trial ({said})", "Remove it; the trial runs again.") from error
         return sorted(trials, key=lambda trial: trial.number)
 
     def write(self, key: str, data: bytes) -> None:
@@ -142,7 +148,7 @@ def folder_name(name: str, values: Mapping[str, Any]) -> str:
     plain = re.sub(r"[^A-Za-z0-9=.,_+-]+", "-", name.replace(" ", ","))
     if plain == name.replace(" ", ",") and len(plain) <= _LONGEST:
         return plain
-    return f"{plain[:_LONGEST]}-{fingerprint(values)}"
+    return f"{plain[:_LONGEST].strip('-')}-{fingerprint(values)}"
 
 
 def _parsed(store: Store, key: str) -> Any:

@@ -75,6 +75,11 @@ def test_names_are_short_and_tell_trials_apart():
     assert len(set(found)) == len(points)
 
 
+def test_several_settings_of_one_group_are_named_by_themselves():
+    values = {"data.mask.kind": "magic", "data.mask": {"accelerations": [8], "center_fractions": [0.04]}, "data.anatomies": ["knee", "hip"]}
+    assert trial_name(values, short_names(list(values))) == 'kind=magic accelerations=8 center_fractions=0.04 anatomies=["knee","hip"]'
+
+
 words = st.sampled_from(["random", "true", "1e3", "no", "null", "a b"])
 scalars = st.one_of(st.integers(-(2**31), 2**31), st.booleans(), st.floats(1e-3, 1e3), words)
 plain = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3), max_leaves=4)
