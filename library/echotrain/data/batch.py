@@ -32,6 +32,7 @@ class Batch:
         max_value: Maximum of the target **volume**: SSIM's data range.
         weight: 1 for a sample that counts, 0 for a filler that keeps ranks in step.
         ids: One per sample.
+        anatomies: One per sample; "" where the header names none.
     """
 
     kspace: Kspace
@@ -42,6 +43,7 @@ class Batch:
     max_value: PerSample
     weight: PerSample
     ids: tuple[SampleId, ...]
+    anatomies: tuple[str, ...] = ()
 
     def to(self, device: torch.device, *, non_blocking: bool = True) -> "Batch":
         """Return the batch with its tensors on ``device``."""

@@ -50,4 +50,5 @@ def empty_batch(rows: Sequence[SliceRow], samplings: Sequence[LineSampling], wei
         max_value=torch.from_numpy(np.array([row.max_value for row in rows], np.float32)),
         weight=torch.from_numpy(np.array(weights, np.float32)),
         ids=tuple(SampleId(row.dataset, row.volume, row.slice) for row in rows),
+        anatomies=tuple(row.anatomy for row in rows),
     )

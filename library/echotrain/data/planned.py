@@ -7,10 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 
-from echotrain.data.batch import Batch
+from echotrain.data.batch import Batch, SampleId
 from echotrain.data.catalog import SPLITS, Catalog, rows_of
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.config import DataConfig, StreamConfig
+from echotrain.data.examples import choose_examples
 from echotrain.data.fetch import Fetcher, StepRows
 from echotrain.data.plan import RankRows, epoch_order, num_global_samples, num_steps, rank_rows
 from echotrain.data.selection import select
@@ -96,6 +97,10 @@ class PlannedStream:
         samples = (min(per_step, len(mine) - start) for start in range(0, len(mine), per_step))
         for step in self._fetcher.fetch(self._steps_of(planned, per_step, samples), epoch=None):
             yield from step.batches
+
+    def examples(self, count: int, split: str = "val") -> list[SampleId]:
+        """Return the slices of a split that are shown as pictures, the same on every rank and for any number of them."""
+        return choose_examples(self.catalog.table.take(pa.array(self._select((split,), 1.0))), count) if count else []
 
     def close(self) -> None:
         """End the threads and connections."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from echotrain.data.batch import Batch
+from echotrain.data.batch import Batch, SampleId
 
 __all__ = ["StepData", "Stream"]
 
@@ -37,3 +37,6 @@ class Stream(Protocol):
 
     def evaluation(self, split: str = "val") -> Iterator[Batch]:
         """Yield this rank's share of a split: each slice once over all ranks, no fillers, masks of the volume alone."""
+
+    def examples(self, count: int, split: str = "val") -> list[SampleId]:
+        """Return the slices of a split that are shown as pictures, the same on every rank and for any number of them."""

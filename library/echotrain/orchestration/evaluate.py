@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from echotrain.data.batch import Batch
 from echotrain.data.catalog import SPLITS, SliceRow
 from echotrain.data.catalog_store import load_catalog
+from echotrain.data.examples import choose_examples
 from echotrain.data.fetch import Fetcher, StepRows
 from echotrain.data.selection import select
 from echotrain.errors import CatalogError, ConfigError
-from echotrain.evaluation.examples import choose_examples
 from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, VolumeAttributes, pair_scores
 from echotrain.log import track
 from echotrain.metrics.collector import SliceKey, SliceScore, VolumeCollector, VolumeKey
@@ -158,14 +158,11 @@ def _find_volumes(experiment: Experiment, split: str, num_examples: int) -> tupl
         if not row.target_nbytes:
             raise CatalogError(f"{row.dataset}/{row.volume} slice {row.slice}", "has no target to compare with", "Prepare it again.")
         grouped.setdefault((row.dataset, row.volume), []).append((position, row))
-    sizes = {key: (members[0][1].anatomy, members[0][1].contrast, len(members)) for key, members in grouped.items()}
-    # The chosen number counts kept slices; curation may have left out some, so that it is not yet the slice's own index.
-    pictured = {(dataset, volume): nth for dataset, volume, nth in choose_examples(sizes, num_examples)}
-    volumes = []
-    for key, members in grouped.items():
-        rows = tuple(row for _, row in members)
-        nth = pictured.get(key)
-        volumes.append(_Volume(tuple(position for position, _ in members), rows, _NO_PICTURE if nth is None else rows[nth].slice))
+    pictured = {(dataset, volume): index for dataset, volume, index in choose_examples(catalog.table.take(positions), num_examples)}
+    volumes = [
+        _Volume(tuple(position for position, _ in members), tuple(row for _, row in members), pictured.get(key, _NO_PICTURE))
+        for key, members in grouped.items()
+    ]
     return f"{catalog.root}@{catalog.version}", volumes
 
 

@@ -26,8 +26,9 @@ from echotrain.training.files import RunFiles
 from echotrain.training.loop import Trainer
 from echotrain.training.outcome import Outcome, Signal
 from echotrain.training.ranks import Ranks
-from echotrain.training.sinks import CallSink, JsonLinesSink, Sink, WandbSink
+from echotrain.training.sinks import CallSink, JsonLinesSink, Sink
 from echotrain.training.state import TrainState
+from echotrain.training.wandb_sink import WandbSink
 
 __all__ = ["WorkerArguments", "WorkerLeaving", "catalog_identity", "serve"]
 
@@ -110,7 +111,7 @@ def _train(experiment: Experiment, run_id: str, ranks: Ranks) -> Outcome:
             state=state,
             ranks=ranks,
             meta=_meta(experiment, stream.catalog),
-            files=_run_files(experiment, run_id, store, state, channel) if channel is not None else None,
+            files=_run_files(experiment, run_id, store, state, channel, stream.catalog) if channel is not None else None,
             signal=signals,
         ).fit()
     finally:
@@ -144,12 +145,19 @@ def _meta(experiment: Experiment, catalog: Catalog) -> CheckpointMeta:
     return CheckpointMeta(name="", position={}, science=science(experiment), config=to_dict(experiment), catalog=catalog_identity(catalog))
 
 
-def _run_files(experiment: Experiment, run_id: str, store: Store, state: TrainState, channel: RunChannel) -> RunFiles:
+def _run_files(experiment: Experiment, run_id: str, store: Store, state: TrainState, channel: RunChannel, catalog: Catalog) -> RunFiles:
     """Open everything that rank 0 writes to."""
     sinks: list[Sink] = [CallSink(channel.publish)]
     if experiment.wandb.enabled:
         sinks.append(
-            WandbSink(experiment.wandb, store, run_id=run_id, name=experiment.wandb.name or experiment.name, experiment=to_dict(experiment))
+            WandbSink(
+                experiment.wandb,
+                store,
+                run_id=run_id,
+                name=experiment.wandb.name or experiment.name,
+                experiment=to_dict(experiment),
+                catalog=(f"{catalog.root}@{catalog.version}", catalog_identity(catalog)),
+            )
         )
     return RunFiles(
         writer=CheckpointWriter(store, keep=experiment.keep_checkpoints),

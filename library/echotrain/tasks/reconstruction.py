@@ -81,6 +81,7 @@ class ReconstructionTask:
         images = {name: row.detach().float().cpu().numpy() for name, row in rows.items()}
         return [
             Panel(
+                sample=sample,
                 caption=f"{sample.dataset}/{sample.volume} slice {sample.slice}",
                 images={name: stack[index] for name, stack in images.items()},
                 scale=float(batch.max_value[index]),

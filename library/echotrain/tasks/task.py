@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from echotrain.data.batch import Batch
+from echotrain.data.batch import Batch, SampleId
 from echotrain.shapes import PerSample
 
-__all__ = ["Panel", "StepLoss", "Task", "Validation"]
+__all__ = ["Panel", "ScoreTable", "StepLoss", "Task", "Validation"]
 
 
 class StepLoss(NamedTuple):
@@ -33,14 +33,31 @@ class Panel:
     """Pictures of one validation sample, to be shown in a row.
 
     Attributes:
-        caption: Names the sample, never a patient.
+        sample: Which one it is.
+        caption: Names it, never a patient.
         images: Name to image (y, x), in the order of showing.
         scale: The value shown as white.
     """
 
+    sample: SampleId
     caption: str
     images: dict[str, NDArray[np.float32]]
     scale: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTable:
+    """Validation scores by group.
+
+    Attributes:
+        title: What the groups are: ``anatomy``.
+        columns: The group's name first, then how many members it has, then metrics.
+        rows: One per group.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float, ...], ...]
 
 
 class Validation(Protocol):
@@ -57,6 +74,9 @@ class Validation(Protocol):
 
     def scores(self) -> dict[str, float]:
         """Return the metrics; empty where no sample was added."""
+
+    def table(self) -> ScoreTable:
+        """Return the metrics by group."""
 
 
 class Task(Protocol):

@@ -1,14 +1,18 @@
 """Validation of reconstructed slices as volumes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from torch import nn
 
 from echotrain.data.batch import Batch
-from echotrain.metrics.collector import SliceKey, SliceScore, VolumeCollector, mean_quality
+from echotrain.metrics.collector import SliceKey, SliceScore, VolumeCollector, VolumeKey, mean_quality
+from echotrain.metrics.volume import Quality
 from echotrain.shapes import Magnitude
+from echotrain.tasks.task import ScoreTable
 
 __all__ = ["VolumeValidation"]
+
+State = tuple[list[tuple[SliceKey, SliceScore]], dict[VolumeKey, str]]
 
 
 class VolumeValidation:
@@ -21,6 +25,7 @@ class VolumeValidation:
     def __init__(self, reconstruct: Callable[[nn.Module, Batch], Magnitude]) -> None:
         self._reconstruct = reconstruct
         self._slices = VolumeCollector()
+        self._anatomies: dict[VolumeKey, str] = {}
 
     def add(self, model: nn.Module, batch: Batch) -> None:
         """Reconstruct a batch and score its slices."""
@@ -28,15 +33,30 @@ class VolumeValidation:
         targets = batch.target.cpu().numpy()
         for sample, output, target, peak in zip(batch.ids, outputs, targets, batch.max_value.tolist(), strict=True):
             self._slices.add((sample.dataset, sample.volume, sample.slice), target, output, peak)
+        self._anatomies.update({(sample.dataset, sample.volume): name for sample, name in zip(batch.ids, batch.anatomies, strict=False)})
 
-    def state(self) -> list[tuple[SliceKey, SliceScore]]:
-        """Return a few numbers per slice."""
-        return self._slices.state()
+    def state(self) -> State:
+        """Return a few numbers per slice, and what each volume shows."""
+        return self._slices.state(), self._anatomies
 
-    def merge(self, state: Iterable[tuple[SliceKey, SliceScore]]) -> None:
+    def merge(self, state: State) -> None:
         """Take in another rank's slices."""
-        self._slices.merge(state)
+        slices, anatomies = state
+        self._slices.merge(slices)
+        self._anatomies.update(anatomies)
 
     def scores(self) -> dict[str, float]:
         """Return ``nmse``, ``psnr`` and ``ssim``."""
         return mean_quality(self._slices.volumes()) if self._slices.state() else {}
+
+    def table(self) -> ScoreTable:
+        """Return the scores by anatomy."""
+        groups: dict[str, list[Quality]] = {}
+        for score in self._slices.volumes():
+            groups.setdefault(self._anatomies.get((score.dataset, score.volume), ""), []).append(score)
+        means = {name: mean_quality(members) for name, members in sorted(groups.items())}
+        return ScoreTable(
+            title="anatomy",
+            columns=("anatomy", "volumes", "nmse", "psnr", "ssim"),
+            rows=tuple((name or "unknown", len(groups[name]), *scores.values()) for name, scores in means.items()),
+        )

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass, field
 
-from echotrain.tasks.task import Panel
+from echotrain.tasks.task import Panel, ScoreTable
 from echotrain.training.checkpoint import CheckpointWriter
 from echotrain.training.sinks import JsonLinesSink, Record, Sink
 
@@ -27,8 +27,13 @@ class RunFiles:
 
     def show(self, panels: list[Panel], step: int) -> None:
         """Hand pictures to every sink."""
-        for sink in self.sinks:
+        for sink in self.sinks if panels else ():
             sink.show(panels, step)
+
+    def tabulate(self, table: ScoreTable, step: int) -> None:
+        """Hand a table to every sink."""
+        for sink in self.sinks:
+            sink.tabulate(table, step)
 
     def close(self) -> None:
         """Finish uploads, then sinks; a sink that fails is told about, and takes no checkpoint with it."""

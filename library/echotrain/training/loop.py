@@ -248,19 +248,21 @@ class Trainer:
         averaged = state.ema.applied_to(state.model) if state.ema is not None else contextlib.nullcontext()
         validation = self._task.validation()
         panels: list[Panel] = []
-        wanted = self._config.wandb.panels if self._ranks.is_first and self._config.wandb.enabled else 0
+        shown = self._stream.examples(self._config.wandb.panels if self._config.wandb.enabled else 0)
         state.model.eval()
         with averaged, self._autocast():
             for fetched in self._stream.evaluation("val"):
                 batch = fetched.to(self._ranks.device)
                 validation.add(state.model, batch)
-                if len(panels) < wanted:
-                    panels += self._task.panels(state.model, batch)
+                if not set(shown).isdisjoint(batch.ids):
+                    panels += [panel for panel in self._task.panels(state.model, batch) if panel.sample in shown]
         state.model.train()
         for part in self._ranks.gather(validation.state())[1:]:
             validation.merge(part)
-        if self._files is not None and panels:
-            self._files.show(panels[:wanted], state.position.global_step)
+        everywhere = [panel for part in self._ranks.gather(panels) for panel in part]
+        if self._files is not None:
+            self._files.show(sorted(everywhere, key=lambda panel: shown.index(panel.sample)), state.position.global_step)
+            self._files.tabulate(validation.table(), state.position.global_step)
         scores: dict[str, float] = self._ranks.share(validation.scores() if self._ranks.is_first else {})
         return scores
 

@@ -35,6 +35,7 @@ def make_batch(num=3, coils=2, size=(32, 24), recon=(20, 18), volume="v", seed=0
         max_value=target.amax().expand(num).clone(),
         weight=torch.ones(num),
         ids=tuple(SampleId("simulated", volume, index) for index in range(num)),
+        anatomies=(f"anatomy {volume}",) * num,
     )
 
 
@@ -107,6 +108,10 @@ def test_validation_scores_are_those_of_whole_volumes_however_they_are_split_ove
     scores = first.scores()
     for name in ("nmse", "psnr", "ssim"):
         assert scores[name] == pytest.approx(np.mean([getattr(quality, name) for quality in expected]), rel=1e-5)
+    table = first.table()
+    assert table.columns == ("anatomy", "volumes", "nmse", "psnr", "ssim")
+    assert [row[:2] for row in table.rows] == [("anatomy a", 1), ("anatomy b", 1)]
+    assert table.rows[1][3] == pytest.approx(expected[1].psnr, rel=1e-5)
 
 
 def test_a_validation_without_samples_has_no_scores(task):
@@ -146,5 +151,5 @@ def test_one_batch_can_be_overfitted(task, model):
 
 
 def pick(batch: Batch, rows: list[int]) -> Batch:
-    tensors = {f.name: getattr(batch, f.name)[rows] for f in dataclasses.fields(batch) if f.name != "ids"}
-    return Batch(**tensors, ids=tuple(batch.ids[row] for row in rows))
+    tensors = {f.name: getattr(batch, f.name)[rows] for f in dataclasses.fields(batch) if f.name not in ("ids", "anatomies")}
+    return Batch(**tensors, ids=tuple(batch.ids[row] for row in rows), anatomies=tuple(batch.anatomies[row] for row in rows))

@@ -6,16 +6,20 @@ import json
 import numpy as np
 import pytest
 import wandb
+from PIL import Image
 from rich.console import Console
 from toys import run_toy, toy_experiment
 
+from echotrain.data.batch import SampleId
 from echotrain.errors import ConfigError
 from echotrain.storage.open import open_store
-from echotrain.tasks.task import Panel
+from echotrain.tasks.task import Panel, ScoreTable
 from echotrain.training.console import ConsoleProgress
 from echotrain.training.experiment import WandbConfig
 from echotrain.training.files import RunFiles
-from echotrain.training.sinks import JsonLinesSink, WandbSink
+from echotrain.training.sinks import JsonLinesSink
+from echotrain.training.wandb_sink import WandbSink
+from tests.wandb_files import read_records
 
 
 def record(step, **more):
@@ -68,18 +72,42 @@ def test_the_console_says_what_a_person_wants_to_know(tmp_path, is_terminal):
     assert ("step 2/3" in text) != is_terminal
 
 
-def test_wandb_is_offline_without_a_key_and_its_files_end_in_the_run(tmp_path, monkeypatch):
+def test_wandb_is_offline_without_a_key_and_everything_is_read_back(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     store = open_store(str(tmp_path / "run"))
-    sink = WandbSink(WandbConfig(), store, run_id="abc123", name="toy", experiment={"seed": 1})
-    sink.log({"kind": "start", "epochs": 1})
-    sink.log({**record(1), "is_best": True})
-    images = {"a": np.zeros((4, 4), np.float32), "b": np.ones((4, 4), np.float32)}
-    sink.show([Panel(caption="simulated/v1 slice 0", images=images, scale=1.0)], 1)
+    config = WandbConfig(project="lab", group="scaling")
+    catalog = ("s3://lab/mosaic@3", {"checksum": "c0ffee", "version": 3})
+    sink = WandbSink(config, store, run_id="abc123", name="num_cascades=8 seed=1", experiment={"optim": {"lr": 0.5}}, catalog=catalog)
+    sink.log({"kind": "start", "epochs": 2})
+    sink.log(record(1, loss=0.25))
+    sink.log({"kind": "epoch", "epoch": 0, "global_step": 1, "ssim": 0.75, "is_best": True})
+    images = {"target": np.zeros((4, 4), np.float32), "error x5": np.ones((4, 4), np.float32)}
+    sink.show([Panel(sample=SampleId("simulated", "v1", 0), caption="simulated/v1 slice 0", images=images, scale=1.0)], 1)
+    sink.tabulate(ScoreTable(title="anatomy", columns=("anatomy", "volumes", "ssim"), rows=(("knee", 3, 0.5), ("hip", 2, 0.25))), 1)
     sink.close()
     keys = [info.key for info in store.list("wandb/")]
-    assert any(key.endswith("run-abc123.wandb") for key in keys)
-    assert any(key.endswith(".png") for key in keys)
+    (log,) = (key for key in keys if key.endswith("run-abc123.wandb"))
+    found = list(read_records(tmp_path / "run" / log))
+    (run,) = (message for kind, message in found if kind == "run")
+    assert (run.run_id, run.project, run.run_group, run.display_name) == ("abc123", "lab", "scaling", "num_cascades=8 seed=1")
+    settings = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert settings["optim"] == {"lr": 0.5}
+    history = {}
+    for kind, message in found:
+        if kind == "history":
+            history.update({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in message.item})
+    assert history["train/loss"] == 0.25
+    assert history["epoch/ssim"] == 0.75
+    assert history["anatomy/hip/ssim"] == 0.25
+    assert history["global_step"] == 1
+    assert history["validation/captions"] == ["simulated/v1 slice 0: target | error x5"]
+    (picture,) = (key for key in keys if key.endswith(".png"))
+    assert Image.open(io.BytesIO(store.read(picture))).size == (8, 4)
+    (table,) = (key for key in keys if key.endswith(".table.json"))
+    assert json.loads(store.read(table))["data"] == [["knee", 3, 0.5], ["hip", 2, 0.25]]
+    (data,) = (message for kind, message in found if kind == "artifact" and message.type == "dataset")
+    assert [entry.ref for entry in data.manifest.contents] == ["s3://lab/mosaic@3"]
+    assert json.loads(data.metadata)["checksum"] == "c0ffee"
 
 
 def test_a_sink_that_fails_to_close_costs_no_checkpoint(tmp_path):

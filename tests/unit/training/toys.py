@@ -10,7 +10,7 @@ from echotrain.data.batch import Batch, SampleId
 from echotrain.data.config import DataConfig
 from echotrain.data.stream import StepData
 from echotrain.seeding import numpy_generator
-from echotrain.tasks.task import Panel, StepLoss
+from echotrain.tasks.task import Panel, ScoreTable, StepLoss
 from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
 from echotrain.training.experiment import Experiment, WandbConfig, science
 from echotrain.training.files import RunFiles
@@ -35,6 +35,7 @@ class ToyNetwork(nn.Module):
 
 
 class ToyTask:
+    metrics = ("accuracy",)
     score = "accuracy"
 
     def __init__(self, bad: SampleId | None = None) -> None:
@@ -54,7 +55,9 @@ class ToyTask:
         return ToyValidation(self)
 
     def panels(self, model: nn.Module, batch: Batch) -> list[Panel]:
-        return [Panel(caption=sample.volume, images={"target": np.ones((4, 4), np.float32)}, scale=1.0) for sample in batch.ids]
+        return [
+            Panel(sample=sample, caption=sample.volume, images={"target": np.ones((4, 4), np.float32)}, scale=1.0) for sample in batch.ids
+        ]
 
     def _error(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         return (model(batch.kspace.real.flatten(1)) - batch.target.mean(dim=(1, 2))) ** 2
@@ -77,6 +80,9 @@ class ToyValidation:
     def scores(self) -> dict[str, float]:
         return {"accuracy": 1 - float(np.mean([self.errors[sample] for sample in sorted(self.errors)]))} if self.errors else {}
 
+    def table(self) -> ScoreTable:
+        return ScoreTable(title="kind", columns=("kind", "samples", "accuracy"), rows=(("toy", len(self.errors), 0.5),))
+
 
 class ToyStream:
     """Follows the contract of ``Stream``: short last step, fillers of weight 0, one batch per sample."""
@@ -98,6 +104,9 @@ class ToyStream:
     def evaluation(self, split: str = "val") -> Iterator[Batch]:
         for row in range(NUM_VAL)[self.rank :: self.world]:
             yield toy_batch(split, row)
+
+    def examples(self, count: int, split: str = "val") -> list[SampleId]:
+        return [SampleId("toy", f"{split}-{row}", 0) for row in range(NUM_VAL)[-count:]] if count else []
 
 
 def toy_batch(split: str, row: int, weight: float = 1.0) -> Batch:
