@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name:32} {(recipe.__doc__ or '').splitlines()[0]}")
         return 0
     try:
-        experiment = override(find_recipe(options.recipe)(), options.settings)
+        experiment = override(find_recipe(options.recipe)(), [*agent_settings(options.recipe), *options.settings])
         if options.show:
             print("\n".join(f"{path}={json.dumps(value)}" for path, value in flatten(to_dict(experiment)).items()))
             return 0
@@ -57,6 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{'finished' if result.is_finished else 'stopped'} at step {result.global_step}: {scores or 'not validated yet'}")
     print(result.run_uri)
     return 0 if result.is_finished else STOPPED
+
+
+def agent_settings(recipe: str) -> list[str]:
+    """Return settings that keep the runs of a ``wandb agent`` apart, which gives all of them the same command but for what it sweeps."""
+    sweep, run = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
+    return [f"name={recipe}-{sweep}/{run}"] if sweep and run else []
 
 
 if __name__ == "__main__":

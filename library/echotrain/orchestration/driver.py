@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import threading
 import uuid
 from collections.abc import Callable
@@ -131,8 +132,10 @@ def _finished(experiment: Experiment, latest: CheckpointMeta) -> FitResult:
 
 
 def _describe_run(store: Store, experiment: Experiment) -> str:
-    """Write ``config.json`` and return the run's id, which the first start drew."""
+    """Write ``config.json`` and return the run's id, which the first start drew, or W&B's agent where that started it."""
     run_id = uuid.uuid4().hex[:12]
+    if "WANDB_SWEEP_ID" in os.environ:
+        run_id = os.environ.get("WANDB_RUN_ID", run_id)
     if store.size("config.json") is not None:
         run_id = json.loads(store.read("config.json")).get("run_id", run_id)
     described = {"run_id": run_id, "experiment": to_dict(experiment), "science": science(experiment)}
