@@ -3,16 +3,17 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 READY  := $(VENV)/.ready
+BART   := $(VENV)/.bart-sought
 DATA   ?=
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench lock clean
+.PHONY: help install bart demo test lint format bench lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-install: $(READY)  ## make .venv with everything the demo, the tests and the benchmarks need
+install: $(READY) $(BART)  ## make .venv with everything the demo, the tests and the benchmarks need
 
 $(READY): pyproject.toml .ci/constraints.txt
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); ok or sys.exit("echotrain needs Python 3.11 to 3.13, this is %d.%d; say make PYTHON=python3.12" % sys.version_info[:2])'
@@ -24,10 +25,18 @@ $(READY): pyproject.toml .ci/constraints.txt
 	@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps -c .ci/constraints.txt fastmri sweeps
 	@touch $@
 
+bart: $(READY)  ## unpack the BART toolbox, which ESPIRiT needs, into .venv (Debian, Ubuntu; no root)
+	@.ci/get_bart $(VENV)
+
+# Sought once; where it cannot be had, `make bart` tries again.
+$(BART): .ci/get_bart $(READY)
+	@.ci/get_bart $(VENV)
+	@touch $@
+
 demo: $(READY)  ## simulate scans (or DATA=folder of your own), prepare into S3, train, evaluate, report
 	@$(RUN) -m ray_jobs.demo $(if $(DATA),--data '$(DATA)')
 
-test: $(READY)  ## run every test that this machine can run
+test: $(READY) $(BART)  ## run every test that this machine can run
 	@$(RUN) -m pytest
 
 lint: $(READY)  ## ruff, mypy --strict, import-linter

@@ -6,7 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from echotrain.baselines.bart import find_bart
+from echotrain.errors import ResourceError
+
 torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked ``bart`` where the toolbox is not found, saying how to get it."""
+    if item.get_closest_marker("bart") is not None:
+        try:
+            find_bart()
+        except ResourceError as error:
+            pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ Arguments are positional so that an error survives the pickling between Ray proc
 """
 
 __all__ = [
+    "BartError",
     "CatalogError",
     "CheckpointError",
     "ConfigError",
@@ -80,3 +81,7 @@ class CheckpointError(EchotrainError):
 
 class TrainingError(EchotrainError):
     """Training cannot go on: a loss is not finite, or ranks disagree."""
+
+
+class BartError(EchotrainError):
+    """The BART toolbox failed, was killed, or took too long."""

@@ -1,0 +1,3 @@
+"""Floor 3: reconstructions to compare with that learn nothing."""
+
+__all__: list[str] = []
