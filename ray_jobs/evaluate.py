@@ -1,22 +1,28 @@
-"""Score a trained model beside the zero-filled image, volume by volume, by the public fastMRI definitions."""
+"""Score a trained model, or ESPIRiT, beside the zero-filled image, volume by volume, by the public fastMRI definitions."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from echotrain.errors import EchotrainError
+from echotrain.errors import ConfigError, EchotrainError
 from echotrain.evaluation.report import render_markdown
 from echotrain.evaluation.results import write_evaluation
 from echotrain.log import setup_logging
+from echotrain.orchestration.espirit import EspiritMethod
 from echotrain.orchestration.evaluate import evaluate
-from echotrain.orchestration.inference import InferenceConfig
+from echotrain.orchestration.inference import InferenceConfig, Method
+from echotrain.orchestration.parts import Parts
 from echotrain.storage.open import open_store
 
 EXAMPLES = """examples:
   python -m ray_jobs.evaluate runs/knee-x4                                     the test split of the run's own catalog
   python -m ray_jobs.evaluate s3://lab/runs/x4 data.mask.accelerations=[8] data.mask.center_fractions=[0.04] --to s3://lab/x4-at-8
   python -m ray_jobs.evaluate runs/knee-x4 data.catalog=s3://lab/brain --split all --title "Knee model on brains"
+  python -m ray_jobs.evaluate espirit data.catalog=s3://lab/knee data.mask.accelerations=[4] --to s3://lab/espirit-x4    a core per slice
+
+A killed evaluation goes on where it was when the same command is given again.
 """
+ESPIRIT = "espirit"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,11 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m ray_jobs.evaluate", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", metavar="RUN", help="folder or s3:// prefix of a training run")
+    parser.add_argument("run", metavar="RUN", help=f"folder or s3:// prefix of a training run; or {ESPIRIT}, the baseline by BART")
     parser.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the run's: a catalog, a mask")
     parser.add_argument("--split", default="test", help="train, val, test or all (default: %(default)s)")
     parser.add_argument("--checkpoint", default="best", choices=("best", "latest"), help="which weights (default: %(default)s)")
-    parser.add_argument("--to", metavar="URI", help="where the result goes (default: RUN/evaluation)")
+    parser.add_argument("--to", metavar="URI", help="where the result goes (default: RUN/evaluation; needed for espirit)")
     parser.add_argument("--title", default="", help="name of the evaluation in reports")
     parser.add_argument("--note", default="", help="what a reader must know, such as that the data is simulated")
     parser.add_argument("--examples", type=int, default=6, help="slices kept as pictures (default: %(default)s)")
@@ -36,16 +42,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(argv)
     setup_logging()
     try:
-        store = open_store(options.to or f"{options.run.rstrip('/')}/evaluation")
-        config = InferenceConfig(run=options.run, checkpoint=options.checkpoint, overrides=options.settings, workers=options.workers)
-        evaluation = evaluate(config, split=options.split, num_examples=options.examples, title=options.title, note=options.note)
+        method, to = chosen(options)
+        store = open_store(to)
+        evaluation = evaluate(
+            method, split=options.split, num_examples=options.examples, title=options.title, note=options.note, resume_in=store.uri
+        )
         write_evaluation(store, evaluation)
+        Parts(store.uri).clear()
     except EchotrainError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(render_markdown([evaluation]))
     print(store.uri)
     return 0
+
+
+def chosen(options: argparse.Namespace) -> tuple[Method, str]:
+    """Return the method to evaluate, and where its result goes."""
+    if options.run != ESPIRIT:
+        run = InferenceConfig(run=options.run, checkpoint=options.checkpoint, overrides=options.settings, workers=options.workers)
+        return run, options.to or f"{options.run.rstrip('/')}/evaluation"
+    if not options.to:
+        raise ConfigError(f"{ESPIRIT} without --to", "has no run's folder to write into", "Give --to URI.")
+    return EspiritMethod(overrides=options.settings, workers=options.workers), options.to
 
 
 if __name__ == "__main__":

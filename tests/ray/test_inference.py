@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import h5py
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from echotrain.baselines.bart import find_bart
 from echotrain.config import to_dict
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.config import DataConfig
@@ -26,6 +28,7 @@ from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
 from echotrain.training.experiment import Experiment, science
 from ray_jobs import evaluate as evaluate_verb
 from ray_jobs import reconstruct as reconstruct_verb
+from ray_jobs import report as report_verb
 from tests.scans import header_xml, random_kspace, write_scan
 
 pytestmark = pytest.mark.ray
@@ -77,6 +80,26 @@ def test_the_verb_leaves_an_evaluation_that_can_be_read_back(local_ray, run_uri,
     assert "| All volumes | 2 |" in capsys.readouterr().out
 
 
+def test_a_killed_evaluation_goes_on_with_the_volumes_that_are_missing(local_ray, run_uri, tmp_path):
+    method, where = InferenceConfig(run=run_uri, workers=1), str(tmp_path / "out")
+    whole = evaluate(method, split="val", num_examples=2, resume_in=where)
+    first, second = sorted((tmp_path / "out/parts").rglob("0*"))
+    second.unlink()
+    values, _, pictures = first.read_bytes().partition(b"\n")
+    kept = json.loads(values)
+    kept["model"][0][1][0] *= 4  # A squared error that only this file knows.
+    first.write_bytes(json.dumps(kept).encode() + b"\n" + pictures)
+    again = evaluate(method, split="val", num_examples=2, resume_in=where)
+    assert again.volumes[0].model.nmse > 1.1 * whole.volumes[0].model.nmse
+    assert again.volumes[1] == whole.volumes[1]
+    assert [example.volume for example in again.examples] == [example.volume for example in whole.examples]
+    other_masks = evaluate(
+        dataclasses.replace(method, overrides=("data.mask.accelerations=[3]",)), split="val", num_examples=2, resume_in=where
+    )
+    assert other_masks.volumes[0].zero_filled != whole.volumes[0].zero_filled
+    assert other_masks.volumes[0].model.nmse < again.volumes[0].model.nmse
+
+
 @pytest.mark.parametrize(
     ("config", "split", "error", "fragment"),
     [
@@ -91,6 +114,55 @@ def test_the_verb_leaves_an_evaluation_that_can_be_read_back(local_ray, run_uri,
 def test_a_request_that_cannot_be_met_is_refused_with_its_reason(local_ray, run_uri, config, split, error, fragment):
     with pytest.raises(error, match=fragment):
         evaluate(InferenceConfig(run=run_uri, **config), split=split)
+
+
+@pytest.mark.bart
+def test_espirit_is_evaluated_like_a_model_and_stands_beside_it(local_ray, run_uri, catalog_uri, tmp_path, capsys):
+    if not has_bart():
+        pytest.skip("the BART toolbox is not there: make bart")
+    model, espirit = (str(tmp_path / name) for name in ("model", "espirit"))
+    settings = [f"data.catalog={catalog_uri}", "data.mask.center_fractions=[0.2]"]
+    assert evaluate_verb.main([run_uri, *settings, "--split", "val", "--to", model, "--examples", "1"]) == 0
+    assert evaluate_verb.main(["espirit", *settings, "espirit.iterations=30", "--split", "val", "--to", espirit, "--examples", "1"]) == 0
+    found = read_evaluation(open_store(espirit))
+    assert found.info.model == "ESPIRiT (BART), TV 0.01, 30 iterations"
+    assert not [path for path in (tmp_path / "espirit/parts").rglob("*") if path.is_file()]
+    assert [v.zero_filled for v in found.volumes] == [v.zero_filled for v in read_evaluation(open_store(model)).volumes]
+    assert report_verb.main([model, espirit, "--out", str(tmp_path / "both.html")]) == 0
+    page = (tmp_path / "both.html").read_text()
+    assert "against ESPIRiT" in page or "against E2E-VarNet" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data.catalog=/nowhere"], "espirit without --to"),
+        (["espirit.iterations=0", "--to", "out"], "iterations=0: must be at least 1"),
+        (["espirit.lambda=1", "--to", "out"], "unknown key 'espirit.lambda'"),
+    ],
+)
+def test_an_espirit_that_cannot_run_is_refused(arguments, message, capsys, tmp_path, monkeypatch):
+    fake = tmp_path / "bart"
+    fake.write_text("#!/bin/sh")
+    fake.chmod(0o755)
+    monkeypatch.setenv("ECHOTRAIN_BART", str(fake))
+    monkeypatch.chdir(tmp_path)
+    assert evaluate_verb.main(["espirit", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_espirit_without_bart_is_refused_with_the_way_to_get_it(capsys, monkeypatch):
+    monkeypatch.setenv("ECHOTRAIN_BART", "/nowhere/bart")
+    assert evaluate_verb.main(["espirit", "--to", "out"]) == 2
+    assert "ECHOTRAIN_BART=/nowhere/bart" in capsys.readouterr().err
+
+
+def has_bart():
+    try:
+        find_bart()
+    except ResourceError:
+        return False
+    return True
 
 
 def test_a_run_without_a_checkpoint_is_refused(tmp_path, capsys):

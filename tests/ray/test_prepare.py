@@ -223,7 +223,7 @@ def test_what_travels_to_the_workers_shows_no_secret(monkeypatch):
     limits = PrepareConfig(source="a", to="b").limits
     deidentifier, environment = prepare_module.Deidentifier("hunter2"), DriverEnvironment.here()
     task = prepare_module._Task(store_uri="b", config=ConvertConfig(), limits=limits, deidentifier=deidentifier, environment=environment)
-    setup = WorkerSetup(config=InferenceConfig(run="r"))
+    setup = WorkerSetup(method=InferenceConfig(run="r"))
     training = WorkerArguments(group_id="g", environment=environment)
     for told in (task, setup, training):
         exported = str(sanitize_for_struct(told)) + repr(told) + str(dataclasses.asdict(told))

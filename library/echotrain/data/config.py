@@ -17,6 +17,7 @@ class DataConfig:
     Attributes:
         catalog: Where ``prepare`` wrote: a folder or ``s3://bucket/prefix``; ``…@3`` pins version 3, else the newest counts.
         train_split: Splits to train on; ``[train, val]`` for a final run is a choice one must write down, ``test`` is refused.
+        subset: Name of a stored subset of the training slices (``ray_jobs.filter`` makes one); "" trains on all.
         fraction: Share of the training **volumes**; fractions of one catalog are nested (0.1 within 0.2 within 0.5).
         datasets, anatomies, contrasts: Names to keep, in every split; empty keeps all.
         mask: How phase-encode lines are undersampled in training and validation.
@@ -24,6 +25,7 @@ class DataConfig:
 
     catalog: str = ""
     train_split: tuple[str, ...] = ("train",)
+    subset: str = ""
     fraction: float = 1.0
     datasets: tuple[str, ...] = ()
     anatomies: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from echotrain.data.fetch import Fetcher, StepRows
 from echotrain.data.plan import RankRows, epoch_order, num_global_samples, num_steps, rank_rows
 from echotrain.data.selection import select
 from echotrain.data.stream import StepData
+from echotrain.data.subsets import Subset, load_subset
 from echotrain.errors import ConfigError
 
 __all__ = ["PlannedStream", "cut"]
@@ -71,7 +72,8 @@ class PlannedStream:
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         self._pieces = pieces
         self.catalog = load_catalog(data.catalog) if catalog is None else catalog
-        self._train = self._select(data.train_split, data.fraction)
+        subset = load_subset(self.catalog.root, data.subset) if data.subset else None
+        self._train = self._select(data.train_split, data.fraction, subset)
         self._fetcher = Fetcher(self.catalog.root, data.mask, seed=seed, config=config)
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="echotrain-next-epoch")
         self._ahead: tuple[int, Future[Iterator[StepRows]]] | None = None
@@ -91,7 +93,7 @@ class PlannedStream:
         """Yield this rank's share of a split: each slice once over all ranks, no fillers, masks of the volume alone."""
         if split not in SPLITS:
             raise ConfigError(f"split={split!r}", f"must be one of {', '.join(SPLITS)}", "Name one of these.")
-        mine = self._select((split,), 1.0)[self._rank :: self._world_size]
+        mine = self._select((split,))[self._rank :: self._world_size]
         planned = RankRows(mine, np.ones(len(mine), np.float32))
         per_step = max(1, self._batch_size // self._world_size)
         samples = (min(per_step, len(mine) - start) for start in range(0, len(mine), per_step))
@@ -100,7 +102,7 @@ class PlannedStream:
 
     def examples(self, count: int, split: str = "val") -> list[SampleId]:
         """Return the slices of a split that are shown as pictures, the same on every rank and for any number of them."""
-        return choose_examples(self.catalog.table.take(pa.array(self._select((split,), 1.0))), count) if count else []
+        return choose_examples(self.catalog.table.take(pa.array(self._select((split,)))), count) if count else []
 
     def close(self) -> None:
         """End the threads and connections."""
@@ -129,11 +131,12 @@ class PlannedStream:
         first = next(rows, None)
         return rows if first is None else itertools.chain([first], rows)
 
-    def _select(self, splits: tuple[str, ...], fraction: float) -> np.ndarray:
+    def _select(self, splits: tuple[str, ...], fraction: float = 1.0, subset: Subset | None = None) -> np.ndarray:
         data = self._data
         return select(
             self.catalog.table,
             splits=splits,
+            subset=subset,
             fraction=fraction,
             datasets=data.datasets,
             anatomies=data.anatomies,

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from echotrain.data.subsets import Subset, mask_of_subset
 from echotrain.errors import CatalogError
 
 __all__ = ["select"]
@@ -18,6 +19,7 @@ def select(
     table: pa.Table,
     *,
     splits: Sequence[str],
+    subset: Subset | None = None,
     fraction: float = 1.0,
     datasets: Sequence[str] = (),
     anatomies: Sequence[str] = (),
@@ -28,6 +30,7 @@ def select(
     Args:
         table: Catalog rows.
         splits: Names of splits.
+        subset: Slices to choose from; None for all.
         fraction: Share of the fitting **volumes**, at least one. Volumes are ranked by a hash of their name, so that a smaller fraction is
             within every larger one, and stays what it is when volumes are added elsewhere.
         datasets: Names of datasets to keep; empty keeps all.
@@ -36,9 +39,10 @@ def select(
 
     Raises:
         CatalogError: A name is not in the catalog, or nothing fits; the message names what there is.
+        LeakageError: The subset holds slices of another split.
     """
     wanted = {"split": splits, "dataset": datasets, "anatomy": anatomies, "contrast": contrasts}
-    keep = np.ones(table.num_rows, bool)
+    keep = np.ones(table.num_rows, bool) if subset is None else mask_of_subset(table, subset, splits)
     for column, names in wanted.items():
         if names or column == "split":
             there = pc.unique(table[column]).to_pylist()

@@ -5,18 +5,21 @@ The page takes no script, font or picture from elsewhere.
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 import jinja2
+import numpy as np
 from matplotlib import colormaps
+from numpy.typing import NDArray
 
+from echotrain.evaluation.comparison import ZERO_FILLED, Comparison, SharedExample, compare
 from echotrain.evaluation.figures import ERROR_COLORS, ERROR_GAIN, Chart, error_png, gray_png, learning_curves, quality_distribution, window
 from echotrain.evaluation.history import History
 from echotrain.evaluation.results import Evaluation, Example
 from echotrain.evaluation.statistics import GroupStatistics, group_statistics
-from echotrain.evaluation.tables import Table, quality_numbers, quality_table, signed, volume_table
+from echotrain.evaluation.tables import quality_numbers, quality_table, signed, volume_table
 from echotrain.metrics.volume import psnr, ssim
 
 __all__ = ["render_csv", "render_markdown", "render_report"]
@@ -40,7 +43,7 @@ def render_report(
     return template.render(
         title=title,
         generated=generated,
-        comparison=_comparison(evaluations) if len(evaluations) > 1 else None,
+        comparison=_comparison(compare(evaluations)) if len(evaluations) > 1 else None,
         evaluations=[_evaluation(evaluation, index) for index, evaluation in enumerate(evaluations)],
         curves=_chart(learning_curves(runs)) if runs else None,
         runs=[_Run.of(run) for run in runs],
@@ -77,10 +80,19 @@ class _Run:
         return cls(run.name, max((r["global_step"] for r in records), default=0), len(run.epochs), run.best())
 
 
-def _comparison(evaluations: Sequence[Evaluation]) -> Table:
-    """Return one row per evaluation, over all its volumes."""
-    table = quality_table([replace(group_statistics(evaluation.volumes)[0], name=evaluation.info.name) for evaluation in evaluations])
-    return replace(table, columns=("Evaluation", *table.columns[1:]))
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    return {"quality": comparison.quality, "pairs": comparison.pairs, "examples": [_shared_example(each) for each in comparison.examples]}
+
+
+def _shared_example(shared: SharedExample) -> dict[str, Any]:
+    """Return zero-filled, every method and the target in one row, and the errors below them."""
+    example = shared.example
+    white = window(example)
+    images = {ZERO_FILLED: example.zero_filled, **shared.reconstructions}
+    pictures = [(name, gray_png(image, white), _score(example, image)) for name, image in images.items()]
+    pictures.append(("Target", gray_png(example.target, white), "fully sampled"))
+    pictures += [(f"Error × {ERROR_GAIN}", error_png(example, image, white), name) for name, image in images.items()]
+    return {**_figure(example, pictures), "columns": len(images) + 1}
 
 
 def _evaluation(evaluation: Evaluation, index: int) -> dict[str, Any]:
@@ -123,11 +135,16 @@ def _key_figures(overall: GroupStatistics) -> list[dict[str, str]]:
 def _example(example: Example) -> dict[str, Any]:
     white = window(example)
     pictures = [
-        ("Zero-filled", gray_png(example.zero_filled, white), _scores(example, "zero_filled")),
-        ("Reconstruction", gray_png(example.reconstruction, white), _scores(example, "reconstruction")),
+        ("Zero-filled", gray_png(example.zero_filled, white), _score(example, example.zero_filled)),
+        ("Reconstruction", gray_png(example.reconstruction, white), _score(example, example.reconstruction)),
         ("Target", gray_png(example.target, white), "fully sampled"),
         (f"Error × {ERROR_GAIN}", error_png(example, example.reconstruction, white), "reconstruction − target"),
     ]
+    return _figure(example, pictures)
+
+
+def _figure(example: Example, pictures: Sequence[tuple[str, bytes, str]]) -> dict[str, Any]:
+    """Return pictures of one slice, each with a title and a note, under what the slice shows."""
     details = [
         example.attributes.anatomy,
         example.attributes.contrast,
@@ -144,8 +161,8 @@ def _example(example: Example) -> dict[str, Any]:
     }
 
 
-def _scores(example: Example, side: str) -> str:
-    target, image = example.target[None], getattr(example, side)[None]
+def _score(example: Example, image: NDArray[np.float32]) -> str:
+    target, image = example.target[None], image[None]
     return f"{psnr(target, image, example.max_value):.1f} dB · SSIM {ssim(target, image, example.max_value):.3f}"
 
 

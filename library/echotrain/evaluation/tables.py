@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from echotrain.evaluation.results import VolumeResult
 from echotrain.evaluation.statistics import METRICS, GroupStatistics, Statistic
 
-__all__ = ["Section", "Table", "quality_numbers", "quality_table", "signed", "volume_table"]
+__all__ = ["DIGITS", "Section", "Table", "mean_and_spread", "quality_numbers", "quality_table", "signed", "volume_table"]
 
 DIGITS = {"psnr": 2, "ssim": 4, "nmse": 4}
 
@@ -107,11 +107,12 @@ def signed(value: float, digits: int) -> str:
 def _quality_row(group: GroupStatistics) -> tuple[str, ...]:
     gain = group.gain["psnr"]
     interval = f"\n[{signed(gain.low, 2)}, {signed(gain.high, 2)}]" if group.n > 1 else ""
-    cells = {metric: (_mean(group.zero_filled[metric], metric), _mean(group.model[metric], metric)) for metric in METRICS}
+    cells = {metric: tuple(mean_and_spread(side[metric], metric) for side in (group.zero_filled, group.model)) for metric in METRICS}
     return (group.name, str(group.n), *cells["psnr"], f"{signed(gain.mean, 2)}{interval}", *cells["ssim"], *cells["nmse"])
 
 
-def _mean(statistic: Statistic, metric: str) -> str:
+def mean_and_spread(statistic: Statistic, metric: str) -> str:
+    """Return ``mean ± sd`` in the metric's usual digits."""
     digits = DIGITS[metric]
     spread = f" ± {statistic.sd:.{digits}f}" if statistic.n > 1 else ""
     return f"{statistic.mean:.{digits}f}{spread}"

@@ -11,6 +11,7 @@ from echotrain.data.catalog import Catalog
 from echotrain.data.catalog_store import load_catalog, split_version
 from echotrain.data.config import DataConfig
 from echotrain.data.selection import select
+from echotrain.data.subsets import load_subset
 from echotrain.errors import CheckpointError, ConfigError, ResourceError
 from echotrain.orchestration.cluster import num_cpus, num_gpus
 from echotrain.orchestration.workers import catalog_identity
@@ -65,7 +66,10 @@ def with_pinned_catalog(experiment: Experiment, latest: CheckpointMeta | None) -
 
 def check_resumable(latest: CheckpointMeta, experiment: Experiment, store: Store) -> None:
     """Raise ``CheckpointError``, naming the settings that differ, where the checkpoint is of another science."""
-    changed = changed_keys(latest.science, science(experiment))
+    now = science(experiment)
+    # A setting that came after the checkpoint was as its default is.
+    before = {**{path: value for path, value in science(Experiment()).items() if path in now}, **latest.science}
+    changed = changed_keys(before, now)
     if changed:
         listed = ", ".join(f"{path} was {before!r}, now {now!r}" for path, (before, now) in changed.items())
         raise CheckpointError(
@@ -106,5 +110,6 @@ def warn_of_unshared_folder(experiment: Experiment) -> None:
 
 def check_selection(catalog: Catalog, data: DataConfig) -> None:
     """Raise ``CatalogError`` where there is nothing to train on, or nothing to validate on."""
-    for splits in (data.train_split, ("val",)):
-        select(catalog.table, splits=splits, datasets=data.datasets, anatomies=data.anatomies, contrasts=data.contrasts)
+    subset = load_subset(catalog.root, data.subset) if data.subset else None
+    for splits, chosen in ((data.train_split, subset), (("val",), None)):
+        select(catalog.table, splits=splits, subset=chosen, datasets=data.datasets, anatomies=data.anatomies, contrasts=data.contrasts)

@@ -1,6 +1,8 @@
 """Evaluate a trained model on a split of a catalog: the model beside the zero-filled image, volume by volume."""
 
-import dataclasses
+import itertools
+import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from echotrain.config import to_dict
 from echotrain.data.batch import Batch
 from echotrain.data.catalog import SPLITS, SliceRow
 from echotrain.data.catalog_store import load_catalog
@@ -20,16 +23,20 @@ from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, Vo
 from echotrain.log import track
 from echotrain.metrics.collector import SliceKey, SliceScore, VolumeCollector, VolumeKey
 from echotrain.orchestration.cluster import connect
-from echotrain.orchestration.inference import InferenceConfig, WorkerSetup, actor_resources
+from echotrain.orchestration.inference import Method, Subject, WorkerSetup, actor_resources
 from echotrain.orchestration.mapping import Result, map_items
+from echotrain.orchestration.parts import Parts
 from echotrain.physics.masks import line_mask
 from echotrain.storage.open import open_store
-from echotrain.training.experiment import Experiment
-from echotrain.training.trained import describe_trained
+from echotrain.tasks.reconstruction import zero_filled
 
 __all__ = ["evaluate"]
 
+logger = logging.getLogger(__name__)
+
 _NO_PICTURE = -1
+# Masks of an evaluation depend on the volume alone.
+_NO_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -50,21 +57,24 @@ class _Volume:
     def key(self) -> VolumeKey:
         return self.rows[0].dataset, self.rows[0].volume
 
-    def attributes(self, experiment: Experiment) -> VolumeAttributes:
+    def attributes(self, subject: Subject) -> VolumeAttributes:
         row = self.rows[0]
-        sampling = line_mask(experiment.data.mask, row.width, seed=experiment.seed, dataset=row.dataset, volume=row.volume, epoch=None)
+        sampling = line_mask(subject.data.mask, row.width, seed=_NO_SEED, dataset=row.dataset, volume=row.volume, epoch=None)
         return VolumeAttributes(row.anatomy, row.contrast, sampling.acceleration)
 
 
-def evaluate(config: InferenceConfig, *, split: str = "test", num_examples: int = 6, title: str = "", note: str = "") -> Evaluation:
+def evaluate(
+    method: Method, *, split: str = "test", num_examples: int = 6, title: str = "", note: str = "", resume_in: str = ""
+) -> Evaluation:
     """Reconstruct a split and score every volume by the public fastMRI definitions.
 
     Args:
-        config: The model and its workers.
+        method: What reconstructs, and on how many workers.
         split: ``train``, ``val``, ``test`` or ``all``.
         num_examples: Slices kept as pictures, chosen before anything is scored.
         title: Name of the evaluation; "" makes one of the run and the split.
         note: What a reader must know.
+        resume_in: URI below which each volume's result is kept at once: a job that is killed goes on there. "" keeps none.
 
     Raises:
         ConfigError: The split does not exist, or an override does not fit.
@@ -74,78 +84,93 @@ def evaluate(config: InferenceConfig, *, split: str = "test", num_examples: int 
     """
     if split not in (*SPLITS, "all"):
         raise ConfigError(f"split={split!r}", f"must be one of {', '.join(SPLITS)} or all", "Use test for a final figure.")
-    # A worker's working directory is another, so a relative path would mean another place there.
-    config = dataclasses.replace(config, run=open_store(config.run).uri)
-    experiment, meta = describe_trained(config.run, config.checkpoint, config.overrides)
-    # Every worker takes this very checkpoint, whatever a run that is still training writes meanwhile.
-    config = dataclasses.replace(config, checkpoint=meta.name)
-    catalog_uri, volumes = _find_volumes(experiment, split, num_examples)
-    connect()
+    method, subject = method.resolved()
+    catalog_uri, volumes = _find_volumes(subject, split, num_examples)
     items = [{"volume": index, "positions": list(volume.positions), "pictured": volume.pictured} for index, volume in enumerate(volumes)]
-    scored = map_items(items, _VolumeScorer, WorkerSetup(config=config), catalog_uri, **actor_resources(config, len(items)))
+    parts = _parts(resume_in, subject, catalog_uri, items)
+    known = parts.known() if parts is not None else {}
+    if known:
+        logger.info("%d of %d volumes were evaluated before", len(known), len(items))
+    items = [item for item in items if item["volume"] not in known]
+    connect()
+    mapped = map_items(
+        items, _VolumeScorer, WorkerSetup(method=method), method, subject, catalog_uri, parts, **actor_resources(method, len(items))
+    )
+    scored = itertools.chain(known.values(), mapped)
     expected = {volume.key: len(volume.positions) for volume in volumes}
-    model, zero_filled = VolumeCollector(expected), VolumeCollector(expected)
+    model, baseline = VolumeCollector(expected), VolumeCollector(expected)
     examples = []
-    for result in track(scored, f"Evaluating {split}", total=len(items)):
+    for result in track(scored, f"Evaluating {split}", total=len(volumes)):
         model.merge(_scores(result.values["model"]))
-        zero_filled.merge(_scores(result.values["zero_filled"]))
+        baseline.merge(_scores(result.values["zero_filled"]))
         if result.data:
             volume = volumes[result.values["volume"]]
-            examples.append(_example(volume, volume.attributes(experiment), result))
-    attributes = {volume.key: volume.attributes(experiment) for volume in volumes}
+            examples.append(_example(volume, volume.attributes(subject), result))
+    attributes = {volume.key: volume.attributes(subject) for volume in volumes}
     info = EvaluationInfo(
-        name=title or f"{experiment.name}, {split}",
-        model=experiment.model.describe(),
-        checkpoint=f"{config.run}/checkpoints/{meta.name}",
+        name=title or f"{subject.name}, {split}",
+        model=subject.model,
+        checkpoint=subject.weights,
         catalog=catalog_uri,
         split=split,
         note=note,
     )
     examples.sort(key=lambda example: (example.attributes, example.dataset, example.volume))
-    scores = pair_scores(model.volumes(), zero_filled.volumes(), attributes)
+    scores = pair_scores(model.volumes(), baseline.volumes(), attributes)
     return Evaluation(info=info, volumes=scores, examples=tuple(examples))
 
 
 class _VolumeScorer:
     """Reconstructs whole volumes and reduces them to scores; one lives in each worker."""
 
-    def __init__(self, setup: WorkerSetup, catalog_uri: str) -> None:
-        trained = setup.load()
-        self._model, self._task = trained.model, trained.task
-        self._device = next(trained.model.parameters()).device
+    def __init__(self, setup: WorkerSetup, method: Method, subject: Subject, catalog_uri: str, parts: Parts | None) -> None:
+        setup.prepare()
+        self._reconstructor = method.load()
         self._catalog = load_catalog(catalog_uri)
-        self._fetcher = Fetcher(self._catalog.root, trained.experiment.data.mask, seed=trained.experiment.seed)
+        self._fetcher = Fetcher(self._catalog.root, subject.data.mask, seed=_NO_SEED)
+        self._parts = parts
 
     @torch.inference_mode()
     def __call__(self, item: dict[str, Any]) -> Result:
-        model, zero_filled = VolumeCollector(), VolumeCollector()
+        model, baseline = VolumeCollector(), VolumeCollector()
         pictures = np.zeros((3, 0, 0), np.float32)
         for batch in self._batches(item["positions"]):
             (sample,) = batch.ids
             key, peak = (sample.dataset, sample.volume, sample.slice), float(batch.max_value)
             target = batch.target[0].cpu().numpy()
-            output = self._task.reconstruct(self._model, batch)[0].cpu().numpy()
-            baseline = self._task.zero_filled(batch)[0].cpu().numpy()
+            output = self._reconstructor.reconstruct(batch)[0].cpu().numpy()
+            acquired = zero_filled(batch)[0].cpu().numpy()
             model.add(key, target, output, peak)
-            zero_filled.add(key, target, baseline, peak)
+            baseline.add(key, target, acquired, peak)
             if sample.slice == item["pictured"] and output.shape == target.shape:
-                pictures = np.stack([baseline, output, target]).astype(np.float32)
+                pictures = np.stack([acquired, output, target]).astype(np.float32)
         shape = pictures.shape[1:]
-        values = {"volume": item["volume"], "model": model.state(), "zero_filled": zero_filled.state(), "shape": shape}
-        return Result(values, pictures.tobytes())
+        values = {"volume": item["volume"], "model": model.state(), "zero_filled": baseline.state(), "shape": shape}
+        result = Result(values, pictures.tobytes())
+        if self._parts is not None:
+            self._parts.save(item["volume"], result)
+        return result
 
     def _batches(self, positions: Sequence[int]) -> Iterator[Batch]:
         rows = self._catalog.rows(np.asarray(positions))
         steps = (StepRows([row], [1.0], 1) for row in rows)
         for step in self._fetcher.fetch(steps, epoch=None):
             for batch in step.batches:
-                yield batch.to(self._device)
+                yield batch.to(self._reconstructor.device)
 
 
-def _find_volumes(experiment: Experiment, split: str, num_examples: int) -> tuple[str, list[_Volume]]:
+def _parts(uri: str, subject: Subject, catalog_uri: str, items: list[dict[str, Any]]) -> Parts | None:
+    """Return where results of volumes are kept; they are those of this method, these masks and these slices alone."""
+    if not uri:
+        return None
+    told = {"model": subject.model, "weights": subject.weights, "mask": to_dict(subject.data.mask)}
+    return Parts(open_store(uri).uri, json.dumps([told, catalog_uri, items]))
+
+
+def _find_volumes(subject: Subject, split: str, num_examples: int) -> tuple[str, list[_Volume]]:
     """Return the pinned catalog's URI, and the selected volumes in it."""
-    catalog = load_catalog(experiment.data.catalog)
-    data = experiment.data
+    data = subject.data
+    catalog = load_catalog(data.catalog)
     positions = select(
         catalog.table,
         splits=SPLITS if split == "all" else (split,),

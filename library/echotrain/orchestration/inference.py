@@ -1,21 +1,77 @@
-"""Running a trained model over many volumes: Ray Data hands out the work, every worker keeps one model."""
+"""Running a method over many volumes: Ray Data hands out the work, every worker keeps the method ready."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 
+from echotrain.data.batch import Batch
+from echotrain.data.config import DataConfig
 from echotrain.errors import ConfigError, ResourceError
 from echotrain.log import setup_logging
 from echotrain.orchestration.cluster import DriverEnvironment, num_cpus, num_gpus
-from echotrain.training.trained import TrainedModel, Which, load_trained
+from echotrain.shapes import Magnitude
+from echotrain.storage.open import open_store
+from echotrain.training.trained import TrainedModel, Which, describe_trained, load_trained
 
-__all__ = ["InferenceConfig", "WorkerSetup", "actor_resources"]
+__all__ = ["InferenceConfig", "Method", "Reconstructor", "Subject", "WorkerSetup", "actor_resources"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is evaluated, and on what.
+
+    Attributes:
+        name: Short, for titles.
+        model: What makes the images, in a line.
+        weights: URI of its weights; "" for a method that was not trained.
+        data: Catalog, selection and masks; outside training these are the same for every seed.
+    """
+
+    name: str
+    model: str
+    weights: str = ""
+    data: DataConfig
+
+
+class Reconstructor(Protocol):
+    """Turns what was acquired into images, in one worker."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches must be."""
+
+    def reconstruct(self, batch: Batch) -> Magnitude:
+        """Return the images of a batch on the target's matrix."""
+
+
+class Method(Protocol):
+    """A way to reconstruct, small enough to be told to every worker."""
+
+    @property
+    def workers(self) -> int:
+        """Processes; 0 takes as many as the cluster holds."""
+
+    @property
+    def threads_per_worker(self) -> int:
+        """CPUs of each."""
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether a worker takes a GPU where there is one."""
+
+    def resolved(self) -> tuple["Method", Subject]:
+        """Return the method with every choice made, so that all workers make the same, and what it is."""
+
+    def load(self) -> Reconstructor:
+        """Make it ready in this process."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """Which model runs, and on how many workers.
+    """A trained model, and on how many workers it runs.
 
     Attributes:
         run: Folder of a training run.
@@ -30,6 +86,7 @@ class InferenceConfig:
     overrides: Sequence[str] = ()
     workers: int = 0
     threads_per_worker: int = 1
+    uses_gpu = True
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.threads_per_worker < 1:
@@ -39,37 +96,52 @@ class InferenceConfig:
                 "Leave workers out for as many as the cluster holds.",
             )
 
+    def resolved(self) -> tuple["InferenceConfig", Subject]:
+        """Name one checkpoint, whatever a run that is still training writes meanwhile, by a path that holds in every process."""
+        run = open_store(self.run).uri
+        experiment, meta = describe_trained(run, self.checkpoint, self.overrides)
+        subject = Subject(
+            name=experiment.name,
+            model=experiment.model.describe(),
+            weights=f"{run}/checkpoints/{meta.name}",
+            data=experiment.data,
+        )
+        return dataclasses.replace(self, run=run, checkpoint=meta.name), subject
+
+    def load(self) -> TrainedModel:
+        """Load the model onto this process's device."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if device.type == "cpu":
+            torch.set_num_threads(self.threads_per_worker)
+        return load_trained(self.run, self.checkpoint, self.overrides, device=device)
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSetup:
-    """What a worker process is told; ``load`` is the first thing it does."""
+    """What a worker process is told; ``prepare`` is the first thing it does."""
 
-    config: InferenceConfig
+    method: Method
     environment: DriverEnvironment = field(default_factory=DriverEnvironment.here)
 
-    def load(self) -> TrainedModel:
-        """Prepare this process and load the model onto its device."""
+    def prepare(self) -> None:
+        """Set up this process."""
         self.environment.apply()
         setup_logging("WARNING")
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if device.type == "cpu":
-            torch.set_num_threads(self.config.threads_per_worker)
-        return load_trained(self.config.run, self.config.checkpoint, self.config.overrides, device=device)
 
 
-def actor_resources(config: InferenceConfig, num_items: int) -> dict[str, float]:
+def actor_resources(method: Method, num_items: int) -> dict[str, float]:
     """Return Ray Data's ``concurrency``, ``num_cpus`` and ``num_gpus`` for the workers.
 
     Raises:
         ResourceError: The cluster cannot hold as many as were asked for.
     """
-    cpus, gpus = num_cpus(), num_gpus()
-    capacity = int(gpus or cpus // config.threads_per_worker)
-    if config.workers > capacity or not capacity:
+    cpus, gpus = num_cpus(), num_gpus() if method.uses_gpu else 0.0
+    capacity = int(gpus or cpus // method.threads_per_worker)
+    if method.workers > capacity or not capacity:
         raise ResourceError(
-            f"workers={config.workers}",
+            f"workers={method.workers}",
             f"the cluster has {gpus:g} GPUs and {cpus:g} CPUs, so {capacity} fit",
             "Lower workers or threads_per_worker, or leave them out.",
         )
-    workers = min(config.workers or capacity, max(num_items, 1))
-    return {"concurrency": workers, "num_cpus": 0 if gpus else config.threads_per_worker, "num_gpus": 1 if gpus else 0}
+    workers = min(method.workers or capacity, max(num_items, 1))
+    return {"concurrency": workers, "num_cpus": 0 if gpus else method.threads_per_worker, "num_gpus": 1 if gpus else 0}

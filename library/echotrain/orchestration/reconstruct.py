@@ -27,7 +27,6 @@ from echotrain.orchestration.inference import InferenceConfig, WorkerSetup, acto
 from echotrain.orchestration.mapping import Result, map_items
 from echotrain.physics.masks import LineSampling, count_low_frequencies, line_mask
 from echotrain.storage.open import local_path, open_store
-from echotrain.training.trained import describe_trained
 
 __all__ = ["Reconstruction", "reconstruct"]
 
@@ -73,19 +72,17 @@ def reconstruct(
         ResourceError: The cluster is too small.
         StorageError: The destination cannot be written.
     """
-    config = dataclasses.replace(config, run=open_store(config.run).uri)
-    _, meta = describe_trained(config.run, config.checkpoint, config.overrides)
-    # Every worker takes this very checkpoint, whatever a run that is still training writes meanwhile.
-    config = dataclasses.replace(config, checkpoint=meta.name)
+    config, _ = config.resolved()
     sources = find_sources(source)
     target = open_store(to).uri
     _check_place(source, sources, target)
     # Asked once, before anything is written: a worker that is tried again must not take its own output for another's.
     there = frozenset() if overwrite else frozenset(info.key for info in open_store(target).list())
     connect()
-    setup = WorkerSetup(config=config)
     items = [{**dataclasses.asdict(found), "suffix": suffix} for found, suffix in zip(sources, _suffixes(source, sources), strict=True)]
-    results = map_items(items, _VolumeReconstructor, setup, target, undersample, there, **actor_resources(config, len(items)))
+    results = map_items(
+        items, _VolumeReconstructor, WorkerSetup(method=config), config, target, undersample, there, **actor_resources(config, len(items))
+    )
     for result in track(results, "Reconstructing", total=len(items)):
         yield Reconstruction(**result.values)
 
@@ -93,10 +90,10 @@ def reconstruct(
 class _VolumeReconstructor:
     """Reads, reconstructs and writes whole files; one lives in each worker."""
 
-    def __init__(self, setup: WorkerSetup, to: str, undersample: bool, there: frozenset[str]) -> None:
-        trained = setup.load()
-        self._experiment, self._model, self._task = trained.experiment, trained.model, trained.task
-        self._device = next(trained.model.parameters()).device
+    def __init__(self, setup: WorkerSetup, config: InferenceConfig, to: str, undersample: bool, there: frozenset[str]) -> None:
+        setup.prepare()
+        trained = config.load()
+        self._experiment, self._trained = trained.experiment, trained
         self._store = open_store(to)
         self._undersample, self._there = undersample, there
         self._deidentifier = Deidentifier.of_environment()
@@ -159,7 +156,7 @@ class _VolumeReconstructor:
         if not np.isfinite(kspace).all():
             raise ScanError(f"{volume.header.volume}[{index}]", "has k-space that is not finite", "Export the scan again.")
         batch = _batch(volume.header, index, kspace, sampling)
-        image: NDArray[np.float32] = self._task.reconstruct(self._model, batch.to(self._device))[0].cpu().numpy()
+        image: NDArray[np.float32] = self._trained.reconstruct(batch.to(self._trained.device))[0].cpu().numpy()
         return image
 
     def _write(self, name: str, header: VolumeHeader, images: NDArray[np.float32]) -> str:

@@ -14,7 +14,7 @@ from echotrain.physics.fft import ifft2c
 from echotrain.shapes import Kspace, Magnitude
 from echotrain.tasks.task import Panel, StepLoss, Validation
 
-__all__ = ["ReconstructionConfig", "ReconstructionTask"]
+__all__ = ["ReconstructionConfig", "ReconstructionTask", "zero_filled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +61,6 @@ class ReconstructionTask:
         output, _ = center_crop_to_smallest(_run(model, batch), batch.target)
         return output.float()
 
-    def zero_filled(self, batch: Batch) -> Magnitude:
-        """Return the RSS images of what was acquired, cropped to the target's matrix: the baseline without a network."""
-        output, _ = center_crop_to_smallest(rss(ifft2c(_acquired(batch))), batch.target)
-        return output
-
     def validation(self) -> Validation:
         """Begin a pass over the validation split."""
         # Its metrics import SciPy's statistics, which takes as long as PyTorch; no process waits for that before its first step.
@@ -76,8 +71,8 @@ class ReconstructionTask:
     def panels(self, model: nn.Module, batch: Batch) -> list[Panel]:
         """Return zero-filled, reconstruction, target and error (five times) of each sample."""
         output, target = center_crop_to_smallest(self.reconstruct(model, batch), batch.target)
-        zero_filled, _ = center_crop_to_smallest(self.zero_filled(batch), target)
-        rows = {"zero-filled": zero_filled, "reconstruction": output, "target": target, "error x5": 5 * (output - target).abs()}
+        baseline, _ = center_crop_to_smallest(zero_filled(batch), target)
+        rows = {"zero-filled": baseline, "reconstruction": output, "target": target, "error x5": 5 * (output - target).abs()}
         images = {name: row.detach().float().cpu().numpy() for name, row in rows.items()}
         return [
             Panel(
@@ -88,6 +83,12 @@ class ReconstructionTask:
             )
             for index, sample in enumerate(batch.ids)
         ]
+
+
+def zero_filled(batch: Batch) -> Magnitude:
+    """Return the RSS images of what was acquired, cropped to the target's matrix: the baseline without a network."""
+    output, _ = center_crop_to_smallest(rss(ifft2c(_acquired(batch))), batch.target)
+    return output
 
 
 def _run(model: nn.Module, batch: Batch) -> Magnitude:

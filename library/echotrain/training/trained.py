@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from echotrain.config import from_dict, override
+from echotrain.data.batch import Batch
 from echotrain.errors import CheckpointError
+from echotrain.shapes import Magnitude
 from echotrain.storage.open import open_store
 from echotrain.tasks.reconstruction import ReconstructionTask
 from echotrain.training.checkpoint import CheckpointMeta, describe_mismatch, find_checkpoint, load_weights
@@ -34,6 +36,15 @@ class TrainedModel:
     model: nn.Module
     task: ReconstructionTask
     checkpoint: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def reconstruct(self, batch: Batch) -> Magnitude:
+        """Return the images of a batch on the target's matrix."""
+        return self.task.reconstruct(self.model, batch)
 
 
 def describe_trained(run_uri: str, which: Which = "best", overrides: Sequence[str] = ()) -> tuple[Experiment, CheckpointMeta]:

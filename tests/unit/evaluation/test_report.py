@@ -110,7 +110,7 @@ def test_light_and_dark_pages_are_both_there(evaluation):
 
 def test_several_evaluations_are_put_side_by_side(evaluation):
     assert "Side by side" not in render_report([evaluation])
-    other = dataclasses.replace(evaluation, info=dataclasses.replace(evaluation.info, name="VarNet x8"))
+    other = dataclasses.replace(evaluation, info=dataclasses.replace(evaluation.info, name="VarNet x8", checkpoint="s3://lab/other"))
     page = Page(render_report([evaluation, other]))
     assert "Side by side" in page.text
     assert page.text.index("VarNet x8") < page.text.index("Quality by group")

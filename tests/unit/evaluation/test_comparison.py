@@ -1,0 +1,89 @@
+"""Several methods beside each other: only what they share is compared, and pairs are pairs."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+
+from echotrain.evaluation.comparison import ZERO_FILLED, compare
+from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, VolumeAttributes, VolumeResult
+from echotrain.metrics.volume import Quality
+
+
+def volume(name, gain, *, acceleration=4.0, zero_filled=20.0):
+    base = Quality(nmse=0.1 * zero_filled, psnr=zero_filled, ssim=0.5)
+    better = Quality(nmse=0.05, psnr=zero_filled + gain, ssim=0.5 + gain / 100)
+    attributes = VolumeAttributes("knee", "PD", acceleration)
+    return VolumeResult(dataset="d", volume=name, attributes=attributes, num_slices=3, model=better, zero_filled=base)
+
+
+def picture(name, value, acceleration=4.0):
+    images = {side: np.full((8, 8), value, np.float32) for side in ("zero_filled", "reconstruction", "target")}
+    return Example(dataset="d", volume=name, slice=1, attributes=VolumeAttributes("knee", "PD", acceleration), max_value=1.0, **images)
+
+
+def evaluation(model, volumes, *, examples=(), name="", checkpoint=""):
+    info = EvaluationInfo(name=name or model, model=model, checkpoint=checkpoint)
+    return Evaluation(info=info, volumes=tuple(volumes), examples=tuple(examples))
+
+
+def cells(table):
+    return {row[0]: row[1:] for section in table.sections for row in section.rows}
+
+
+def test_only_volumes_that_all_methods_have_are_counted():
+    first = evaluation("VarNet", [volume("a", 4.0), volume("b", 6.0), volume("c", 60.0)])
+    second = evaluation("ESPIRiT", [volume("a", 1.0), volume("b", 1.0)])
+    table = compare([first, second]).quality
+    assert table.columns[:3] == ("Method", "PSNR (dB)\nR = 4, n = 2", "SSIM\nR = 4, n = 2")
+    rows = cells(table)
+    assert list(rows) == [ZERO_FILLED, "VarNet", "ESPIRiT"]
+    assert [row[0] for row in rows.values()] == ["20.00 ± 0.00", "25.00 ± 1.41", "21.00 ± 0.00"]
+
+
+def test_a_method_at_two_accelerations_is_one_row():
+    sides = [evaluation("VarNet", [volume("a", 4.0, acceleration=r)], name=f"at {r:g}", checkpoint="w") for r in (3.0, 4.0)]
+    sides += [evaluation("ESPIRiT", [volume("a", 1.0, acceleration=4.0)])]
+    table = compare(sides).quality
+    assert [column.partition("\n")[2] for column in table.columns[1::3]] == ["R = 3, n = 1", "R = 4, n = 1"]
+    assert cells(table)["ESPIRiT"][:3] == ("", "", "")
+    assert cells(table)["VarNet"][3] == "24.00"
+
+
+def test_methods_of_one_name_are_told_apart_by_their_evaluations():
+    models = [evaluation("VarNet", [volume("a", 4.0)], name=name, checkpoint=name) for name in ("spine", "knee")]
+    assert list(cells(compare(models).quality)) == [ZERO_FILLED, "VarNet: spine", "VarNet: knee"]
+
+
+def test_pairs_are_tested_by_signed_ranks():
+    gains = [0.5, 1.5, -0.3, 2.0, 0.7, 0.9, 1.1]
+    first = evaluation("ESPIRiT", [volume(str(i), 1.0, zero_filled=20.0 + i) for i in range(7)])
+    second = evaluation("VarNet", [volume(str(i), 1.0 + gain, zero_filled=20.0 + i) for i, gain in enumerate(gains)])
+    pairs = cells(compare([first, second]).pairs)
+    row = pairs["VarNet\nagainst ESPIRiT"]
+    assert row[:2] == ("4", "7")
+    assert row[2].startswith(f"+{np.mean(gains):.2f}\n[")
+    assert float(row[3]) == pytest.approx(wilcoxon(gains).pvalue, rel=0.05)
+    assert set(pairs) == {"ESPIRiT\nagainst Zero-filled", "VarNet\nagainst Zero-filled", "VarNet\nagainst ESPIRiT"}
+
+
+def test_few_pairs_have_no_p_value():
+    both = [evaluation(name, [volume("a", gain), volume("b", gain)]) for name, gain in (("x", 1.0), ("y", 2.0))]
+    assert cells(compare(both).pairs)["y\nagainst x"][3] == "–"
+
+
+def test_evaluations_that_acquired_other_lines_are_no_pairs():
+    first = evaluation("VarNet", [volume("a", 4.0)])
+    second = evaluation("ESPIRiT", [volume("a", 1.0, zero_filled=21.0)])
+    assert compare([first, second]).pairs is None
+
+
+def test_slices_that_every_method_shows_are_shown_side_by_side():
+    first = evaluation("VarNet", [volume("a", 4.0), volume("b", 1.0)], examples=[picture("a", 0.5), picture("b", 0.5)])
+    second = evaluation("ESPIRiT", [volume("a", 1.0), volume("b", 1.0)], examples=[picture("a", 0.25)])
+    (shared,) = compare([first, second]).examples
+    assert shared.example.volume == "a"
+    assert {label: float(image[0, 0]) for label, image in shared.reconstructions.items()} == {"VarNet": 0.5, "ESPIRiT": 0.25}
+    alone = dataclasses.replace(second, examples=())
+    assert compare([first, alone]).examples == ()
