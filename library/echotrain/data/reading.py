@@ -77,6 +77,11 @@ class SliceReader:
         decode_halves(halves, body[: 4 * row.coils].view(np.float32), kspace.reshape(row.coils, -1))
         return fetched
 
+    def read_target(self, row: SliceRow, target: NDArray[np.float32]) -> int:
+        """Fill the target alone, (y, x), contiguous; return the bytes that were fetched. Errors are those of ``read``."""
+        _check_target(row, target)
+        return self._fetch([self._part(row, row.target_uri, row.target_offset, target.reshape(-1).view(np.uint8), row.target_checksum)])
+
     def _read_lines(self, row: SliceRow, mask: NDArray[np.bool_], kspace: NDArray[np.complex64], before: list[_Part]) -> int:
         layout = lines_layout(row.coils, row.height, row.width, row.acs_lines, cast(PayloadDtype, row.dtype))
         needs_acs, groups = layout.needed(mask)
@@ -178,9 +183,13 @@ def _check(row: SliceRow, kspace: NDArray[np.complex64], target: NDArray[np.floa
         expected = items * 8 if row.dtype == "complex64" else scales_nbytes(row.coils) + items * 4
     if row.nbytes != expected or kspace.size != items:
         raise CatalogError(f"{name}: nbytes={row.nbytes}", f"is not the {expected} of its shape", "Prepare the data again.")
+    _check_target(row, target)
+
+
+def _check_target(row: SliceRow, target: NDArray[np.float32]) -> None:
     if row.target_nbytes != target.nbytes:
         raise CatalogError(
-            f"{name}: target_nbytes={row.target_nbytes}",
+            f"{row.dataset}/{row.volume}[{row.slice}]: target_nbytes={row.target_nbytes}",
             f"is not the {target.nbytes} of a {row.recon_height}x{row.recon_width} image",
             "Training needs a target for every slice; prepare fully sampled data.",
         )

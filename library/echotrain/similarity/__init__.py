@@ -1,0 +1,3 @@
+"""Similarity of slices: embeddings, and the neighbours among them."""
+
+__all__: list[str] = []

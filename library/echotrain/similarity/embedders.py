@@ -1,0 +1,83 @@
+"""From magnitude slices to vectors whose angle says how alike two slices look."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.feature import hog
+from skimage.transform import resize
+
+from echotrain.errors import ConfigError
+
+__all__ = ["EMBEDDERS", "Embedder", "GradientEmbedder", "make_embedder"]
+
+_SIDE = 128
+_COARSE = 16
+
+
+class Embedder(Protocol):
+    """Turns slices into vectors."""
+
+    @property
+    def name(self) -> str:
+        """What a subset says it was chosen by."""
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a vector of length 1 per image; that of a blank image is zero.
+
+        Args:
+            images: Magnitudes (n, y, x), of any scale.
+        """
+
+
+class GradientEmbedder:
+    """Histograms of oriented gradients beside a coarse picture: needs no weights, and is the same on every machine.
+
+    Slices are resized to 128 x 128 and divided by their 99.5th percentile, so that neither matrix nor receiver gain counts. Source of the
+    histograms: Dalal & Triggs, CVPR 2005, as in scikit-image: 9 orientations, cells of 16 pixels, blocks of 2 x 2 cells. The coarse
+    picture, 16 x 16 means around their mean, tells a head from a limb where edges alone do not. Both halves count alike.
+    """
+
+    name = "gradients"
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return vectors (n, 2020)."""
+        return np.stack([self._embed(image) for image in images])
+
+    def _embed(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        white = float(np.percentile(image, 99.5))
+        if not white > 0:
+            return np.zeros(_HOG_LENGTH + _COARSE**2, np.float32)
+        small = np.clip(resize(image / white, (_SIDE, _SIDE), anti_aliasing=True), 0, 1)
+        edges = hog(small, orientations=9, pixels_per_cell=(16, 16), cells_per_block=(2, 2))
+        coarse = small.reshape(_COARSE, _SIDE // _COARSE, _COARSE, -1).mean(axis=(1, 3)).ravel()
+        halves = [part / max(float(np.linalg.norm(part)), 1e-12) for part in (edges, coarse - coarse.mean())]
+        return np.asarray(np.concatenate(halves) / np.sqrt(2), dtype=np.float32)
+
+
+_HOG_LENGTH = 9 * 4 * 7 * 7
+
+
+def make_embedder(name: str, weights: str = "") -> Embedder:
+    """Return an embedder.
+
+    Args:
+        name: One of ``EMBEDDERS``.
+        weights: URI of what it needs.
+
+    Raises:
+        ConfigError: There is none of this name, or its weights or its package are missing.
+    """
+    if name not in EMBEDDERS:
+        raise ConfigError(f"embedder={name!r}", f"must be one of {', '.join(EMBEDDERS)}", "Use gradients, which needs no weights.")
+    return EMBEDDERS[name](weights)
+
+
+def _gradients(weights: str) -> Embedder:
+    if weights:
+        raise ConfigError(f"weights={weights}", "are not used by the embedder gradients", "Leave them out.")
+    return GradientEmbedder()
+
+
+EMBEDDERS: dict[str, Callable[[str], Embedder]] = {"gradients": _gradients}
