@@ -40,6 +40,9 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("recon_height", pa.int32()),
         ("recon_width", pa.int32()),
+        ("fov_readout_mm", pa.float32()),
+        ("fov_phase_mm", pa.float32()),
+        ("thickness_mm", pa.float32()),
         ("padding_left", pa.int32()),
         ("padding_right", pa.int32()),
         ("max_value", pa.float64()),
@@ -67,6 +70,8 @@ class SliceRow:
         dataset, volume, slice: The sample's identity.
         num_slices: Slices of the whole volume, curated ones included.
         split: ``train``, ``val`` or ``test``; empty before splits are made.
+        fov_readout_mm, fov_phase_mm, thickness_mm: Of the reconstructed image; None where the header does not say, and in catalogs
+            that were prepared before there were such columns.
         kind: ``raw``: bytes of a scanner file, untouched; ``packed`` and ``lines``: see ``payload``.
         uri, offset, nbytes: Where the k-space lies; a relative URI is a key below the catalog's root.
         dtype: ``complex64`` or ``float16`` (pairs of halves with a scale per coil).
@@ -95,6 +100,9 @@ class SliceRow:
     width: int
     recon_height: int
     recon_width: int
+    fov_readout_mm: float | None = None
+    fov_phase_mm: float | None = None
+    thickness_mm: float | None = None
     padding_left: int = 0
     padding_right: int
     max_value: float = 0.0
@@ -152,8 +160,12 @@ def rows_of(table: pa.Table | pa.RecordBatch) -> list[SliceRow]:
 
 def header_columns(header: VolumeHeader) -> dict[str, Any]:
     """Return the columns of a row that its volume's header decides; ``slice`` and the payload's are the caller's."""
+    readout, phase, thickness = (size or None for size in header.fov_mm)
     return {
         **{name: getattr(header, name) for name in _HEADER_COLUMNS},
+        "fov_readout_mm": readout,
+        "fov_phase_mm": phase,
+        "thickness_mm": thickness,
         "coils": header.num_coils,
     }
 

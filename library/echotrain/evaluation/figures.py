@@ -20,7 +20,18 @@ from PIL import Image
 from echotrain.evaluation.history import History
 from echotrain.evaluation.results import Example, VolumeResult
 
-__all__ = ["ERROR_GAIN", "Chart", "contact_sheet", "error_png", "gray_png", "learning_curves", "quality_distribution", "window"]
+__all__ = [
+    "ERROR_GAIN",
+    "LIGHT",
+    "Chart",
+    "contact_sheet",
+    "error_png",
+    "gray_png",
+    "learning_curves",
+    "quality_distribution",
+    "style_axes",
+    "window",
+]
 
 ERROR_GAIN = 5
 ERROR_COLORS = "inferno"
@@ -73,7 +84,7 @@ def learning_curves(runs: Sequence[History]) -> Chart:
     ]
     figure = Figure(figsize=(9.6, 5.4), layout=ConstrainedLayoutEngine(h_pad=0.11, w_pad=0.08))
     for axes, (title, unit, kind, metric, scale) in zip(figure.subplots(2, 2).flat, panels, strict=True):
-        _style(axes)
+        style_axes(axes)
         axes.set_title(title, loc="left", fontsize=10, color=LIGHT.ink, fontweight="bold")
         axes.set_ylabel(unit, fontsize=8.5, color=LIGHT.ink)
         axes.set_xlabel("optimiser steps", fontsize=8.5, color=LIGHT.ink)
@@ -102,7 +113,7 @@ def quality_distribution(volumes: Sequence[VolumeResult]) -> Chart:
     for column, (axes, metric, title) in enumerate(
         zip(figure.subplots(1, 2, sharey=True), ("psnr", "ssim"), ("PSNR (dB)", "SSIM"), strict=True)
     ):
-        _style(axes)
+        style_axes(axes)
         axes.set_title(title, loc="left", fontsize=10, color=LIGHT.ink, fontweight="bold")
         for row, group in enumerate(groups):
             for shift, side, color in ((-0.18, "zero_filled", LIGHT.baseline), (0.18, "model", LIGHT.series[0])):
@@ -173,7 +184,8 @@ def _strip(axes: Any, values: NDArray[np.float64], row: float, color: str, *, se
         )
 
 
-def _style(axes: Any) -> None:
+def style_axes(axes: Any) -> None:
+    """Give axes the look of every chart here."""
     axes.set_facecolor("none")
     axes.tick_params(colors=LIGHT.ink, labelsize=8.5, length=0)
     axes.grid(visible=True, color=LIGHT.faint, linewidth=0.7)
