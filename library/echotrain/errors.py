@@ -17,6 +17,7 @@ __all__ = [
     "ScanError",
     "StorageError",
     "StorageFullError",
+    "SubmissionError",
     "TrainingError",
 ]
 
@@ -80,3 +81,7 @@ class CheckpointError(EchotrainError):
 
 class TrainingError(EchotrainError):
     """Training cannot go on: a loss is not finite, or ranks disagree."""
+
+
+class SubmissionError(EchotrainError):
+    """A submission breaks its challenge's rules; the remedy has a line for each of its problems."""
