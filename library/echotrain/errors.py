@@ -18,6 +18,7 @@ __all__ = [
     "ScanError",
     "StorageError",
     "StorageFullError",
+    "SubmissionError",
     "TrainingError",
 ]
 
@@ -85,3 +86,7 @@ class TrainingError(EchotrainError):
 
 class BartError(EchotrainError):
     """The BART toolbox failed, was killed, or took too long."""
+
+
+class SubmissionError(EchotrainError):
+    """A submission breaks its challenge's rules; the remedy has a line for each of its problems."""

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -15,6 +16,7 @@ from echotrain.data.config import DataConfig
 from echotrain.data.fetch import Fetcher, StepRows
 from echotrain.errors import CatalogError, CheckpointError, ConfigError, PayloadError, ResourceError
 from echotrain.evaluation.results import read_evaluation
+from echotrain.evaluation.submission import MosaicChallenge, write_submission
 from echotrain.metrics.volume import score_volume
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.orchestration.evaluate import evaluate
@@ -249,6 +251,22 @@ def test_files_of_one_name_are_kept_apart_and_nothing_is_overwritten_unasked(loc
     assert (to / "t2.h5").read_bytes() == mine
     assert all("already" in result.error for result in run().values())
     assert not any(result.error for result in run(overwrite=True).values())
+
+
+def test_reconstructions_become_a_submission_under_the_names_of_the_test_set(local_ray, run_uri, tmp_path):
+    # Two of one name, and one named by a date, for which reconstruct made pseudonyms.
+    names = ("x4/t1.h5", "x8/t1.h5", "plain.h5", "2025-07-31.h5")
+    for seed, name in enumerate(names):
+        write_scan(tmp_path / "test" / name, random_kspace((2, 2, 32, 24), seed) * (np.arange(24) % 2 == 0), target=None)
+    results = list(reconstruct(InferenceConfig(run=run_uri, workers=1), str(tmp_path / "test"), str(tmp_path / "images")))
+    outputs = {str(Path(result.source).relative_to(tmp_path / "test")): result.output for result in results}
+    assert not any("2025" in output for output in outputs.values())
+    challenge = MosaicChallenge(track="reconstruction")
+    assert write_submission(challenge, str(tmp_path / "images"), str(tmp_path / "test"), tmp_path / "out.zip").num_files == len(names)
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        for name in names:
+            with archive.open(f"out/{name}") as member, h5py.File(member) as file, h5py.File(outputs[name]) as reconstructed:
+                np.testing.assert_array_equal(file["reconstruction_rss"], reconstructed["reconstruction"])
 
 
 def test_a_3d_encode_is_not_reconstructed_slice_by_slice(local_ray, run_uri, tmp_path):

@@ -2,17 +2,19 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.errors import ConfigError, ObjectMissingError, PayloadError, ScanError
 from echotrain.storage.open import local_path, open_store
 from echotrain.storage.ranged import RangeReader
 from echotrain.storage.ranged_file import RangedFile
 from echotrain.storage.store import ObjectInfo
 
-__all__ = ["ENDINGS", "ScanSource", "find_sources", "local_copy", "opened_in_place"]
+__all__ = ["ENDINGS", "ScanSource", "find_sources", "local_copy", "opened_in_place", "place_suffixes"]
 
 ENDINGS = (".h5", ".hdf5", ".mrd", ".ismrmrd", ".dat")
 
@@ -101,6 +103,25 @@ def local_copy(source: ScanSource) -> Iterator[Path]:
         except ObjectMissingError as error:
             raise ScanError(name, "vanished after it was listed", "Run prepare again.") from error
         yield copy
+
+
+def place_suffixes(uri: str, sources: Sequence[ScanSource]) -> list[str]:
+    """Return what follows the name of each scan's reconstruction: a pseudonym of its place, so that no two have the same name.
+
+    Nothing follows for a file directly in the source, unless there are two of its name.
+
+    Args:
+        uri: Where the scans were looked for.
+        sources: What ``find_sources`` found there, all of it.
+    """
+    root, deidentifier = open_store(uri).uri, Deidentifier.of_environment()
+    count = Counter((PurePosixPath(scan.uri).parent, PurePosixPath(scan.uri).stem) for scan in sources)
+    suffixes = []
+    for scan in sources:
+        place = PurePosixPath(scan.uri)
+        is_plain = scan.uri == root or (str(place.parent) == str(PurePosixPath(root)) and count[place.parent, place.stem] == 1)
+        suffixes.append("" if is_plain else deidentifier.pseudonym("", scan.uri))
+    return suffixes
 
 
 def _is_scan(key: str) -> bool:

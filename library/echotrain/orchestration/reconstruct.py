@@ -2,7 +2,6 @@
 
 import dataclasses
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,7 +17,7 @@ from echotrain.data.formats import Deidentifier, Volume, open_volume
 from echotrain.data.formats.write import write_fastmri
 from echotrain.data.formats.xml_header import header_xml
 from echotrain.data.header import VolumeHeader
-from echotrain.data.sources import ScanSource, find_sources, local_copy
+from echotrain.data.sources import ScanSource, find_sources, local_copy, place_suffixes
 from echotrain.errors import ConfigError, ScanError
 from echotrain.evaluation.figures import contact_sheet
 from echotrain.log import track
@@ -79,10 +78,10 @@ def reconstruct(
     # Asked once, before anything is written: a worker that is tried again must not take its own output for another's.
     there = frozenset() if overwrite else frozenset(info.key for info in open_store(target).list())
     connect()
-    items = [{**dataclasses.asdict(found), "suffix": suffix} for found, suffix in zip(sources, _suffixes(source, sources), strict=True)]
-    results = map_items(
-        items, _VolumeReconstructor, WorkerSetup(method=config), config, target, undersample, there, **actor_resources(config, len(items))
-    )
+    suffixes = place_suffixes(source, sources)
+    items = [{**dataclasses.asdict(found), "suffix": suffix} for found, suffix in zip(sources, suffixes, strict=True)]
+    told = (WorkerSetup(method=config), config, target, undersample, there)
+    results = map_items(items, _VolumeReconstructor, *told, **actor_resources(config, len(items)))
     for result in track(results, "Reconstructing", total=len(items)):
         yield Reconstruction(**result.values)
 
@@ -181,18 +180,6 @@ def _resolved(uri: str) -> str:
     """Return a path without links, so that two names of one place are the same; any other URI as it is."""
     path = local_path(uri)
     return uri if path is None else str(path.resolve())
-
-
-def _suffixes(source: str, sources: Sequence[ScanSource]) -> list[str]:
-    """Return what follows the name of each reconstruction: nothing for a file directly in the source, unless there are two of its name."""
-    root, deidentifier = open_store(source).uri, Deidentifier.of_environment()
-    count = Counter((PurePosixPath(scan.uri).parent, PurePosixPath(scan.uri).stem) for scan in sources)
-    suffixes = []
-    for scan in sources:
-        place = PurePosixPath(scan.uri)
-        is_plain = scan.uri == root or (str(place.parent) == str(PurePosixPath(root)) and count[place.parent, place.stem] == 1)
-        suffixes.append("" if is_plain else deidentifier.pseudonym("", scan.uri))
-    return suffixes
 
 
 def _batch(header: VolumeHeader, index: int, kspace: NDArray[np.complex64], sampling: LineSampling) -> Batch:

@@ -12,7 +12,7 @@ from pathlib import Path
 from echotrain.errors import ObjectMissingError, StorageError, StorageFullError
 from echotrain.storage.store import ObjectInfo
 
-__all__ = ["LocalStore", "atomic_file"]
+__all__ = ["LocalStore", "atomic_file", "atomic_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,36 @@ def atomic_file(path: Path, *, only_if_absent: bool = False) -> Iterator[Path]:
             _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path, *, only_if_absent: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder that becomes ``path`` when the block ends well, and vanishes otherwise.
+
+    A folder takes two renames to be replaced: a power cut between them leaves the old one beside its place, as ``.tmp-…``.
+
+    Raises:
+        FileExistsError: ``only_if_absent`` and ``path`` is there; an empty folder is as good as none.
+        StorageFullError: No space is left.
+        StorageError: The file system refused otherwise.
+    """
+    temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+    with _typed(path):
+        _make_folder(temporary)
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                _sync(file)
+            if only_if_absent:
+                if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+                    raise FileExistsError(path)
+                # A folder that was filled meanwhile is refused by rename() itself.
+                temporary.rename(path)
+            else:
+                _replace_folder(temporary, path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 class LocalStore:
@@ -131,6 +161,20 @@ def _link(temporary: Path, path: Path) -> None:
         except OSError:
             path.unlink()
             raise
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Put a folder in the place of another, or of nothing; what was there comes back where that fails."""
+    aside = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(aside)
+    try:
+        new.rename(path)
+    except OSError:
+        if aside.exists():
+            aside.rename(path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _make_folder(path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from echotrain.errors import ConfigError, ObjectMissingError, StorageError
 from echotrain.storage.embedded import EmbeddedServer, serve_folder
-from echotrain.storage.local import LocalStore
+from echotrain.storage.local import LocalStore, atomic_folder
 from echotrain.storage.open import join_uri, local_path, open_store
 from echotrain.storage.s3 import S3Store
 from echotrain.storage.store import Store
@@ -135,3 +135,49 @@ def test_a_file_where_a_folder_is_needed_is_named(tmp_path: Path) -> None:
     (tmp_path / "runs").write_bytes(b"")
     with pytest.raises(StorageError, match=r"runs: is a file, and a folder is needed"):
         open_store(str(tmp_path / "runs")).write("config.json", b"")
+
+
+def write_folder(path: Path, *, only_if_absent: bool = False, fails: bool = False) -> None:
+    with atomic_folder(path, only_if_absent=only_if_absent) as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "new").write_bytes(b"new")
+        if fails:
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, is_there: bool) -> None:
+    if is_there:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "old").write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError):
+        write_folder(tmp_path / "out", fails=True)
+    assert [path.name for path in tmp_path.rglob("*")] == (["out", "old"] if is_there else [])
+    write_folder(tmp_path / "out")
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["out", "out/deep", "out/deep/new"]
+
+
+def test_a_folder_that_is_there_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    write_folder(tmp_path / "out", only_if_absent=True)
+    with pytest.raises(FileExistsError):
+        write_folder(tmp_path / "out", only_if_absent=True)
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(FileExistsError):
+        write_folder(tmp_path / "file", only_if_absent=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out"]
+
+
+def test_a_folder_that_cannot_be_replaced_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "out")
+    rename = Path.rename
+
+    def full(self: Path, target: Path) -> Path:
+        if target == tmp_path / "out" and not (self / "deep").exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(StorageError, match=os.strerror(errno.EIO)), atomic_folder(tmp_path / "out") as folder:
+        (folder / "newer").write_bytes(b"newer")
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["out", "out/deep", "out/deep/new"]
