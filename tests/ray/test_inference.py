@@ -188,12 +188,13 @@ def test_a_flipped_bit_in_a_shard_stops_the_evaluation_by_name(local_ray, run_ur
 
 @pytest.fixture
 def scans(tmp_path) -> Path:
-    """Return a folder with an undersampled scan, a fully sampled one, and one that is no scan."""
+    """Return a folder with an undersampled scan, a fully sampled one, one without its centre line, and one that is no scan."""
     kspace = random_kspace((2, 3, 32, 24))
     mask = np.zeros(24, bool)
     mask[::3] = mask[9:15] = True
     write_scan(tmp_path / "scans" / "undersampled.h5", kspace * mask, target=None)
     write_scan(tmp_path / "scans" / "full.h5", kspace)
+    write_scan(tmp_path / "scans" / "hollow.h5", kspace * (np.arange(24) % 2 == 1), target=None)
     (tmp_path / "scans" / "broken.h5").write_bytes(b"not a scan")
     return tmp_path / "scans"
 
@@ -205,6 +206,7 @@ def test_reconstructions_are_fastmri_layout_and_unusable_files_are_told_about(lo
     }
     assert "fully sampled" in done["full"].error
     assert "broken.h5" in done["broken"].error
+    assert "lacks the centre line" in done["hollow"].error
     assert done["undersampled"].acceleration == pytest.approx(24 / 12)
     with h5py.File(done["undersampled"].output) as file:
         assert file["reconstruction"].shape == (2, 32, 24)

@@ -133,6 +133,8 @@ class _VolumeReconstructor:
         if not lines.any():
             raise ScanError(source.name, "holds no measured line: its k-space is zero", "Export it from the scanner again.")
         if not lines[header.padding_left : header.padding_right].all():
+            if not lines[header.width // 2]:
+                raise ScanError(source.name, "lacks the centre line of k-space, which coil maps are made from", "Acquire a full centre.")
             return LineSampling(lines, count_low_frequencies(lines), len(lines) / max(int(lines.sum()), 1), None)
         if not self._undersample:
             raise ScanError(source.name, "is fully sampled: nothing to reconstruct", "Give --undersample to undersample it first.")
@@ -156,6 +158,9 @@ class _VolumeReconstructor:
             raise ScanError(f"{volume.header.volume}[{index}]", "has k-space that is not finite", "Export the scan again.")
         batch = _batch(volume.header, index, kspace, sampling)
         image: NDArray[np.float32] = self._trained.reconstruct(batch.to(self._trained.device))[0].cpu().numpy()
+        if not np.isfinite(image).all():
+            limit = "came out with pixels that are not finite"
+            raise ScanError(f"{volume.header.volume}[{index}]", limit, "Look at this scan's centre lines, or use another checkpoint.")
         return image
 
     def _write(self, name: str, header: VolumeHeader, images: NDArray[np.float32]) -> str:
