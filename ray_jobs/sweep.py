@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("file", metavar="FILE", type=Path, help="a sweep in W&B's format, say sweeps/mosaic_scaling.yaml")
     parser.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings of every trial")
     parser.add_argument("--resume", action="store_true", help="go on with the sweep of this name; what has ended is not run again")
+    parser.add_argument("--retry-failed", action="store_true", help="with --resume: run trials that failed again")
     parser.add_argument("--concurrency", type=int, default=0, metavar="N", help="trials at a time (default: as many as the cluster holds)")
     parser.add_argument("--seed", type=int, default=0, help="of a random or Bayesian search")
     parser.add_argument("--show", action="store_true", help="print the trials that would run, and leave")
@@ -58,7 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if base.data.catalog == DEBUG_CATALOG:
             ensure_debug_data()
-        result = run_sweep(spec, base, resume=options.resume, concurrency=options.concurrency, seed=options.seed)
+        result = run_sweep(
+            spec,
+            base,
+            resume=options.resume,
+            retry_failed=options.retry_failed,
+            concurrency=options.concurrency,
+            seed=options.seed,
+        )
     except EchotrainError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

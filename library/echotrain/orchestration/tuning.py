@@ -72,7 +72,14 @@ class SweepResult:
 
 
 def run_sweep(
-    spec: SweepSpec, base: Experiment, *, resume: bool = False, concurrency: int = 0, seed: int = 0, console: SweepConsole | None = None
+    spec: SweepSpec,
+    base: Experiment,
+    *,
+    resume: bool = False,
+    retry_failed: bool = False,
+    concurrency: int = 0,
+    seed: int = 0,
+    console: SweepConsole | None = None,
 ) -> SweepResult:
     """Run a sweep, or go on with one that was interrupted.
 
@@ -83,6 +90,7 @@ def run_sweep(
         spec: What is swept, and how it is searched.
         base: The experiment that is varied; its storage keeps the sweep.
         resume: Go on with the sweep of this name: trials that ended stay as they are, interrupted ones go on from their checkpoints.
+        retry_failed: With ``resume``, run trials that failed again, from their checkpoints.
         concurrency: Trials at a time; 0 takes as many as the cluster holds.
         seed: Of a random or a Bayesian search.
         console: Where progress is shown.
@@ -100,7 +108,7 @@ def run_sweep(
     _check_selections(check_sweep(spec, base, seed=seed))
     check_writable(open_store(folder.uri))
     _describe(folder, spec, base, seed, resume=resume)
-    book = Book(spec, metric, storage=base.storage, folder=folder, seed=seed)
+    book = Book(spec, metric, storage=base.storage, folder=folder, seed=seed, retry_failed=retry_failed)
     if not book.is_finished:
         connect()
         warn_of_unshared_folder(base)
@@ -142,8 +150,8 @@ def _describe(folder: SweepFolder, spec: SweepSpec, base: Experiment, seed: int,
     search = to_dict(spec)
     searched = {"method": spec.method, "seed": seed, "epochs": base.epochs, **{key: search[key] for key in _COMPARED}, **science(base)}
     known = folder.description()
-    if known is None:
-        if resume:
+    if known is None or not folder.trials():  # A start that came to nothing binds nobody.
+        if resume and known is None:
             raise ConfigError(
                 folder.uri, "holds no sweep to resume", "Leave out --resume, or give the storage= and name= of the first start."
             )
@@ -159,6 +167,8 @@ def _describe(folder: SweepFolder, spec: SweepSpec, base: Experiment, seed: int,
 
 def _concurrency(base: Experiment, wanted: int) -> int:
     """Return how many trials run at a time; raises ``ResourceError`` where the cluster cannot hold them."""
+    if wanted < 0:
+        raise ConfigError(f"{wanted} trials at a time", "must be at least 1", "Leave --concurrency out for as many as the cluster holds.")
     is_cuda = choose_device(base) == "cuda"
     capacity = int(num_gpus() // base.workers if is_cuda else num_cpus() // (base.workers * base.cpus_per_worker))
     if wanted > capacity:
@@ -263,7 +273,7 @@ class _Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         said = (str(trial.get_error() or "").strip().splitlines() or ["its driver died"])[-1]
-        self._end(trial, "failed", f"{said}. See the log above; remove the trial's file and add --resume to try again.", 0.0)
+        self._end(trial, "failed", f"{said}. See the log above; --resume --retry-failed tries again.", 0.0)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # As in ``_Search``.

@@ -20,15 +20,19 @@ class Book:
         storage: Where the sweep's folder lies.
         folder: The sweep's folder; trials that it knows to have ended stay as they are, the others run again, from their checkpoints.
         seed: Of a random or a Bayesian search.
+        retry_failed: Whether trials that failed run again.
     """
 
-    def __init__(self, spec: SweepSpec, metric: Metric, *, storage: str, folder: SweepFolder, seed: int = 0) -> None:
+    def __init__(
+        self, spec: SweepSpec, metric: Metric, *, storage: str, folder: SweepFolder, seed: int = 0, retry_failed: bool = False
+    ) -> None:
         self._spec = spec
         self._storage = storage
         self._folder = folder
         self._seed = seed
         self._listed = None if spec.method == "bayes" else list(trial_values(spec, seed=seed))
-        self._trials = {trial.number: trial if trial.has_ended else _as_new(trial) for trial in folder.trials()}
+        again = ("waiting", "running", "failed") if retry_failed else ("waiting", "running")
+        self._trials = {trial.number: _as_new(trial) if trial.state in again else trial for trial in folder.trials()}
         self.metric = metric
 
     @property
@@ -70,4 +74,4 @@ class Book:
 
 def _as_new(trial: Trial) -> Trial:
     """Return an interrupted trial as it is before its run tells again what it has done."""
-    return dataclasses.replace(trial, state="waiting", curve=(), epoch=0, scores={}, wall_s=0.0, training_s=0.0)
+    return dataclasses.replace(trial, state="waiting", curve=(), epoch=0, scores={}, reason="", wall_s=0.0, training_s=0.0)

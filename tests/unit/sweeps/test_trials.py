@@ -72,6 +72,14 @@ def test_what_was_interrupted_comes_first_and_starts_its_curve_anew(folder):
     assert not after.is_finished
 
 
+def test_a_trial_that_failed_runs_again_when_asked_to(folder):
+    before = book(GRID, folder)
+    before.update(dataclasses.replace(before.next(), state="failed", reason="no space"))
+    assert book(GRID, folder).next().number == 1
+    retried = Book(GRID, SSIM, storage="s3://b/runs", folder=folder, retry_failed=True).next()
+    assert (retried.number, retried.state, retried.reason) == (0, "running", "")
+
+
 def test_a_trial_keeps_the_scores_of_its_best_epoch_and_counts_each_epoch_once():
     trial = Trial(number=0, name="t", values={}, run="r")
     for epochs, ssim in ((1, 0.5), (2, 0.7), (2, 0.9), (3, 0.7), (4, float("nan")), (5, 0.6)):
