@@ -6,7 +6,7 @@ Figures are drawn without pyplot, so nothing global is touched, and two runs ove
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib as mpl
@@ -57,10 +57,16 @@ DARK = Theme(ink="#cbd5e1", faint="#334155", baseline="#7c8aa0", series=("#60a5f
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart as two SVG files with transparent ground."""
+    """One chart as two SVG files with transparent ground.
+
+    Attributes:
+        light, dark: For pages of either kind.
+        figure: What they were drawn from.
+    """
 
     light: bytes
     dark: bytes
+    figure: Figure = field(compare=False, repr=False)
 
     @classmethod
     def of(cls, figure: Figure) -> "Chart":
@@ -71,7 +77,18 @@ class Chart:
         light = text.getvalue()
         darker = dict(zip(LIGHT.colors(), DARK.colors(), strict=True))
         dark = re.sub("#[0-9a-f]{6}", lambda color: darker.get(color[0], color[0]), light)
-        return cls(light=light.encode(), dark=dark.encode())
+        return cls(light=light.encode(), dark=dark.encode(), figure=figure)
+
+    def files(self) -> dict[str, bytes]:
+        """Return the chart as a file of each kind that papers and slides take, by its ending: ``svg``, ``pdf`` and ``png``."""
+        found = {"svg": self.light}
+        # Fonts as outlines of glyphs (type 42), which journals ask for; no date, so that equal charts are equal files.
+        with mpl.rc_context({"pdf.fonttype": 42, "font.family": "DejaVu Sans"}):
+            for kind, options in (("pdf", {"metadata": {"CreationDate": None}}), ("png", {"dpi": 200, "facecolor": "white"})):
+                data = io.BytesIO()
+                self.figure.savefig(data, format=kind, **options)
+                found[kind] = data.getvalue()
+        return found
 
 
 def learning_curves(runs: Sequence[History]) -> Chart:

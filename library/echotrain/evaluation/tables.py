@@ -10,6 +10,20 @@ from echotrain.evaluation.statistics import METRICS, GroupStatistics, Statistic
 
 __all__ = ["DIGITS", "Section", "Table", "mean_and_spread", "quality_numbers", "quality_table", "signed", "volume_table"]
 
+_LATEX = str.maketrans(
+    {
+        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "\n": " ",
+        "±": "$\\pm$",
+        "−": "$-$",
+        "×": "$\\times$",
+        "–": "--",
+    }
+)
+
 DIGITS = {"psnr": 2, "ssim": 4, "nmse": 4}
 
 
@@ -37,6 +51,16 @@ class Table:
             [[column.replace("\n", " ") for column in self.columns], *(row for section in self.sections for row in section.rows)]
         )
         return text.getvalue()
+
+    def to_latex(self) -> str:
+        """Return a LaTeX table in the manner of ``booktabs``; a section's title becomes a row."""
+        rule = "l" * self.num_labels + "r" * (len(self.columns) - self.num_labels)
+        lines = [f"\\begin{{tabular}}{{{rule}}}", "\\toprule", _latex_row(self.columns), "\\midrule"]
+        for section in self.sections:
+            if section.title:
+                lines.append(f"\\multicolumn{{{len(self.columns)}}}{{l}}{{\\emph{{{_latex(section.title)}}}}} \\\\")
+            lines += map(_latex_row, section.rows)
+        return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
     def to_markdown(self) -> str:
         """Return a Markdown table; a section's title becomes a row."""
@@ -116,6 +140,15 @@ def mean_and_spread(statistic: Statistic, metric: str) -> str:
     digits = DIGITS[metric]
     spread = f" ± {statistic.sd:.{digits}f}" if statistic.n > 1 else ""
     return f"{statistic.mean:.{digits}f}{spread}"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return f"{' & '.join(map(_latex, cells))} \\\\"
+
+
+def _latex(cell: str) -> str:
+    """Escape what LaTeX would take for its own."""
+    return cell.translate(_LATEX)
 
 
 def _markdown(cell: str) -> str:

@@ -42,6 +42,15 @@ def test_learning_curves_are_standalone_and_the_same_at_every_call(runs):
     assert chart.light != chart.dark
 
 
+def test_a_chart_is_left_as_vectors_and_as_pixels_the_same_at_every_call():
+    files = learning_curves([history()]).files()
+    assert set(files) == {"svg", "pdf", "png"}
+    assert_is_standalone_svg(files["svg"])
+    assert files["pdf"].startswith(b"%PDF-")
+    assert pixels(files["png"]).shape[:2] == (1080, 1920)
+    assert files == learning_curves([history()]).files()
+
+
 @pytest.mark.parametrize(("anatomy", "count"), [("knee", 6), ("", 1), ("bad $\\frac{$ name", 2), ("<b>&amp;", 5)])
 def test_the_distribution_is_drawn_whatever_the_groups_are_called(volume_result, anatomy, count):
     volumes = [volume_result(str(i), 25 + i, anatomy=anatomy) for i in range(count)]

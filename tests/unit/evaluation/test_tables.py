@@ -48,6 +48,24 @@ def test_markdown_aligns_numbers_and_keeps_cells_apart():
     ]
 
 
+def test_latex_is_a_booktabs_table_in_which_nothing_is_taken_for_a_command():
+    table = Table(
+        columns=("T2_FS & more", "PSNR\n(dB)"),
+        sections=(Section(rows=(("50%", "1.00 ± 0.10"),)), Section(title="A^B", rows=(("\\x", "−1"),))),
+    )
+    assert table.to_latex().splitlines() == [
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"T2\_FS \& more & PSNR (dB) \\",
+        r"\midrule",
+        r"50\% & 1.00 $\pm$ 0.10 \\",
+        r"\multicolumn{2}{l}{\emph{A\textasciicircum{}B}} \\",
+        r"\textbackslash{}x & $-$1 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
 @pytest.mark.parametrize("name", ["=1+1", "a,b", 'q"q'])
 def test_csv_quotes_what_needs_it(name):
     table = Table(columns=("Group",), sections=(Section(rows=((name,),)),))
