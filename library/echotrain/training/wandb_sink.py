@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from echotrain.errors import ConfigError
 from echotrain.storage.store import Store
@@ -20,6 +21,8 @@ from echotrain.training.sinks import Record
 __all__ = ["WandbSink"]
 
 logger = logging.getLogger(__name__)
+
+Pixels = NDArray[np.uint8]
 
 
 class WandbSink:
@@ -96,7 +99,9 @@ class WandbSink:
         """Log each panel as one picture, its images side by side."""
         import wandb
 
-        pictures = [wandb.Image(_side_by_side(panel), caption=f"{panel.caption}: {' | '.join(panel.images)}") for panel in panels]
+        rows = _of_one_size([_side_by_side(panel) for panel in panels])
+        captions = [f"{panel.caption}: {' | '.join(panel.images)}" for panel in panels]
+        pictures = [wandb.Image(row, caption=caption) for row, caption in zip(rows, captions, strict=True)]
         self._run.log({"validation": pictures, "global_step": step})
 
     def tabulate(self, table: ScoreTable, step: int) -> None:
@@ -150,7 +155,13 @@ def _reference(name: str, kind: str, places: Mapping[str, str], metadata: dict[s
     return artifact
 
 
-def _side_by_side(panel: Panel) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _of_one_size(rows: list[Pixels]) -> list[Pixels]:
+    """Add black to the right and below: W&B shows the pictures of one step in one window."""
+    height, width = (max(row.shape[axis] for row in rows) for axis in (0, 1))
+    return [np.pad(row, ((0, height - row.shape[0]), (0, width - row.shape[1]))) for row in rows]
+
+
+def _side_by_side(panel: Panel) -> Pixels:
     """Return the images of a panel in one row, white at the panel's scale."""
     images = [np.clip(image / panel.scale, 0, 1) for image in panel.images.values()]
     return (np.concatenate(images, axis=1) * 255).astype(np.uint8)

@@ -82,7 +82,12 @@ def test_wandb_is_offline_without_a_key_and_everything_is_read_back(tmp_path, mo
     sink.log(record(1, loss=0.25))
     sink.log({"kind": "epoch", "epoch": 0, "global_step": 1, "ssim": 0.75, "is_best": True})
     images = {"target": np.zeros((4, 4), np.float32), "error x5": np.ones((4, 4), np.float32)}
-    sink.show([Panel(sample=SampleId("simulated", "v1", 0), caption="simulated/v1 slice 0", images=images, scale=1.0)], 1)
+    small = {"target": np.ones((2, 3), np.float32), "error x5": np.ones((2, 3), np.float32)}
+    panels = [
+        Panel(sample=SampleId("simulated", name, 0), caption=f"simulated/{name} slice 0", images=shown, scale=1.0)
+        for name, shown in (("v1", images), ("v2", small))
+    ]
+    sink.show(panels, 1)
     sink.tabulate(ScoreTable(title="anatomy", columns=("anatomy", "volumes", "ssim"), rows=(("knee", 3, 0.5), ("hip", 2, 0.25))), 1)
     sink.close()
     keys = [info.key for info in store.list("wandb/")]
@@ -100,9 +105,9 @@ def test_wandb_is_offline_without_a_key_and_everything_is_read_back(tmp_path, mo
     assert history["epoch/ssim"] == 0.75
     assert history["anatomy/hip/ssim"] == 0.25
     assert history["global_step"] == 1
-    assert history["validation/captions"] == ["simulated/v1 slice 0: target | error x5"]
-    (picture,) = (key for key in keys if key.endswith(".png"))
-    assert Image.open(io.BytesIO(store.read(picture))).size == (8, 4)
+    assert history["validation/captions"] == [f"simulated/{name} slice 0: target | error x5" for name in ("v1", "v2")]
+    pictures = [Image.open(io.BytesIO(store.read(key))) for key in keys if key.endswith(".png")]
+    assert [picture.size for picture in pictures] == [(8, 4), (8, 4)]
     (table,) = (key for key in keys if key.endswith(".table.json"))
     assert json.loads(store.read(table))["data"] == [["knee", 3, 0.5], ["hip", 2, 0.25]]
     (data,) = (message for kind, message in found if kind == "artifact" and message.type == "dataset")
