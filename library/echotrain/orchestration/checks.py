@@ -66,10 +66,7 @@ def with_pinned_catalog(experiment: Experiment, latest: CheckpointMeta | None) -
 
 def check_resumable(latest: CheckpointMeta, experiment: Experiment, store: Store) -> None:
     """Raise ``CheckpointError``, naming the settings that differ, where the checkpoint is of another science."""
-    now = science(experiment)
-    # A setting that came after the checkpoint was as its default is.
-    before = {**{path: value for path, value in science(Experiment()).items() if path in now}, **latest.science}
-    changed = changed_keys(before, now)
+    changed = changed_keys(latest.science, science(experiment))
     if changed:
         listed = ", ".join(f"{path} was {before!r}, now {now!r}" for path, (before, now) in changed.items())
         raise CheckpointError(

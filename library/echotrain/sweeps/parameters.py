@@ -99,16 +99,11 @@ class Uniform:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogUniform:
+class LogUniform(Uniform):
     """Numbers from ``min`` to ``max`` whose logarithm is uniform; with ``q`` above 0 rounded to its multiples."""
 
-    min: float
-    max: float
-    q: float = 0.0
-
     def __post_init__(self) -> None:
-        _check_order(self.min, self.max)
-        _check_step(self.q)
+        super().__post_init__()
         if self.min <= 0:
             raise ConfigError(f"min={self.min}", "must be above 0 on a logarithmic scale", "Give a positive lower bound.")
 

@@ -151,7 +151,11 @@ def science(experiment: Experiment) -> dict[str, Any]:
 
 
 def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the science settings that differ, with the value before and now (None where it did not exist)."""
+    """Return the settings that differ, with the value before and now (None where there is no such setting).
+
+    A setting that this version has and ``before`` lacks came later: before it was as its default is.
+    """
+    before = {**{path: value for path, value in science(Experiment()).items() if path in now}, **before}
     paths = sorted(set(before) | set(now))
     return {path: (before.get(path), now.get(path)) for path in paths if before.get(path) != now.get(path)}
 

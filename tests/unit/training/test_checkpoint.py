@@ -112,6 +112,14 @@ def test_changed_science_is_told_by_its_keys_and_place_is_not_science():
     assert changed_keys(before, science(toy_experiment(seed=1, optim=OptimConfig(lr=1.0)))) == {"optim.lr": (3e-4, 1.0), "seed": (42, 1)}
 
 
+def test_a_setting_that_came_after_a_checkpoint_was_as_its_default_is():
+    before = science(toy_experiment())
+    del before["data.subset"]
+    assert changed_keys(before, science(toy_experiment())) == {}
+    chosen = dataclasses.replace(toy_experiment().data, subset="knee-like")
+    assert changed_keys(before, science(dataclasses.replace(toy_experiment(), data=chosen))) == {"data.subset": ("", "knee-like")}
+
+
 def test_a_store_that_is_full_fails_the_next_save_and_moves_no_marker(tmp_path):
     store = open_store(str(tmp_path))
 
