@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", metavar="URI", help="where the result goes (default: RUN/evaluation; needed for espirit)")
     parser.add_argument("--title", default="", help="name of the evaluation in reports")
     parser.add_argument("--note", default="", help="what a reader must know, such as that the data is simulated")
+    parser.add_argument("--volumes", type=int, default=0, help="at most so many, of all anatomies and contrasts (default: all)")
     parser.add_argument("--examples", type=int, default=6, help="slices kept as pictures (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=0, help="processes with a model each (default: as many as fit)")
     options = parser.parse_intermixed_args(argv)
@@ -45,7 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         method, to = chosen(options)
         store = open_store(to)
         evaluation = evaluate(
-            method, split=options.split, num_examples=options.examples, title=options.title, note=options.note, resume_in=store.uri
+            method,
+            split=options.split,
+            num_volumes=options.volumes,
+            num_examples=options.examples,
+            title=options.title,
+            note=options.note,
+            resume_in=store.uri,
         )
         write_evaluation(store, evaluation)
         Parts(store.uri).clear()

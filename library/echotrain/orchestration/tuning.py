@@ -148,7 +148,9 @@ def _check_selections(experiments: Iterable[Experiment]) -> None:
 def _describe(folder: SweepFolder, spec: SweepSpec, base: Experiment, seed: int, *, resume: bool) -> None:
     """Write down what is swept, or make sure that it is what was swept before."""
     search = to_dict(spec)
-    searched = {"method": spec.method, "seed": seed, "epochs": base.epochs, **{key: search[key] for key in _COMPARED}, **science(base)}
+    # A list may grow: its trials are known by their values.
+    compared = _COMPARED[1:] if spec.method == "list" else _COMPARED
+    searched = {"method": spec.method, "seed": seed, "epochs": base.epochs, **{key: search[key] for key in compared}, **science(base)}
     known = folder.description()
     if known is None or not folder.trials():  # A start that came to nothing binds nobody.
         if resume and known is None:

@@ -1,7 +1,9 @@
 """The trials of one sweep: which are known, and which comes next."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from echotrain.sweeps.bayes import propose
 from echotrain.sweeps.space import trial_values
@@ -13,6 +15,8 @@ __all__ = ["Book"]
 
 class Book:
     """Knows every trial, and writes down each change before anybody else hears of it.
+
+    Trials of a list are known by their values: one that a longer list held before stays in the folder, and out of the book.
 
     Args:
         spec: What is swept.
@@ -32,7 +36,14 @@ class Book:
         self._seed = seed
         self._listed = None if spec.method == "bayes" else list(trial_values(spec, seed=seed))
         again = ("waiting", "running", "failed") if retry_failed else ("waiting", "running")
-        self._trials = {trial.number: _as_new(trial) if trial.state in again else trial for trial in folder.trials()}
+        found = folder.trials()
+        taken = {trial.number for trial in found}
+        self._free = (number for number in itertools.count() if number not in taken)
+        self._trials = {
+            trial.number: _as_new(trial) if trial.state in again else trial
+            for trial in found
+            if spec.method != "list" or trial.values in spec.points
+        }
         self.metric = metric
 
     @property
@@ -57,10 +68,9 @@ class Book:
     def next(self) -> Trial | None:
         """Return the next trial, running from now on; None where there is none left to start."""
         waiting = next((trial for trial in self.trials if trial.state == "waiting"), None)
-        number = len(self._trials)
-        if waiting is None and number < self.total:
-            values = propose(self._spec, self.metric, self.trials, seed=self._seed) if self._listed is None else self._listed[number]
-            waiting = new_trial(self._spec, self._storage, number, values)
+        if waiting is None and len(self._trials) < self.total:
+            number = next(self._free)
+            waiting = new_trial(self._spec, self._storage, number, self._values(number))
         if waiting is None:
             return None
         return self.update(dataclasses.replace(waiting, state="running"))
@@ -70,6 +80,15 @@ class Book:
         self._folder.save(trial)
         self._trials[trial.number] = trial
         return trial
+
+    def _values(self, number: int) -> dict[str, Any]:
+        """Return the values of a new trial."""
+        if self._listed is None:
+            return propose(self._spec, self.metric, self.trials, seed=self._seed)
+        if self._spec.method != "list":
+            return self._listed[number]
+        known = [trial.values for trial in self.trials]
+        return next(values for values in self._listed if values not in known)
 
 
 def _as_new(trial: Trial) -> Trial:

@@ -18,7 +18,7 @@ _MAX_GRID = 100_000
 
 
 def trial_values(spec: SweepSpec, *, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield the values of every trial of a grid or a random search, by dotted path; always the same ones in the same order.
+    """Yield the values of every trial of a list, a grid or a random search, by dotted path; always the same ones in the same order.
 
     A grid runs through the last parameter first. A random search draws trial ``n`` from (seed, n) alone, so that raising
     ``run_cap`` adds trials and changes none.
@@ -32,6 +32,9 @@ def trial_values(spec: SweepSpec, *, seed: int = 0) -> Iterator[dict[str, Any]]:
     """
     if spec.method == "bayes":
         raise ConfigError(f"sweep {spec.name}: method bayes", "has no trials before results", "Run it.")
+    if spec.method == "list":
+        yield from map(dict, spec.points)
+        return
     if spec.method == "random":
         for number in range(spec.run_cap):
             rng = numpy_generator(seed, "sweep", spec.name, number)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic_core import to_jsonable_python
 
 from echotrain.errors import ConfigError
-from echotrain.sweeps.parameters import Parameter, parse_parameter
+from echotrain.sweeps.parameters import Choice, Parameter, parse_parameter
 
 __all__ = ["EPOCH", "Hyperband", "Metric", "SweepSpec", "parse_sweep", "read_sweep"]
 
@@ -66,8 +67,9 @@ class SweepSpec:
         name: Of the sweep, and of the W&B group of its runs.
         recipe: The experiment that is varied.
         settings: ``dotted.path=value`` of every trial, from the command.
-        method: How the space is searched.
+        method: How the space is searched; ``list`` runs the points, and is not of W&B's format.
         parameters: By dotted path, in the order of the file.
+        points: The trials of a ``list``, each by dotted path.
         metric: None where nothing is compared: a grid need not.
         early_terminate: None lets every trial end by itself.
         run_cap: Trials at most; 0 has no limit.
@@ -78,8 +80,9 @@ class SweepSpec:
     name: str
     recipe: str
     settings: tuple[str, ...] = ()
-    method: Literal["grid", "random", "bayes"]
+    method: Literal["grid", "random", "bayes", "list"]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    points: tuple[Mapping[str, Any], ...] = ()
     metric: Metric | None = None
     early_terminate: Hyperband | None = None
     run_cap: int = 0
@@ -93,12 +96,27 @@ class SweepSpec:
             for path, parameter in self.parameters.items():
                 if parameter.listed() is None:
                     raise ConfigError(f"{path}: {parameter}", "has no end of values for a grid", "List values, or use method: random.")
-        elif not self.run_cap:
+        elif self.method != "list" and not self.run_cap:
             raise ConfigError(f"sweep {self.name}: method {self.method}", "would never end", "Set run_cap to the number of trials.")
         if self.metric is None and (self.method == "bayes" or self.early_terminate is not None):
             raise ConfigError(
                 f"sweep {self.name}", "compares trials but names no metric", "Set metric: {name: epoch/ssim, goal: maximize}."
             )
+
+    @classmethod
+    def listed(cls, name: str, recipe: str, points: Sequence[Mapping[str, Any]]) -> "SweepSpec":
+        """Return a sweep over given points: it may be given further ones later, and runs none again that it has run.
+
+        Args:
+            name: Of the sweep.
+            recipe: What is varied, for people to read.
+            points: By dotted path; they need not set the same paths.
+        """
+        plain: list[dict[str, Any]] = [to_jsonable_python(dict(point)) for point in points]
+        paths = dict.fromkeys(path for point in plain for path in point)
+        values = {path: tuple(point[path] for point in plain if path in point) for path in paths}
+        parameters = {path: Choice(values=tuple(each)) for path, each in values.items()}
+        return cls(name=name, recipe=recipe, method="list", parameters=parameters, points=tuple(plain))
 
 
 def read_sweep(path: Path) -> SweepSpec:

@@ -25,7 +25,7 @@ def table_csv(paths: Sequence[str], trials: Sequence[Trial]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["number", "name", *paths, "state", "epoch", *metrics, "reason", "run"])
     for trial in sorted(trials, key=lambda trial: trial.number):
-        values = (_plain(trial.values[path]) for path in paths)
+        values = (_plain(trial.values.get(path, "")) for path in paths)
         scores = (_plain(trial.scores.get(name, "")) for name in metrics)
         writer.writerow([trial.number, trial.name, *values, trial.state, trial.epoch, *scores, trial.reason, trial.run.rpartition("/")[2]])
     return text.getvalue()

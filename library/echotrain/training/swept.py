@@ -53,8 +53,8 @@ def check_sweep(spec: SweepSpec, base: Experiment, *, seed: int = 0) -> list[Exp
     experiments = []
     for number, values in enumerate(itertools.islice(corners, _MOST_CHECKED)):
         trial = new_trial(spec, base.storage, number, values)
-        if spec.method == "grid" and trial.run in names:
-            raise ConfigError(f"trial {trial.name}", "comes twice in the grid", "List every value once.")
+        if spec.method in ("grid", "list") and trial.run in names:
+            raise ConfigError(f"trial {trial.name}", f"comes twice in the {spec.method}", "Name every value once.")
         names.add(trial.run)
         experiments.append(swept_experiment(spec, base, trial))
     return experiments

@@ -53,6 +53,33 @@ def test_trials_have_readable_names_and_folders_of_their_own(folder):
     assert book(GRID, folder).next() is None
 
 
+def test_a_trial_whose_file_was_removed_runs_again_and_takes_no_others_place(folder, tmp_path):
+    for score in (0.1, 0.2, 0.3):
+        finish(book(GRID, folder), score)
+    (tmp_path / "trials/00001.json").unlink()
+    again = [finish(book(GRID, folder), 0.9) for _ in range(2)]
+    assert [(trial.number, trial.name) for trial in again] == [(1, "a=1 seed=8"), (3, "a=2 seed=8")]
+    assert [trial.score(SSIM) for trial in folder.trials()] == [0.1, 0.9, 0.3, 0.9]
+
+
+def test_a_list_may_grow_or_shrink_and_runs_no_point_again(folder):
+    small, knee, filtered = {"model.a": 1, "seed": 7}, {"model.a": 2, "data.anatomies": ("knee",), "seed": 7}, {"data.subset": "x"}
+    first = SweepSpec.listed("s", "r", [knee])
+    assert [finish(book(first, folder), 0.5).name for _ in first.points] == ["a=2 anatomies=knee seed=7"]
+    grown = SweepSpec.listed("s", "r", [small, knee, filtered])
+    assert [(trial.number, trial.name) for trial in (finish(book(grown, folder), 0.1) for _ in range(2))] == [
+        (1, "a=1 seed=7"),
+        (2, "subset=x"),
+    ]
+    assert book(grown, folder).is_finished
+    shrunk = book(SweepSpec.listed("s", "r", [filtered]), folder)
+    assert shrunk.is_finished
+    assert [trial.number for trial in shrunk.trials] == [2]
+    rows = table_csv(list(grown.parameters), book(grown, folder).trials).splitlines()
+    assert rows[0].startswith("number,name,model.a,seed,data.anatomies,data.subset,state")
+    assert rows[3].startswith("2,subset=x,,,,x,finished")
+
+
 def test_a_name_that_a_path_cannot_hold_is_told_from_others_by_its_values():
     first, second = (folder_name("kind=random/x seed=[1 2]", {"mask": value}) for value in (1, 2))
     assert first != second
