@@ -6,20 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import wilcoxon
 
 from echotrain.evaluation.results import Evaluation, Example
-from echotrain.evaluation.statistics import METRICS, Statistic, describe
-from echotrain.evaluation.tables import DIGITS, Section, Table, mean_and_spread, signed
+from echotrain.evaluation.statistics import METRICS, describe, signed_rank_p
+from echotrain.evaluation.tables import TITLES, Section, Table, difference_and_interval, mean_and_spread, p_value
 from echotrain.metrics.collector import VolumeKey
 from echotrain.metrics.volume import Quality
 
 __all__ = ["ZERO_FILLED", "Comparison", "SharedExample", "compare"]
 
 ZERO_FILLED = "Zero-filled"
-# Below this many pairs no rank test can reject at 5%, whatever they are.
-_FEWEST_PAIRS = 6
-_TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,7 +115,7 @@ def _quality(sides: Sequence[_Side], methods: Sequence[str]) -> Table:
             for metric in METRICS
         ]
         rows.append((method, *cells))
-    columns = ("Method", *(f"{_TITLES[metric]}\n{side}" for side, metric in where))
+    columns = ("Method", *(f"{TITLES[metric]}\n{side}" for side, metric in where))
     return Table(columns=columns, sections=(Section(rows=tuple(rows)),))
 
 
@@ -130,25 +126,10 @@ def _pairs(sides: Sequence[_Side]) -> Table:
             cells = []
             for metric in METRICS:
                 gain = side.values(second, metric) - side.values(first, metric)
-                cells.append(_difference(describe(gain), metric))
-                cells.append(_p_value(gain))
+                cells += [difference_and_interval(describe(gain), metric), p_value(signed_rank_p(gain))]
             rows.append((f"{second}\nagainst {first}", f"{side.acceleration:g}", str(len(side.volumes)), *cells))
-    columns = [column for metric in METRICS for column in (f"{_TITLES[metric]}\nmean difference", "p")]
+    columns = [column for metric in METRICS for column in (f"{TITLES[metric]}\nmean difference", "p")]
     return Table(columns=("Methods", "R", "n", *columns), sections=(Section(rows=tuple(rows)),))
-
-
-def _difference(statistic: Statistic, metric: str) -> str:
-    digits = DIGITS[metric]
-    interval = f"\n[{signed(statistic.low, digits)}, {signed(statistic.high, digits)}]" if statistic.n > 1 else ""
-    return f"{signed(statistic.mean, digits)}{interval}"
-
-
-def _p_value(differences: NDArray[np.float64]) -> str:
-    """Return the two-sided p of Wilcoxon's signed-rank test (Biometrics 1:80, 1945), uncorrected for the number of tests."""
-    if len(differences) < _FEWEST_PAIRS or not np.isfinite(differences).all() or not differences.any():
-        return "–"
-    p = float(wilcoxon(differences).pvalue)
-    return f"{p:.2g}" if p >= 0.001 else "< 0.001"
 
 
 def _shared(evaluations: Sequence[Evaluation], labels: Sequence[str]) -> list[SharedExample]:

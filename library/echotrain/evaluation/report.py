@@ -3,24 +3,17 @@
 The page takes no script, font or picture from elsewhere.
 """
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
-import jinja2
-import numpy as np
-from matplotlib import colormaps
-from numpy.typing import NDArray
-
-from echotrain.evaluation.comparison import ZERO_FILLED, Comparison, SharedExample, compare
-from echotrain.evaluation.figures import ERROR_COLORS, ERROR_GAIN, Chart, error_png, gray_png, learning_curves, quality_distribution, window
+from echotrain.evaluation.comparison import Comparison, compare
+from echotrain.evaluation.figures import ERROR_GAIN, error_png, gray_png, learning_curves, quality_distribution, window
 from echotrain.evaluation.history import History
+from echotrain.evaluation.html import chart_images, example_pictures, render, score_text, shared_pictures
 from echotrain.evaluation.results import Evaluation, Example
 from echotrain.evaluation.statistics import GroupStatistics, group_statistics
 from echotrain.evaluation.tables import quality_numbers, quality_table, signed, volume_table
-from echotrain.metrics.volume import psnr, ssim
 
 __all__ = ["render_csv", "render_markdown", "render_report"]
 
@@ -38,17 +31,14 @@ def render_report(
         title: Heading of the page.
         generated: When and by what, for the footer.
     """
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("echotrain.evaluation") / "templates" / TEMPLATE).read_text(encoding="utf-8"))
-    return template.render(
+    return render(
+        TEMPLATE,
         title=title,
         generated=generated,
         comparison=_comparison(compare(evaluations)) if len(evaluations) > 1 else None,
         evaluations=[_evaluation(evaluation, index) for index, evaluation in enumerate(evaluations)],
-        curves=_chart(learning_curves(runs)) if runs else None,
+        curves=chart_images(learning_curves(runs)) if runs else None,
         runs=[_Run.of(run) for run in runs],
-        error_gain=ERROR_GAIN,
-        error_gradient=_gradient(),
     )
 
 
@@ -81,18 +71,7 @@ class _Run:
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    return {"quality": comparison.quality, "pairs": comparison.pairs, "examples": [_shared_example(each) for each in comparison.examples]}
-
-
-def _shared_example(shared: SharedExample) -> dict[str, Any]:
-    """Return zero-filled, every method and the target in one row, and the errors below them."""
-    example = shared.example
-    white = window(example)
-    images = {ZERO_FILLED: example.zero_filled, **shared.reconstructions}
-    pictures = [(name, gray_png(image, white), _score(example, image)) for name, image in images.items()]
-    pictures.append(("Target", gray_png(example.target, white), "fully sampled"))
-    pictures += [(f"Error × {ERROR_GAIN}", error_png(example, image, white), name) for name, image in images.items()]
-    return {**_figure(example, pictures), "columns": len(images) + 1}
+    return {"quality": comparison.quality, "pairs": comparison.pairs, "examples": [shared_pictures(each) for each in comparison.examples]}
 
 
 def _evaluation(evaluation: Evaluation, index: int) -> dict[str, Any]:
@@ -106,7 +85,7 @@ def _evaluation(evaluation: Evaluation, index: int) -> dict[str, Any]:
         "accelerations": ", ".join(f"{acceleration:g}×" for acceleration in accelerations),
         "figures": _key_figures(groups[0]),
         "table": quality_table(groups),
-        "distribution": _chart(quality_distribution(evaluation.volumes)),
+        "distribution": chart_images(quality_distribution(evaluation.volumes)),
         "examples": [_example(example) for example in evaluation.examples],
         "volumes": volume_table(evaluation.volumes),
     }
@@ -135,45 +114,9 @@ def _key_figures(overall: GroupStatistics) -> list[dict[str, str]]:
 def _example(example: Example) -> dict[str, Any]:
     white = window(example)
     pictures = [
-        ("Zero-filled", gray_png(example.zero_filled, white), _score(example, example.zero_filled)),
-        ("Reconstruction", gray_png(example.reconstruction, white), _score(example, example.reconstruction)),
+        ("Zero-filled", gray_png(example.zero_filled, white), score_text(example, example.zero_filled)),
+        ("Reconstruction", gray_png(example.reconstruction, white), score_text(example, example.reconstruction)),
         ("Target", gray_png(example.target, white), "fully sampled"),
         (f"Error × {ERROR_GAIN}", error_png(example, example.reconstruction, white), "reconstruction − target"),
     ]
-    return _figure(example, pictures)
-
-
-def _figure(example: Example, pictures: Sequence[tuple[str, bytes, str]]) -> dict[str, Any]:
-    """Return pictures of one slice, each with a title and a note, under what the slice shows."""
-    details = [
-        example.attributes.anatomy,
-        example.attributes.contrast,
-        f"R = {example.attributes.acceleration:g}",
-        f"slice {example.slice}",
-    ]
-    height, width = example.target.shape
-    return {
-        "caption": " · ".join(part for part in details if part),
-        "name": f"{example.dataset}/{example.volume}",
-        "pictures": [{"title": name, "uri": _data_uri(data, "image/png"), "note": note} for name, data, note in pictures],
-        "height": height,
-        "width": width,
-    }
-
-
-def _score(example: Example, image: NDArray[np.float32]) -> str:
-    target, image = example.target[None], image[None]
-    return f"{psnr(target, image, example.max_value):.1f} dB · SSIM {ssim(target, image, example.max_value):.3f}"
-
-
-def _chart(chart: Chart) -> dict[str, str]:
-    return {"light": _data_uri(chart.light, "image/svg+xml"), "dark": _data_uri(chart.dark, "image/svg+xml")}
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _gradient() -> str:
-    colors = (colormaps[ERROR_COLORS](step / 8) for step in range(9))
-    return ", ".join(f"rgb({red * 255:.0f} {green * 255:.0f} {blue * 255:.0f})" for red, green, blue, _ in colors)
+    return example_pictures(example, pictures)

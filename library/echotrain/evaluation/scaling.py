@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from echotrain.evaluation.figures import LIGHT, Chart, style_axes
 from echotrain.evaluation.results import Evaluation, VolumeAttributes
-from echotrain.evaluation.statistics import bootstrap_interval, describe
-from echotrain.evaluation.tables import Section, Table, mean_and_spread
+from echotrain.evaluation.statistics import bootstrap_interval, describe, mean_of_repeats
+from echotrain.evaluation.tables import TITLES, Section, Table, mean_and_spread
 
 __all__ = ["ScalingPoint", "scaling_chart", "scaling_table"]
 
 EVERYTHING = "all volumes"
 _MARKERS = ("o", "s", "^")
-_TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +44,7 @@ def scaling_table(points: Sequence[ScalingPoint], *, metric: str = "psnr") -> Ta
             values = _values([p for p in points if (p.panel, p.x) == (panel, share)], metric, lambda _: EVERYTHING).get(EVERYTHING)
             cells.append("" if values is None else mean_and_spread(describe(values), metric))
         rows.append((panel, *cells))
-    columns = tuple(f"{_TITLES[metric]}\nfraction {share:g}" for share in shares)
+    columns = tuple(f"{TITLES[metric]}\nfraction {share:g}" for share in shares)
     return Table(columns=("Model", *columns), sections=(Section(rows=tuple(rows)),))
 
 
@@ -73,7 +72,7 @@ def scaling_chart(points: Sequence[ScalingPoint], group_of: Callable[[VolumeAttr
         axes.set_xscale("log")
         axes.set_xticks(shares, [f"{share:g}" for share in shares])
         axes.minorticks_off()
-    figure.axes[0].set_ylabel(_TITLES[metric], fontsize=8.5, color=LIGHT.ink)
+    figure.axes[0].set_ylabel(TITLES[metric], fontsize=8.5, color=LIGHT.ink)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6) or 1, frameon=False, fontsize=9)
     for text in legend.get_texts():
@@ -100,8 +99,7 @@ def _curve(
 
 def _values(points: Sequence[ScalingPoint], metric: str, group_of: Callable[[VolumeAttributes], str]) -> dict[str, NDArray[np.float64]]:
     """Return the volumes' metric by group; of repeats, each volume's mean."""
-    found: dict[str, dict[tuple[str, str], list[float]]] = {}
-    for point in points:
-        for v in point.evaluation.volumes:
-            found.setdefault(group_of(v.attributes), {}).setdefault((v.dataset, v.volume), []).append(float(getattr(v.model, metric)))
-    return {group: np.array([float(np.mean(values)) for values in volumes.values()]) for group, volumes in found.items()}
+    found: dict[str, list[float]] = {}
+    for v in mean_of_repeats([point.evaluation for point in points]).volumes if points else ():
+        found.setdefault(group_of(v.attributes), []).append(float(getattr(v.model, metric)))
+    return {group: np.array(values) for group, values in found.items()}

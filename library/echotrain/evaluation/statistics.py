@@ -1,17 +1,23 @@
 """Means, spreads and bootstrap intervals over volumes, for all of them and by group."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import wilcoxon
 
-from echotrain.evaluation.results import VolumeResult
+from echotrain.errors import ConfigError
+from echotrain.evaluation.results import Evaluation, VolumeResult
+from echotrain.metrics.volume import Quality
 from echotrain.seeding import numpy_generator
 
-__all__ = ["GroupStatistics", "Statistic", "bootstrap_interval", "describe", "group_statistics"]
+__all__ = ["GroupStatistics", "Statistic", "bootstrap_interval", "describe", "group_statistics", "mean_of_repeats", "signed_rank_p"]
 
 METRICS = ("psnr", "ssim", "nmse")
+# Below this many pairs no rank test can reject at 5%, whatever they are.
+_FEWEST_PAIRS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +83,33 @@ def describe(values: Sequence[float] | NDArray[np.float64]) -> Statistic:
     low, high = bootstrap_interval(samples)
     sd = float(samples.std(ddof=1)) if has_spread else float("nan")
     return Statistic(mean=float(samples.mean()), sd=sd, low=low, high=high, n=len(samples))
+
+
+def signed_rank_p(differences: NDArray[np.float64]) -> float:
+    """Return the two-sided p of Wilcoxon's signed-rank test (Biometrics 1:80, 1945); NaN where there are too few pairs to tell anything."""
+    if len(differences) < _FEWEST_PAIRS or not np.isfinite(differences).all() or not differences.any():
+        return float("nan")
+    return float(wilcoxon(differences).pvalue)
+
+
+def mean_of_repeats(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Return one evaluation of several repeats, models that differ by their seed: each volume's mean scores, the first one's pictures.
+
+    Raises:
+        ConfigError: They are of different volumes.
+    """
+    first, *others = evaluations
+    if not others:
+        return first
+    repeats = [{(v.dataset, v.volume): v.model for v in evaluation.volumes} for evaluation in evaluations]
+    if any(repeat.keys() != repeats[0].keys() for repeat in repeats):
+        raise ConfigError(f"repeats of {first.info.name}", "were evaluated on different volumes", "Evaluate all of them on one split.")
+
+    def mean(v: VolumeResult) -> Quality:
+        qualities = [repeat[v.dataset, v.volume] for repeat in repeats]
+        return Quality(**{metric: float(np.mean([getattr(quality, metric) for quality in qualities])) for metric in METRICS})
+
+    return dataclasses.replace(first, volumes=tuple(dataclasses.replace(v, model=mean(v)) for v in first.volumes))
 
 
 def group_statistics(volumes: Sequence[VolumeResult]) -> list[GroupStatistics]:

@@ -2,13 +2,26 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from echotrain.evaluation.results import VolumeResult
 from echotrain.evaluation.statistics import METRICS, GroupStatistics, Statistic
 
-__all__ = ["DIGITS", "Section", "Table", "mean_and_spread", "quality_numbers", "quality_table", "signed", "volume_table"]
+__all__ = [
+    "DIGITS",
+    "TITLES",
+    "Section",
+    "Table",
+    "difference_and_interval",
+    "mean_and_spread",
+    "p_value",
+    "quality_numbers",
+    "quality_table",
+    "signed",
+    "volume_table",
+]
 
 _LATEX = str.maketrans(
     {
@@ -25,6 +38,7 @@ _LATEX = str.maketrans(
 )
 
 DIGITS = {"psnr": 2, "ssim": 4, "nmse": 4}
+TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +91,7 @@ def quality_table(groups: Sequence[GroupStatistics]) -> Table:
     """Return what a person reads: mean ± sd, and the interval of the paired gain as a minor line."""
     titles = {"all": "", "anatomy": "Anatomy", "contrast": "Contrast", "acceleration": "Acceleration", "dataset": "Dataset"}
     kinds = dict.fromkeys(group.kind for group in groups)
-    qualities = [f"{metric}\n{side}" for metric in ("PSNR (dB)", "SSIM", "NMSE") for side in ("zero-filled", "model")]
+    qualities = [f"{metric}\n{side}" for metric in TITLES.values() for side in ("zero-filled", "model")]
     return Table(
         columns=("Group", "n", *qualities[:2], "PSNR (dB)\ngain", *qualities[2:]),
         sections=tuple(Section(title=titles[kind], rows=tuple(_quality_row(g) for g in groups if g.kind == kind)) for kind in kinds),
@@ -129,10 +143,8 @@ def signed(value: float, digits: int) -> str:
 
 
 def _quality_row(group: GroupStatistics) -> tuple[str, ...]:
-    gain = group.gain["psnr"]
-    interval = f"\n[{signed(gain.low, 2)}, {signed(gain.high, 2)}]" if group.n > 1 else ""
     cells = {metric: tuple(mean_and_spread(side[metric], metric) for side in (group.zero_filled, group.model)) for metric in METRICS}
-    return (group.name, str(group.n), *cells["psnr"], f"{signed(gain.mean, 2)}{interval}", *cells["ssim"], *cells["nmse"])
+    return (group.name, str(group.n), *cells["psnr"], difference_and_interval(group.gain["psnr"], "psnr"), *cells["ssim"], *cells["nmse"])
 
 
 def mean_and_spread(statistic: Statistic, metric: str) -> str:
@@ -140,6 +152,20 @@ def mean_and_spread(statistic: Statistic, metric: str) -> str:
     digits = DIGITS[metric]
     spread = f" ± {statistic.sd:.{digits}f}" if statistic.n > 1 else ""
     return f"{statistic.mean:.{digits}f}{spread}"
+
+
+def difference_and_interval(statistic: Statistic, metric: str) -> str:
+    """Return the mean of paired differences, and its bootstrap interval as a minor line where there are several."""
+    digits = DIGITS[metric]
+    interval = f"\n[{signed(statistic.low, digits)}, {signed(statistic.high, digits)}]" if statistic.n > 1 else ""
+    return f"{signed(statistic.mean, digits)}{interval}"
+
+
+def p_value(p: float) -> str:
+    """Return the p of a test, a dash where there was none."""
+    if math.isnan(p):
+        return "–"
+    return f"{p:.2g}" if p >= 0.001 else "< 0.001"
 
 
 def _latex_row(cells: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from echotrain.errors import ConfigError
 from echotrain.evaluation.figures import LIGHT, Chart, style_axes
-from echotrain.evaluation.results import Evaluation, VolumeAttributes, VolumeResult
+from echotrain.evaluation.results import Evaluation, VolumeResult
 from echotrain.evaluation.statistics import describe
 from echotrain.evaluation.tables import DIGITS, Section, Table, mean_and_spread
 
@@ -27,8 +27,8 @@ class TransferMatrix:
 
     Attributes:
         metric: ``psnr``, ``ssim`` or ``nmse``.
-        tests: Groups that are tested on, rows, the largest first.
-        trainings: Groups that were trained on, columns, in the order of the rows; ``all`` comes last, where there is such a model.
+        tests: Groups that are tested on, rows.
+        trainings: What was trained on, columns, in the order of the rows; ``all`` comes last, where there is such a model.
         values: Volumes' metric by (row, column).
     """
 
@@ -55,13 +55,13 @@ class TransferMatrix:
 
 
 def transfer_matrix(
-    evaluations: Mapping[str, Evaluation], group_of: Callable[[VolumeAttributes], str], *, metric: str = "psnr"
+    evaluations: Mapping[str, Evaluation], groups: Mapping[str, Callable[[VolumeResult], bool]], *, metric: str = "psnr"
 ) -> TransferMatrix:
     """Build a matrix from one evaluation per model, each of the same volumes.
 
     Args:
         evaluations: What was trained on (``all`` for everything) to the evaluation of that model.
-        group_of: The group that a volume belongs to; "" leaves it out.
+        groups: Name to which volumes are of the group, in the order of the rows; one without volumes is left out. Groups may overlap.
         metric: What the cells hold.
 
     Raises:
@@ -76,12 +76,10 @@ def transfer_matrix(
             raise ConfigError(
                 f"models trained on {first} and on {name}", "were evaluated on different volumes", "Evaluate all of them on one split."
             )
-    members: dict[str, list[tuple[str, str]]] = {}
-    for key, volume in sorted(volumes[first].items()):
-        members.setdefault(group_of(volume.attributes), []).append(key)
-    members.pop("", None)
-    tests = sorted(members, key=lambda group: (-len(members[group]), group))
-    known = [name for name in tests if name in evaluations]
+    fitting = {name: [key for key, volume in sorted(volumes[first].items()) if fits(volume)] for name, fits in groups.items()}
+    members = {name: keys for name, keys in fitting.items() if keys}
+    tests = list(members)
+    known = [name for name in groups if name in evaluations]
     others = sorted(name for name in evaluations if name not in known and name != BASELINE)
     trainings = [*known, *others, *([BASELINE] if BASELINE in evaluations else [])]
 

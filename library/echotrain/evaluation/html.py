@@ -1,0 +1,79 @@
+"""What all pages share: their templates, and charts and pictures as parts of a page that takes nothing from elsewhere."""
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+from matplotlib import colormaps
+from numpy import float32
+from numpy.typing import NDArray
+
+from echotrain.evaluation.comparison import ZERO_FILLED, SharedExample
+from echotrain.evaluation.figures import ERROR_COLORS, ERROR_GAIN, Chart, error_png, gray_png, window
+from echotrain.evaluation.results import Example
+from echotrain.metrics.volume import psnr, ssim
+
+__all__ = ["chart_images", "data_uri", "example_pictures", "render", "score_text", "shared_pictures"]
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page from a template of this package; everything is escaped."""
+    loader = jinja2.PackageLoader("echotrain.evaluation")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(template).render(error_gain=ERROR_GAIN, error_gradient=_gradient(), **values)
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """Return bytes of a MIME type as a part of the page."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def chart_images(chart: Chart) -> dict[str, str]:
+    """Return a chart for pages on light and on dark ground."""
+    return {"light": data_uri(chart.light, "image/svg+xml"), "dark": data_uri(chart.dark, "image/svg+xml")}
+
+
+def example_pictures(example: Example, pictures: Sequence[tuple[str, bytes, str]]) -> dict[str, Any]:
+    """Return pictures of one slice under what it shows.
+
+    Args:
+        example: The slice.
+        pictures: Title, PNG and note of each.
+    """
+    details = [
+        example.attributes.anatomy,
+        example.attributes.contrast,
+        f"R = {example.attributes.acceleration:g}",
+        f"slice {example.slice}",
+    ]
+    height, width = example.target.shape
+    return {
+        "caption": " · ".join(part for part in details if part),
+        "name": f"{example.dataset}/{example.volume}",
+        "pictures": [{"title": name, "uri": data_uri(data, "image/png"), "note": note} for name, data, note in pictures],
+        "height": height,
+        "width": width,
+    }
+
+
+def shared_pictures(shared: SharedExample) -> dict[str, Any]:
+    """Return zero-filled, every method and the target in one row, and the errors below them."""
+    example = shared.example
+    white = window(example)
+    images = {ZERO_FILLED: example.zero_filled, **shared.reconstructions}
+    pictures = [(name, gray_png(image, white), score_text(example, image)) for name, image in images.items()]
+    pictures.append(("Target", gray_png(example.target, white), "fully sampled"))
+    pictures += [(f"Error × {ERROR_GAIN}", error_png(example, image, white), name) for name, image in images.items()]
+    return {**example_pictures(example, pictures), "columns": len(images) + 1}
+
+
+def score_text(example: Example, image: NDArray[float32]) -> str:
+    """Return PSNR and SSIM of one slice."""
+    target, image = example.target[None], image[None]
+    return f"{psnr(target, image, example.max_value):.1f} dB · SSIM {ssim(target, image, example.max_value):.3f}"
+
+
+def _gradient() -> str:
+    colors = (colormaps[ERROR_COLORS](step / 8) for step in range(9))
+    return ", ".join(f"rgb({red * 255:.0f} {green * 255:.0f} {blue * 255:.0f})" for red, green, blue, _ in colors)
