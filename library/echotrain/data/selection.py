@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,25 @@ from numpy.typing import NDArray
 from echotrain.data.subsets import Subset, mask_of_subset
 from echotrain.errors import CatalogError
 
-__all__ = ["select"]
+__all__ = ["Selection", "select"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Volumes by what they are; an empty list keeps all.
+
+    Attributes:
+        datasets, anatomies, contrasts: Names to keep.
+    """
+
+    datasets: tuple[str, ...] = ()
+    anatomies: tuple[str, ...] = ()
+    contrasts: tuple[str, ...] = ()
+
+    def fits(self, dataset: str, anatomy: str, contrast: str) -> bool:
+        """Return whether a volume is kept."""
+        wanted = ((self.datasets, dataset), (self.anatomies, anatomy), (self.contrasts, contrast))
+        return all(not names or name in names for names, name in wanted)
 
 
 def select(

@@ -40,7 +40,7 @@ from echotrain.sweeps.trial import SweepFolder, Trial
 from echotrain.training.experiment import Experiment, changed_keys, flatten, science
 from echotrain.training.swept import check_sweep, swept_experiment, swept_metric
 
-__all__ = ["SweepResult", "run_sweep"]
+__all__ = ["SweepResult", "run_sweep", "with_one_catalog"]
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -104,7 +104,8 @@ def run_sweep(
     metric = swept_metric(spec, base)
     base = dataclasses.replace(base, storage=absolute_uri(base.storage))
     folder = SweepFolder(open_store(f"{base.storage}/{spec.name}"))
-    base = _with_one_catalog(spec, base, folder)
+    if "data.catalog" not in spec.parameters:
+        base = with_one_catalog(base, folder)
     _check_selections(check_sweep(spec, base, seed=seed))
     check_writable(open_store(folder.uri))
     _describe(folder, spec, base, seed, resume=resume)
@@ -123,10 +124,8 @@ def run_sweep(
     return SweepResult(folder=folder.uri, metric=metric, trials=tuple(book.trials), is_finished=book.is_finished)
 
 
-def _with_one_catalog(spec: SweepSpec, base: Experiment, folder: SweepFolder) -> Experiment:
+def with_one_catalog(base: Experiment, folder: SweepFolder) -> Experiment:
     """Name one version of the catalog for all trials: that of the sweep's start."""
-    if "data.catalog" in spec.parameters:
-        return base
     base = with_absolute_paths(base)
     root, version = split_version(base.data.catalog)
     if version is None:

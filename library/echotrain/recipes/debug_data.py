@@ -1,4 +1,4 @@
-"""Data for the debug recipes: a few simulated scans, made where they are missing."""
+"""Simulated scans for recipes that need no data of yours, made where they are missing."""
 
 import logging
 from pathlib import Path
@@ -7,21 +7,32 @@ from echotrain.data.simulate import SimulationConfig, simulate
 from echotrain.orchestration.cluster import connect
 from echotrain.orchestration.prepare import PrepareConfig, prepare
 
-__all__ = ["DEBUG_CATALOG", "ensure_debug_data"]
+__all__ = ["DEBUG_CATALOG", "STUDY_CATALOG", "ensure_debug_data", "ensure_study_data"]
 
 logger = logging.getLogger(__name__)
 
 # Where the debug recipes look for data, unless data.catalog= says otherwise; relative to the working directory.
 DEBUG_CATALOG = "build/debug/prepared"
+# Where the simulated edition of the study does.
+STUDY_CATALOG = "build/study/prepared"
 
 
 def ensure_debug_data(catalog: str = DEBUG_CATALOG) -> None:
     """Simulate and prepare nine tiny scans, unless the catalog is there already."""
+    _ensure(catalog, SimulationConfig(num_patients=9, volumes_per_patient=1, num_slices=4, matrix=32))
+
+
+def ensure_study_data(catalog: str = STUDY_CATALOG) -> None:
+    """Simulate and prepare two scans each of 36 patients, unless the catalog is there already."""
+    _ensure(catalog, SimulationConfig(num_patients=36, volumes_per_patient=2, num_slices=4, matrix=96))
+
+
+def _ensure(catalog: str, config: SimulationConfig) -> None:
     folder = Path(catalog)
     if (folder / "catalog").is_dir():
         return
-    logger.info("simulating a few scans for the debug recipes in %s", folder.parent)
+    logger.info("simulating scans of %d patients in %s", config.num_patients, folder.parent)
     scans = folder.parent / "scans"
-    simulate(SimulationConfig(num_patients=9, volumes_per_patient=1, num_slices=4, matrix=32), scans)
+    simulate(config, scans)
     connect()
     prepare(PrepareConfig(source=str(scans), to=str(folder)))

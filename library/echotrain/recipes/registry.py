@@ -1,13 +1,17 @@
 """Every recipe by its name."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from echotrain.errors import ConfigError
-from echotrain.recipes import varnet
+from echotrain.recipes import studies, varnet
 from echotrain.training.experiment import Experiment
+from echotrain.training.study import Study
 
-__all__ = ["RECIPES", "find_recipe"]
+__all__ = ["RECIPES", "STUDIES", "find_recipe", "find_study"]
+
+T = TypeVar("T")
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     "varnet_demo": varnet.varnet_demo,
@@ -23,13 +27,29 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
 }
 
 
+STUDIES: dict[str, Callable[[], Study]] = {
+    "mosaic": studies.mosaic,
+    "mosaic_shift": studies.mosaic_shift,
+    "mosaic_simulated": studies.mosaic_simulated,
+}
+
+
 def find_recipe(name: str) -> Callable[[], Experiment]:
     """Return a recipe.
 
     Raises:
         ConfigError: There is none of this name; the nearest is named.
     """
-    if name not in RECIPES:
-        nearest = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)[0]
-        raise ConfigError(f"unknown recipe {name!r}", "is not one of those that --list shows", f"Did you mean {nearest!r}?")
-    return RECIPES[name]
+    return _find("recipe", name, RECIPES)
+
+
+def find_study(name: str) -> Callable[[], Study]:
+    """Return a study; errors are those of ``find_recipe``."""
+    return _find("study", name, STUDIES)
+
+
+def _find(kind: str, name: str, known: Mapping[str, T]) -> T:
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"unknown {kind} {name!r}", "is not one of those that --list shows", f"Did you mean {nearest!r}?")
+    return known[name]

@@ -1,0 +1,183 @@
+"""The sections of a study of one data set, as those of MosaicMRI (arXiv:2604.11762): what each shows, from evaluations alone."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pyarrow as pa
+
+from echotrain.evaluation.comparison import SharedExample, compare
+from echotrain.evaluation.dataset import anatomy_table, geometry_table, split_table, volumes_of
+from echotrain.evaluation.dataset_figures import composition_chart, diversity_chart
+from echotrain.evaluation.results import Evaluation, VolumeResult
+from echotrain.evaluation.scaling import ScalingPoint, scaling_chart, scaling_table
+from echotrain.evaluation.statistics import mean_of_repeats
+from echotrain.evaluation.study_page import Exhibit, StudySection
+from echotrain.evaluation.tables import TITLES, Section, Table
+from echotrain.evaluation.training_sets import TrainingSet, composition_table, training_set_table
+from echotrain.evaluation.transfer import transfer_chart, transfer_matrix, transfer_table
+from echotrain.sweeps.trial import Trial
+
+__all__ = ["benchmark_section", "dataset_section", "filtering_section", "models_section", "scaling_section", "transfer_section"]
+
+Groups = Mapping[str, Callable[[VolumeResult], bool]]
+
+_SPREAD = "Mean ± standard deviation over volumes."
+_PAIRED = (
+    "Mean paired difference over volumes with its 95% bootstrap interval below; p of Wilcoxon’s signed-rank test, not corrected for the "
+    "number of tests, and – where there are fewer than six volumes."
+)
+_OUTLINE = "what comes within 1 dB of the best of its row, the model of all data aside"
+
+
+def dataset_section(table: pa.Table) -> StudySection:
+    """Return what the catalog holds (Tables 2 and 6, Figures 1 and 5).
+
+    Args:
+        table: All rows of the catalog.
+    """
+    volumes = volumes_of(table)
+    exhibits = [
+        Exhibit(name="volumes", title="Volumes by anatomy group", content=composition_chart(volumes), caption="By split."),
+        Exhibit(name="splits", title="Splits", content=split_table(volumes), caption="No patient is in two of them."),
+        Exhibit(
+            name="diversity",
+            title="Diversity",
+            content=diversity_chart(volumes),
+            caption="Boxes span the quartiles; the area of a dot is the share of the group’s volumes.",
+        ),
+        Exhibit(name="anatomies", title="Anatomy groups", content=anatomy_table(volumes), caption="Coils and slices: median (least–most)."),
+        Exhibit(
+            name="geometry",
+            title="Geometry",
+            content=geometry_table(volumes),
+            caption="Mean in-plane field of view and resolution; x is the readout, y the phase-encode direction.",
+        ),
+    ]
+    text = "What the catalog holds, by the headers of its scans (MosaicMRI, Tables 2 and 6, Figures 1 and 5)."
+    kept = tuple(exhibit for exhibit in exhibits if not isinstance(exhibit.content, Table) or any(s.rows for s in exhibit.content.sections))
+    return StudySection(name="dataset", title="The data", text=text, exhibits=kept)
+
+
+def benchmark_section(evaluations: Sequence[Evaluation], *, missing: Sequence[str] = ()) -> StudySection:
+    """Return several methods on the same volumes (Table 3, Figure 6)."""
+    text = (
+        "Every method on the volumes that all of them have reconstructed at an acceleration (MosaicMRI, Table 3 and Figure 6); networks "
+        "are trained at the acceleration that they are tested at."
+    )
+    exhibits: list[Exhibit] = []
+    examples: tuple[SharedExample, ...] = ()
+    if evaluations:
+        found = compare(evaluations)
+        examples = found.examples
+        exhibits.append(Exhibit(name="benchmark", title="Methods", content=found.quality, caption=_SPREAD))
+        if found.pairs is not None:
+            exhibits.append(Exhibit(name="benchmark-pairs", title="Pairs", content=found.pairs, caption=_PAIRED))
+    return StudySection(name="benchmark", title="Benchmark", text=text, exhibits=tuple(exhibits), examples=examples, missing=tuple(missing))
+
+
+def scaling_section(points: Sequence[ScalingPoint], *, missing: Sequence[str] = ()) -> StudySection:
+    """Return quality over data and network size (Figure 2)."""
+    text = (
+        "Networks of several sizes on nested fractions of the training volumes, all for the same number of epochs, so that a smaller "
+        "fraction also means fewer steps (MosaicMRI, 5.2 and Figure 2)."
+    )
+    exhibits = [
+        exhibit
+        for metric in ("psnr", "ssim")
+        if points
+        for exhibit in (
+            Exhibit(
+                name=f"scaling-{metric}",
+                title=f"{TITLES[metric]} over the data",
+                content=scaling_chart(points, lambda attributes: attributes.anatomy, metric=metric),
+                caption="A curve per anatomy over its test volumes (how many), with the 95% bootstrap interval of their mean.",
+            ),
+            Exhibit(name=f"scaling-{metric}-table", title="All volumes", content=scaling_table(points, metric=metric), caption=_SPREAD),
+        )
+    ]
+    largest = max((point.x for point in points), default=0.0)
+    whole = {
+        panel: [p.evaluation for p in points if (p.panel, p.x) == (panel, largest)] for panel in dict.fromkeys(p.panel for p in points)
+    }
+    sizes = [mean_of_repeats(repeats) for repeats in whole.values() if repeats]
+    pairs = compare(sizes).pairs if len(sizes) > 1 else None
+    if pairs is not None:
+        title = f"Network sizes, each trained on {largest:.0%} of the volumes"
+        exhibits.append(Exhibit(name="scaling-pairs", title=title, content=pairs, caption=_PAIRED))
+    return StudySection(name="scaling", title="Data and network size", text=text, exhibits=tuple(exhibits), missing=tuple(missing))
+
+
+def transfer_section(
+    name: str, title: str, text: str, evaluations: Mapping[str, Evaluation], groups: Groups, *, missing: Sequence[str] = ()
+) -> StudySection:
+    """Return models of parts of the data, tested on every part (Figures 3 and 4, Table 4).
+
+    Args:
+        name: Of the section and its files.
+        title: Its heading.
+        text: What was done.
+        evaluations: What was trained on (``all`` for everything) to the evaluation of that model.
+        groups: Parts to test on, in the order of the rows.
+        missing: What could not be had.
+    """
+    exhibits = []
+    for metric in ("psnr", "ssim") if evaluations else ():
+        matrix = transfer_matrix(evaluations, groups, metric=metric)
+        if metric == "psnr":
+            caption = f"Mean over the volumes of a row, darker the closer to its best. Outlined: {_OUTLINE}."
+            exhibits.append(Exhibit(name=name, title=TITLES[metric], content=transfer_chart(matrix, TITLES[metric]), caption=caption))
+        caption = f"{_SPREAD} Starred: {_OUTLINE}." if metric == "psnr" else _SPREAD
+        exhibits.append(Exhibit(name=f"{name}-{metric}", title=TITLES[metric], content=transfer_table(matrix), caption=caption))
+    return StudySection(name=name, title=title, text=text, exhibits=tuple(exhibits), missing=tuple(missing))
+
+
+def filtering_section(
+    sets: Sequence[TrainingSet],
+    fits: Callable[[VolumeResult], bool],
+    *,
+    queries: str,
+    composition: tuple[Mapping[str, int], Mapping[str, int]],
+    text: str,
+    missing: Sequence[str] = (),
+) -> StudySection:
+    """Return models of several training sets on one kind of volume (Table 5), and what the filtered set consists of.
+
+    Args:
+        sets: The first one is what the others are compared with.
+        fits: Which volumes count.
+        queries: Their name.
+        composition: Slices by anatomy of the filtered set, and of what it was chosen from.
+        text: What was done.
+        missing: What could not be had.
+    """
+    exhibits = [
+        Exhibit(name="filtering", title=f"Tested on {queries}", content=training_set_table(sets, fits), caption=f"{_SPREAD} {_PAIRED}"),
+        Exhibit(name="filtering-composition", title="The filtered set", content=composition_table(*composition)),
+    ]
+    return StudySection(name="filtering", title="Data filtering", text=text, exhibits=tuple(exhibits[not sets :]), missing=tuple(missing))
+
+
+def models_section(trials: Sequence[Trial]) -> StudySection:
+    """Return every model of the study, with its best validation score or the reason why there is none."""
+    names = sorted({name for trial in trials for name in trial.scores})
+    rows = [
+        (
+            trial.name,
+            trial.state if not trial.reason else f"{trial.state}\n{trial.reason}",
+            str(trial.epoch or ""),
+            *(f"{trial.scores[name]:.4g}" if name in trial.scores else "" for name in names),
+            f"{trial.wall_s:.0f}" if trial.wall_s else "",
+        )
+        for trial in trials
+    ]
+    table = Table(
+        columns=("Model", "State", "Epoch", *(f"{TITLES.get(name, name)}\nvalidation" for name in names), "Time\ns"),
+        sections=(Section(rows=tuple(rows)),),
+        num_labels=2,
+    )
+    caption = "Scores of the best epoch by the validation, whose weights were tested; time of the last start."
+    return StudySection(
+        name="models",
+        title="Models",
+        text="Every model that was trained.",
+        exhibits=(Exhibit(name="models", title="All", content=table, caption=caption),),
+    )
