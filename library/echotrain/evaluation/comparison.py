@@ -16,6 +16,10 @@ from echotrain.metrics.volume import Quality
 __all__ = ["ZERO_FILLED", "Comparison", "SharedExample", "compare"]
 
 ZERO_FILLED = "Zero-filled"
+_ESPIRIT = (
+    "ESPIRiT’s image is zero outside the support of its sensitivity maps, where the target, a root sum of squares, shows noise: that "
+    "lowers its SSIM, not its anatomy."
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,11 +44,13 @@ class Comparison:
         pairs: A row per pair of methods and acceleration: mean paired differences and Wilcoxon's signed-rank test. None where
             evaluations of one acceleration undersampled in different ways.
         examples: Slices that all methods of their acceleration show.
+        notes: What must be known to read the tables.
     """
 
     quality: Table
     pairs: Table | None
     examples: tuple[SharedExample, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
         quality=_quality(sides, [ZERO_FILLED, *dict.fromkeys(labels)]),
         pairs=_pairs(sides) if is_paired else None,
         examples=tuple(_shared(evaluations, labels)),
+        notes=(_ESPIRIT,) if any("ESPIRiT" in label for label in labels) else (),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from echotrain.data.anatomy_groups import CONTRAST_FAMILIES
@@ -56,6 +57,7 @@ def diversity_chart(volumes: pd.DataFrame) -> Chart:
     handles, labels = _orientations(panels[1, 1], parts)
     for row in panels:
         _name_rows(row[0], groups)
+        row[1].grid(visible=False, axis="y")
     _legend(figure, handles, labels)
     return Chart.of(figure)
 
@@ -85,6 +87,7 @@ def _violins(axes: Any, values: Sequence[NDArray[np.float64]], title: str) -> No
         medianprops={"color": LIGHT.series[0], "linewidth": 2.4},
     )
     axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
 def _presence(axes: Any, parts: Sequence[pd.DataFrame]) -> None:

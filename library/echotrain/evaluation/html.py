@@ -16,6 +16,8 @@ from echotrain.metrics.volume import psnr, ssim
 
 __all__ = ["chart_images", "data_uri", "example_pictures", "render", "score_text", "shared_pictures"]
 
+_PIXELS_PER_INCH = 110
+
 
 def render(template: str, **values: Any) -> str:
     """Return a page from a template of this package; everything is escaped."""
@@ -30,8 +32,9 @@ def data_uri(data: bytes, kind: str) -> str:
 
 
 def chart_images(chart: Chart) -> dict[str, str]:
-    """Return a chart for pages on light and on dark ground."""
-    return {"light": data_uri(chart.light, "image/svg+xml"), "dark": data_uri(chart.dark, "image/svg+xml")}
+    """Return a chart for pages on light and on dark ground, and how wide it may become before its letters are larger than the text's."""
+    width = f"{chart.figure.get_figwidth() * _PIXELS_PER_INCH:.0f}px"
+    return {"light": data_uri(chart.light, "image/svg+xml"), "dark": data_uri(chart.dark, "image/svg+xml"), "width": width}
 
 
 def example_pictures(example: Example, pictures: Sequence[tuple[str, bytes, str]]) -> dict[str, Any]:

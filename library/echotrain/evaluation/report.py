@@ -71,7 +71,12 @@ class _Run:
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    return {"quality": comparison.quality, "pairs": comparison.pairs, "examples": [shared_pictures(each) for each in comparison.examples]}
+    return {
+        "quality": comparison.quality,
+        "notes": comparison.notes,
+        "pairs": comparison.pairs,
+        "examples": [shared_pictures(each) for each in comparison.examples],
+    }
 
 
 def _evaluation(evaluation: Evaluation, index: int) -> dict[str, Any]:

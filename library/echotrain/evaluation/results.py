@@ -38,6 +38,7 @@ __all__ = [
     "VolumeResult",
     "pair_scores",
     "read_evaluation",
+    "score_csv",
     "write_evaluation",
 ]
 
@@ -53,6 +54,10 @@ class VolumeAttributes(NamedTuple):
     anatomy: str
     contrast: str
     acceleration: float
+
+
+_SIDES = ("model", "zero_filled")
+_COLUMNS = ("dataset", "volume", *VolumeAttributes._fields, "num_slices", *(f"{metric}_{side}" for side in _SIDES for metric in _QUALITIES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,16 +216,26 @@ def _plain_quality(score: Quality) -> Quality:
     return Quality(nmse=score.nmse, psnr=score.psnr, ssim=score.ssim)
 
 
+def score_csv(evaluations: Sequence[Evaluation]) -> str:
+    """Return a row per evaluation and volume in full precision: the evaluation's name, then the columns of ``metrics.csv``."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["evaluation", *_COLUMNS])
+    writer.writerows([evaluation.info.name, *_row(v)] for evaluation in evaluations for v in evaluation.volumes)
+    return text.getvalue()
+
+
 def _metrics_csv(volumes: Sequence[VolumeResult]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    sides = ("model", "zero_filled")
-    names = ("dataset", "volume", *VolumeAttributes._fields, "num_slices")
-    writer.writerow([*names, *(f"{metric}_{side}" for side in sides for metric in _QUALITIES)])
-    for v in volumes:
-        qualities = [getattr(getattr(v, side), metric) for side in sides for metric in _QUALITIES]
-        writer.writerow([v.dataset, v.volume, *v.attributes, v.num_slices, *qualities])
+    writer.writerow(_COLUMNS)
+    writer.writerows(map(_row, volumes))
     return text.getvalue()
+
+
+def _row(v: VolumeResult) -> list[str | int | float]:
+    qualities = [getattr(getattr(v, side), metric) for side in _SIDES for metric in _QUALITIES]
+    return [v.dataset, v.volume, *v.attributes, v.num_slices, *qualities]
 
 
 def _parse_metrics(text: str) -> tuple[VolumeResult, ...]:

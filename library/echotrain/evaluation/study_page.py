@@ -1,7 +1,7 @@
 """The page of a study: its sections with tables, figures and pictures, each exhibit to be taken along as files."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from echotrain.evaluation.comparison import SharedExample
@@ -57,6 +57,7 @@ class StudySection:
         exhibits: In the order of showing.
         examples: Slices as all methods show them.
         missing: What could not be had, and why.
+        files: Further files to be taken along, by their names.
     """
 
     name: str
@@ -65,6 +66,7 @@ class StudySection:
     exhibits: tuple[Exhibit, ...] = ()
     examples: tuple[SharedExample, ...] = ()
     missing: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def render_study(
@@ -90,12 +92,14 @@ def render_study(
 
 
 def exhibit_files(sections: Sequence[StudySection]) -> Iterator[tuple[str, bytes]]:
-    """Yield every exhibit's files: ``figures/NAME.svg`` and so on, ``tables/NAME.csv`` and so on."""
+    """Yield every exhibit's files, ``figures/NAME.svg`` and so on, ``tables/NAME.csv`` and so on, and the sections' own."""
     for section in sections:
         for exhibit in section.exhibits:
             folder = "figures" if isinstance(exhibit.content, Chart) else "tables"
             for ending, data in exhibit.files().items():
                 yield f"{folder}/{exhibit.name}.{ending}", data
+        for name, data in section.files.items():
+            yield f"tables/{name}", data
 
 
 def _section(section: StudySection) -> dict[str, Any]:
@@ -106,6 +110,7 @@ def _section(section: StudySection) -> dict[str, Any]:
         "missing": section.missing,
         "exhibits": [_exhibit(exhibit) for exhibit in section.exhibits],
         "examples": [shared_pictures(example) for example in section.examples],
+        "files": [_file(name, data) for name, data in section.files.items()],
     }
 
 
@@ -116,8 +121,9 @@ def _exhibit(exhibit: Exhibit) -> dict[str, Any]:
         "caption": exhibit.caption,
         "table": None if is_chart else exhibit.content,
         "chart": chart_images(exhibit.content) if isinstance(exhibit.content, Chart) else None,
-        "files": [
-            {"ending": ending, "name": f"{exhibit.name}.{ending}", "uri": data_uri(data, _KINDS[ending])}
-            for ending, data in exhibit.files().items()
-        ],
+        "files": [{"ending": ending, **_file(f"{exhibit.name}.{ending}", data)} for ending, data in exhibit.files().items()],
     }
+
+
+def _file(name: str, data: bytes) -> dict[str, str]:
+    return {"name": name, "uri": data_uri(data, _KINDS[name.rpartition(".")[2]])}

@@ -7,7 +7,7 @@ import pyarrow as pa
 from echotrain.evaluation.comparison import SharedExample, compare
 from echotrain.evaluation.dataset import anatomy_table, geometry_table, split_table, volumes_of
 from echotrain.evaluation.dataset_figures import composition_chart, diversity_chart
-from echotrain.evaluation.results import Evaluation, VolumeResult
+from echotrain.evaluation.results import Evaluation, VolumeResult, score_csv
 from echotrain.evaluation.scaling import ScalingPoint, scaling_chart, scaling_table
 from echotrain.evaluation.statistics import mean_of_repeats
 from echotrain.evaluation.study_page import Exhibit, StudySection
@@ -68,7 +68,7 @@ def benchmark_section(evaluations: Sequence[Evaluation], *, missing: Sequence[st
     if evaluations:
         found = compare(evaluations)
         examples = found.examples
-        exhibits.append(Exhibit(name="benchmark", title="Methods", content=found.quality, caption=_SPREAD))
+        exhibits.append(Exhibit(name="benchmark", title="Methods", content=found.quality, caption=" ".join((_SPREAD, *found.notes))))
         if found.pairs is not None:
             exhibits.append(Exhibit(name="benchmark-pairs", title="Pairs", content=found.pairs, caption=_PAIRED))
     return StudySection(name="benchmark", title="Benchmark", text=text, exhibits=tuple(exhibits), examples=examples, missing=tuple(missing))
@@ -156,13 +156,18 @@ def filtering_section(
     return StudySection(name="filtering", title="Data filtering", text=text, exhibits=tuple(exhibits[not sets :]), missing=tuple(missing))
 
 
-def models_section(trials: Sequence[Trial]) -> StudySection:
-    """Return every model of the study, with its best validation score or the reason why there is none."""
+def models_section(trials: Sequence[Trial], evaluations: Sequence[Evaluation]) -> StudySection:
+    """Return every model of the study, with its best validation score or the reason why there is none, and every test score as a file.
+
+    Args:
+        trials: The models.
+        evaluations: Of them, and of methods that were not trained.
+    """
     names = sorted({name for trial in trials for name in trial.scores})
     rows = [
         (
             trial.name,
-            trial.state if not trial.reason else f"{trial.state}\n{trial.reason}",
+            f"{trial.state}\n{trial.reason}".strip(),
             str(trial.epoch or ""),
             *(f"{trial.scores[name]:.4g}" if name in trial.scores else "" for name in names),
             f"{trial.wall_s:.0f}" if trial.wall_s else "",
@@ -174,10 +179,11 @@ def models_section(trials: Sequence[Trial]) -> StudySection:
         sections=(Section(rows=tuple(rows)),),
         num_labels=2,
     )
-    caption = "Scores of the best epoch by the validation, whose weights were tested; time of the last start."
+    caption = "Scores of the epoch whose weights were tested, on the validation split; time of the last start."
     return StudySection(
         name="models",
         title="Models",
-        text="Every model that was trained.",
+        text="Every model that was trained; scores.csv has what each of them, and each method beside them, came to on every test volume.",
         exhibits=(Exhibit(name="models", title="All", content=table, caption=caption),),
+        files={"scores.csv": score_csv(evaluations).encode()},
     )

@@ -43,12 +43,14 @@ class TransferMatrix:
         return np.array([[float(cell.mean()) for cell in row] for row in self.values])
 
     def near_best(self, margin: float = MARGIN_DB) -> NDArray[np.bool_]:
-        """Return which single-group models come within ``margin`` of the row's best one; the model of all data never counts.
+        """Return which single-group models come within ``margin`` dB of the row's best one; the model of all data never counts.
+
+        No model does by another metric than PSNR.
 
         Source: MosaicMRI, Fig. 3: "black outlines mark all anatomy models within 1 dB of the best anatomy result for that row (excluding
         the baseline)".
         """
-        singles = np.array([name != BASELINE for name in self.trainings])
+        singles = np.array([name != BASELINE and self.metric == "psnr" for name in self.trainings])
         means = np.where(singles, self.means, -np.inf)
         near: NDArray[np.bool_] = (means >= means.max(axis=1, keepdims=True) - margin) & singles
         return near

@@ -63,6 +63,11 @@ class StudyResults:
         self.trials = trials
         self.baselines = baselines
 
+    @property
+    def all(self) -> list[Evaluation]:
+        """Every evaluation, repeats one by one."""
+        return [*self.baselines, *(self._tested[number] for number in sorted(self._tested))]
+
     def of(self, values: Values) -> Evaluation | None:
         """Return the mean over a model's repeats; None where all of them failed."""
         repeats = [self._tested[trial.number] for trial in self._repeats(values) if trial.number in self._tested]
@@ -96,7 +101,7 @@ def study_sections(
         "shift": lambda: _transfer("shift", models, results),
         "filtering": lambda: _filtering(study, models, results, catalog, filtered),
     }
-    return [*(section() for name, section in make.items() if name in study.sections), models_section(results.trials)]
+    return [*(section() for name, section in make.items() if name in study.sections), models_section(results.trials, results.all)]
 
 
 def _benchmark(models: StudyModels, results: StudyResults) -> StudySection:
@@ -111,7 +116,7 @@ def _scaling(study: Study, models: StudyModels, results: StudyResults) -> StudyS
     word = study.size.rpartition(".")[2].removeprefix("num_").replace("_", " ")
     found = {point: results.of(values) for point, values in models.scaling.items()}
     points = [
-        ScalingPoint(panel=f"{size} {word}", x=fraction, evaluation=evaluation)
+        ScalingPoint(panel=f"{size} {word if size != 1 else word.removesuffix('s')}", x=fraction, evaluation=evaluation)
         for (size, fraction), evaluation in found.items()
         if evaluation is not None
     ]

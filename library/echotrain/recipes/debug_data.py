@@ -23,8 +23,8 @@ def ensure_debug_data(catalog: str = DEBUG_CATALOG) -> None:
 
 
 def ensure_study_data(catalog: str = STUDY_CATALOG) -> None:
-    """Simulate and prepare two scans each of 36 patients, unless the catalog is there already."""
-    _ensure(catalog, SimulationConfig(num_patients=36, volumes_per_patient=2, num_slices=4, matrix=96))
+    """Simulate and prepare two scans each of 60 patients, unless the catalog is there already."""
+    _ensure(catalog, SimulationConfig(num_patients=60, volumes_per_patient=2, num_slices=3, matrix=96))
 
 
 def _ensure(catalog: str, config: SimulationConfig) -> None:

@@ -47,7 +47,7 @@ class VarNetConfig:
 
     def describe(self) -> str:
         """Return what a table calls it."""
-        return f"E2E-VarNet, {self.num_cascades} cascades, {self.chans} channels"
+        return f"E2E-VarNet, {self.num_cascades} cascade{'s' * (self.num_cascades != 1)}, {self.chans} channels"
 
     def build(self) -> "VarNet":
         """Make the network, its weights drawn from torch's global generator."""
