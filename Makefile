@@ -5,10 +5,11 @@ RUN    := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 BART   := $(VENV)/.bart-sought
 DATA   ?=
+SETTINGS ?=
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install bart demo test lint format bench lock clean
+.PHONY: help install bart demo study test lint format bench lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +36,9 @@ $(BART): .ci/get_bart $(READY)
 
 demo: $(READY)  ## simulate scans (or DATA=folder of your own), prepare into S3, train, evaluate, report
 	@$(RUN) -m ray_jobs.demo $(if $(DATA),--data '$(DATA)')
+
+study: $(READY) $(BART)  ## MosaicMRI's study in small, on simulated scans: scaling, transfer, baselines, filtering (SETTINGS=...)
+	@$(RUN) -m ray_jobs.study mosaic_simulated $(SETTINGS)
 
 test: $(READY) $(BART)  ## run every test that this machine can run
 	@$(RUN) -m pytest

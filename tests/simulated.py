@@ -16,7 +16,10 @@ from echotrain.storage.open import open_store
 def write_simulated_catalog(
     folder: Path, *, to: str = "", num_train: int = 5, num_val: int = 2, num_slices: int = 4, matrix: int = 32
 ) -> str:
-    """Simulate into a folder, convert and commit; return the catalog's URI. The last ``num_val`` patients are the validation split."""
+    """Simulate into a folder, convert and commit; return the catalog's URI.
+
+    The last ``num_val`` patients are the validation split; where there are none, the patients are split as ``prepare`` does it.
+    """
     simulation = SimulationConfig(num_patients=num_train + num_val, volumes_per_patient=1, num_slices=num_slices, matrix=matrix)
     files = simulate(simulation, folder / "scans")
     store = open_store(to or str(folder / "prepared"))
@@ -33,6 +36,9 @@ def write_simulated_catalog(
         for path in files
     ]
     table = assemble(records, None, SplitConfig()).table
+    if not num_val:
+        commit_catalog(store, table, {})
+        return store.uri
     patients = sorted(set(table["patient"].to_pylist()))
     split = {patient: "val" if index >= num_train else "train" for index, patient in enumerate(patients)}
     column = pa.array([split[patient] for patient in table["patient"].to_pylist()])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from echotrain.baselines.bart import find_bart
 from echotrain.data.catalog import Catalog
 from echotrain.data.catalog_store import load_catalog
-from echotrain.errors import ObjectMissingError
+from echotrain.errors import ObjectMissingError, ResourceError
 from echotrain.evaluation.results import Evaluation, read_evaluation, write_evaluation
 from echotrain.evaluation.study_page import exhibit_files, render_study
 from echotrain.evaluation.transfer import BASELINE
@@ -76,7 +76,7 @@ def run_study(
     if planned:
         check_sweep(SweepSpec.listed(study.name, study.name, planned), base)
     if study.espirit_volumes and "benchmark" in study.sections:
-        find_bart()
+        _check_bart()
     filtered = _filter(study, base.data.catalog, catalog) if "filtering" in study.sections else None
     models = _models(study, catalog, subset=filtered.subset.name if filtered else "")
     trials: tuple[Trial, ...] = ()
@@ -93,6 +93,14 @@ def run_study(
     facts = study_facts(study, base, catalog, trials)
     folder.write(PAGE, render_study(sections, title=study.title, note=study.note, facts=facts, generated=generated).encode())
     return StudyResult(folder=folder.uri, trials=trials, is_finished=True)
+
+
+def _check_bart() -> None:
+    try:
+        find_bart()
+    except ResourceError as error:
+        remedy = f"{error.remedy.rstrip('.')}; or leave ESPIRiT out: espirit_volumes=0."
+        raise ResourceError(error.value, error.limit, remedy) from error
 
 
 def _models(study: Study, catalog: Catalog, *, subset: str) -> StudyModels:

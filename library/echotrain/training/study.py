@@ -224,8 +224,9 @@ def _parts(study: Study, table: pa.Table, section: str) -> dict[str, Selection]:
         found = {name: every[name] for name in sorted(enough, key=lambda name: (-sizes[name]["train"], name))}
     if len(found) < 2:
         raise CatalogError(
-            f"{section}: {', '.join(found) or 'none'}",
-            f"are fewer than two parts with {study.min_volumes} volume(s) to train on, and some to validate and to test on",
+            f"{section} with at least {study.min_volumes} volume(s) to train on, and some to validate and to test on: "
+            f"{', '.join(found) or 'none'}",
+            "must be two or more, to be compared",
             f"Leave {section} out of sections=, or lower min_volumes.",
         )
     return found

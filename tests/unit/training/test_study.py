@@ -1,0 +1,113 @@
+"""Which models a study trains: each once, and only where there is something to train, to validate and to test on."""
+
+import dataclasses
+
+import pyarrow as pa
+import pytest
+
+from echotrain.data.selection import Selection
+from echotrain.errors import CatalogError, ConfigError
+from echotrain.recipes.registry import STUDIES, find_study
+from echotrain.training.study import override_study, plan_study
+
+
+def catalog(**volumes):
+    """Return catalog rows from ``anatomy_contrast=(train, val, test)`` volumes, a slice each."""
+    rows = []
+    for name, counts in volumes.items():
+        anatomy, _, contrast = name.partition("_")
+        for split, count in zip(("train", "val", "test"), counts, strict=True):
+            rows += [
+                {"dataset": "mosaic", "volume": f"{name}{split}{n}", "anatomy": anatomy, "contrast": contrast, "split": split}
+                for n in range(count)
+            ]
+    return pa.Table.from_pylist(rows)
+
+
+TABLE = catalog(knee_PD=(3, 1, 1), spine_T1=(6, 2, 2), spine_T1_POST=(1, 1, 0), foot_T2=(4, 1, 0), hip_T2=(1, 1, 1))
+
+
+def study(*settings):
+    return override_study(find_study("mosaic")(), settings)
+
+
+def test_a_model_that_several_sections_share_is_trained_once():
+    plan = plan_study(study(), TABLE, subset="s")
+    baseline = {"model.num_cascades": 8, "data.fraction": 1.0}
+    assert plan.scaling[8, 1.0] == plan.benchmark[8, 0.04] == plan.transfer["anatomies"]["all"] == plan.filtering["everything"] == baseline
+    assert plan.benchmark[4, 0.08] == {**baseline, "data.mask": {"accelerations": [4], "center_fractions": [0.08]}}
+    assert plan.filtering["knee only"] == plan.transfer["anatomies"]["knee"]
+    assert plan.filtering["a random 10%"] == plan.scaling[8, 0.1]
+    points = plan.points((1, 2))
+    # The grid, 4x, three anatomies, three contrasts, the filtered set.
+    assert len(points) == 2 * (12 + 1 + 3 + 3 + 1)
+    assert len({str(point) for point in points}) == len(points)
+    assert [point["seed"] for point in points] == [1] * 20 + [2] * 20
+
+
+def test_parts_come_by_their_training_volumes_and_only_where_every_split_has_some():
+    plan = plan_study(study(), TABLE, subset="s")
+    assert list(plan.parts["anatomies"]) == ["spine", "knee", "hip"]
+    assert plan.parts["contrasts"]["T1"] == Selection(contrasts=("T1", "T1_POST"))
+    assert list(plan_study(study("min_volumes=3"), TABLE, subset="s").parts["anatomies"]) == ["spine", "knee"]
+
+
+def test_a_section_that_is_left_out_costs_nothing():
+    plan = plan_study(study("sections=[anatomies]"), TABLE)
+    assert len(plan.points((42,))) == 4
+    assert plan_study(study("sections=[dataset]"), TABLE).points((42,)) == []
+
+
+def test_the_shift_compares_parts_that_may_overlap():
+    both = pa.concat_tables([TABLE, TABLE.set_column(0, "dataset", pa.array(["fastmri"] * len(TABLE)))])
+    plan = plan_study(find_study("mosaic_shift")(), both)
+    assert list(plan.transfer["shift"]) == ["fastmri", "mosaic", "mosaic knee", "all"]
+    assert plan.transfer["shift"]["mosaic knee"]["data.datasets"] == ["mosaic"]
+    with pytest.raises(CatalogError, match="fastmri: has no volume in the split train"):
+        plan_study(find_study("mosaic_shift")(), TABLE)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("min_volumes=7",), r"anatomies with at least 7 volume\(s\) .*: spine: must be two or more"),
+        (("queries=[foot]", "sections=[filtering]"), "foot: has no volume in the split test"),
+    ],
+)
+def test_a_part_that_the_catalog_lacks_is_refused(settings, message):
+    with pytest.raises(CatalogError, match=message):
+        plan_study(study(*settings), TABLE, subset="s")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("seeds=[1,1]", "must name at least one, and each once"),
+        ("sections=[scalling]", "sections"),
+        ("fractions=[0.5,2]", "must lie in"),
+        ("accelerations=[[8,0.2]]", "center_fraction=0.2 at acceleration=8"),
+        ("size=model.cascades", "is no setting of the experiment"),
+        ("espirit_volumes=-1", "must be at least 0"),
+        ("data.anatomies=[knee]", "is what the sections of a study vary themselves"),
+        ("data.fraction=0.5", "is what the sections of a study vary themselves"),
+        ("seed=3", "Give seeds="),
+        ("optim.learning_rate=1", "Did you mean 'optim.lr'"),
+    ],
+)
+def test_settings_that_make_no_study_are_refused(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        study(setting)
+
+
+def test_settings_are_the_studys_or_the_experiments():
+    changed = study("seeds=[1,2]", "optim.lr=2e-4", "name=mine", "data.catalog=s3://lab/mosaic")
+    assert (changed.seeds, changed.name, changed.base.optim.lr, changed.base.data.catalog) == ((1, 2), "mine", 2e-4, "s3://lab/mosaic")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_says_what_it_reproduces_and_where_it_ran(name):
+    text = STUDIES[name].__doc__
+    assert "Reproduces:" in text
+    assert "Hardware:" in text
+    assert STUDIES[name]().name == name
+    assert dataclasses.replace(STUDIES[name]()) == STUDIES[name]()
