@@ -1,4 +1,4 @@
-# Two commands are enough: `make demo` and `make test`. Each sets up what it needs and says what it does.
+# A few commands are enough: `make demo`, `make study` and `make test`. Each sets up what it needs and says what it does.
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
