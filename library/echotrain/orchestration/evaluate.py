@@ -163,7 +163,7 @@ def _parts(uri: str, subject: Subject, catalog_uri: str, items: list[dict[str, A
     """Return where results of volumes are kept; they are those of this method, these masks and these slices alone."""
     if not uri:
         return None
-    told = {"model": subject.model, "weights": subject.weights, "mask": to_dict(subject.data.mask)}
+    told = {"model": subject.model, "settings": subject.settings, "weights": subject.weights, "mask": to_dict(subject.data.mask)}
     return Parts(open_store(uri).uri, json.dumps([told, catalog_uri, items]))
 
 

@@ -4,12 +4,14 @@ import difflib
 from collections.abc import Callable
 
 from echotrain.errors import ConfigError
-from echotrain.recipes import varnet
+from echotrain.recipes import lbm, varnet
 from echotrain.training.experiment import Experiment
 
 __all__ = ["RECIPES", "find_recipe"]
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
+    "lbm_mosaic_x4": lbm.lbm_mosaic_x4,
+    "lbm_mosaic_x4_debug": lbm.lbm_mosaic_x4_debug,
     "varnet_demo": varnet.varnet_demo,
     "varnet_demo_debug": varnet.varnet_demo_debug,
     "varnet_fastmri_knee_x4": varnet.varnet_fastmri_knee_x4,
