@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from echotrain.errors import ObjectMissingError
 from echotrain.storage.open import local_path, open_store
 
 __all__ = ["as_folder"]
@@ -18,11 +19,13 @@ def as_folder(uri: str, keys: Sequence[str]) -> Iterator[Path]:
         ObjectMissingError: There is no such object.
         StorageError: The store failed after bounded retries.
     """
-    path = local_path(uri)
+    store, path = open_store(uri), local_path(uri)
+    missing = [key for key in keys if store.size(key) is None]
+    if missing:
+        raise ObjectMissingError(f"{store.uri}/{missing[0]}", "does not exist", "Check the address.")
     if path is not None:
         yield path
         return
-    store = open_store(uri)
     with tempfile.TemporaryDirectory(prefix="echotrain-") as name:
         folder = Path(name)
         for key in keys:

@@ -6,42 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from echotrain.data.batch import Batch, SampleId
 from echotrain.losses.ssim import SSIMLoss
 from echotrain.models.bridge.network import BridgeNetwork, BridgeNetworkConfig
-from echotrain.physics.coils import rss
-from echotrain.physics.crop import center_crop
-from echotrain.physics.fft import fft2c
 from echotrain.tasks.bridge import BridgeConfig, bridge_point, image_scale, normalise, restore, sample_bridge, target_estimate
 from echotrain.tasks.reconstruction import zero_filled
+from tests.batches import make_batch, pick
 
 TINY = BridgeNetworkConfig(widths=(8, 8), transformers=(0, 0), blocks=1, groups=4)
-
-
-def make_batch(num=3, size=(24, 20), recon=(15, 13), epoch=None) -> Batch:
-    images = torch.randn(num, 2, *size, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
-    mask = torch.zeros(num, 1, 1, size[1], dtype=torch.bool)
-    mask[..., ::2] = True
-    target = center_crop(rss(images), recon)
-    ids = tuple(SampleId("simulated", "v", index) for index in range(num))
-    return Batch(
-        kspace=fft2c(images),
-        mask=mask,
-        num_low_frequencies=torch.ones(num, dtype=torch.int64),
-        coil_mask=torch.ones(num, 2, dtype=torch.bool),
-        target=target,
-        max_value=target.amax().expand(num).clone(),
-        weight=torch.ones(num),
-        ids=ids,
-        roots=() if epoch is None else tuple(sample.root(7, epoch) for sample in ids),
-    )
-
-
-def pick(batch: Batch, rows: list[int]) -> Batch:
-    tensors = {name: value[rows] for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
-    return dataclasses.replace(
-        batch, **tensors, ids=tuple(batch.ids[row] for row in rows), roots=tuple(batch.roots[row] for row in rows if batch.roots)
-    )
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ class BridgeNetworkConfig:
                     "names no autoencoder, and the bridge lies on its latents",
                     "Give a folder or s3:// URI of one as diffusers keeps it, such as the vae/ of Stable Diffusion XL.",
                 )
-            found = check_folder("model.autoencoder", self.autoencoder).get("latent_channels")
+            found = check_folder("model.autoencoder", self.autoencoder, "AutoencoderKL").get("latent_channels")
             if found != self.latent_channels:
                 raise ConfigError(
                     f"model.latent_channels={self.latent_channels}",
@@ -105,7 +105,7 @@ class BridgeNetworkConfig:
                     "Set it to that, or name another autoencoder.",
                 )
         if self.init and begins:
-            check_folder("model.init", self.init)
+            check_folder("model.init", self.init, "UNet2DConditionModel")
         return dataclasses.replace(self, autoencoder=_absolute(self.autoencoder), init=_absolute(self.init))
 
     def build(self) -> "BridgeNetwork":

@@ -32,15 +32,16 @@ def import_diffusers() -> Any:
     return diffusers
 
 
-def check_folder(setting: str, uri: str) -> Mapping[str, Any]:
+def check_folder(setting: str, uri: str, kind: str) -> Mapping[str, Any]:
     """Return what a folder's ``config.json`` says, once both files are known to be there.
 
     Args:
         setting: What named the folder, for the message.
         uri: A folder or ``s3://bucket/prefix``.
+        kind: What diffusers calls such a network.
 
     Raises:
-        ConfigError: A file is missing, or the first is no JSON.
+        ConfigError: A file is missing, or the first is damaged or describes another network.
         StorageError: The store failed after bounded retries.
     """
     store = open_store(uri)
@@ -50,9 +51,12 @@ def check_folder(setting: str, uri: str) -> Mapping[str, Any]:
             f"{setting}={uri}", f"holds no {' and no '.join(missing)}", "Name a folder that diffusers' save_pretrained wrote, unsharded."
         )
     try:
-        described: Mapping[str, Any] = json.loads(store.read(_CONFIG))
-    except ValueError as error:
+        described: dict[str, Any] = dict(json.loads(store.read(_CONFIG)))
+    except (ValueError, TypeError) as error:
         raise _damaged(setting, uri, error) from error
+    found = described.get("_class_name")
+    if found != kind:
+        raise ConfigError(f"{setting}={uri}", f"is a {found} by its {_CONFIG}, not a {kind}", f"Name the folder of a {kind}.")
     return described
 
 
