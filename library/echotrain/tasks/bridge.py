@@ -34,7 +34,7 @@ class BridgeConfig:
         noise: ``sigma`` of the bridge, in units of its space.
         times: Where on the bridge the network learns, in (0, 1]; at 1 is the source. One is drawn per sample.
         probabilities: Of the times; () draws each equally often.
-        sampling_steps: Of reconstruction. Up to 4, those of the default times that it meets are 1, ½ and 1, and all four.
+        sampling_steps: Of a reconstruction. With 1, 2 or 4 all of them begin at times that the default ones train; with 3 they do not.
         ssim_weight: Of ``1 - SSIM`` between the target and the image that the direction points to. Deviation: the paper adds
             LPIPS there, whose weights and torchvision are not needed here; 0 leaves it out, and nothing is decoded in training.
         ssim_window: Side of SSIM's uniform window, pixels.

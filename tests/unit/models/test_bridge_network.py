@@ -206,7 +206,10 @@ def test_a_published_text_network_gives_all_but_what_reads_the_text(text_unet):
 
 
 def test_published_weights_of_other_sizes_are_refused(text_unet):
+    assert with_absolute_paths(experiment(dataclasses.replace(ATTENDING, init=str(text_unet[0])))).model.init == str(text_unet[0])
     config = dataclasses.replace(ATTENDING, widths=(8, 8), init=str(text_unet[0]))
+    with pytest.raises(ConfigError, match=r"is a U-Net of widths \[4, 8\], and this one has \[8, 8\]"):
+        with_absolute_paths(experiment(config))
     with pytest.raises(ConfigError, match=r"model\.init=.*lacks"):
         config.initialise(config.build())
 

@@ -8,7 +8,10 @@ from echotrain.models.bridge.network import BridgeNetworkConfig
 from echotrain.tasks.bridge import BridgeConfig
 from echotrain.training.experiment import Experiment, changed_keys, science
 
-LBM = Experiment(task=BridgeConfig(noise=0.1), model=BridgeNetworkConfig(widths=(32,), transformers=(0,), autoencoder="s3://lab/vae"))
+LBM = Experiment(
+    task=BridgeConfig(noise=0.1),
+    model=BridgeNetworkConfig(widths=(32,), transformers=(0,), space="latent", autoencoder="s3://lab/vae"),
+)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,7 @@ def test_a_setting_of_another_method_is_unknown(path):
         (["model.transformers=[1]"], "model.head_channels=64"),
         (["model.blocks=0"], "below 1"),
         (["model.space=wavelet"], "model.space='wavelet'"),
+        (["model.space=pixel"], "model.autoencoder=s3://lab/vae: is not used by a bridge on pixels"),
     ],
 )
 def test_a_setting_of_a_bridge_that_cannot_be_is_refused(changes, message):

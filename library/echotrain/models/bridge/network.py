@@ -73,6 +73,13 @@ class BridgeNetworkConfig:
                     "Change one of the three.",
                 )
 
+        if self.autoencoder and self.space == "pixel":
+            raise ConfigError(
+                f"model.autoencoder={self.autoencoder}",
+                "is not used by a bridge on pixels (model.space=pixel)",
+                "Set model.space=latent, or leave it out.",
+            )
+
     @property
     def channels(self) -> int:
         """Channels of a code."""
@@ -105,7 +112,13 @@ class BridgeNetworkConfig:
                     "Set it to that, or name another autoencoder.",
                 )
         if self.init and begins:
-            check_folder("model.init", self.init, "UNet2DConditionModel")
+            published = check_folder("model.init", self.init, "UNet2DConditionModel").get("block_out_channels")
+            if published != list(self.widths):
+                raise ConfigError(
+                    f"model.init={self.init}",
+                    f"is a U-Net of widths {published}, and this one has {list(self.widths)}",
+                    "Set model.widths to those, or begin without it.",
+                )
         return dataclasses.replace(self, autoencoder=_absolute(self.autoencoder), init=_absolute(self.init))
 
     def build(self) -> "BridgeNetwork":
