@@ -3,6 +3,9 @@
 The command line, sweeps and the chart all speak this one syntax. Values are YAML scalars or lists;
 types come from the annotations and are checked by pydantic, so ``model.num_cascades=twelve`` fails
 before anything starts.
+
+A setting that is one of several dataclasses is a union of them, with ``Field(discriminator="kind")``: the field ``kind``, which
+each of them has, says which. Values without a ``kind`` are those of the union's first member.
 """
 
 import dataclasses
@@ -35,39 +38,54 @@ def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
         ConfigError: A key is unknown (the nearest known one is named), a value has the wrong type, or a
             check of the dataclass itself fails.
     """
-    known = set(keys(cls))
+    values = _with_kinds(cls, values)
+    known = set(keys(cls, values))
     for path in _leaf_paths(values):
         if path not in known:
             raise _unknown_key(path, known)
     try:
-        return TypeAdapter(cls).validate_python(dict(values))
+        return TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
-        # A member of a union appears in the location as its class name: no part of the path that a user writes.
-        path = ".".join(str(part) for part in error.errors()[0]["loc"] if not str(part)[:1].isupper())
-        raise _wrong_type(path, error) from error
+        raise _wrong_type(_path_of(error, known), error) from error
 
 
-def keys(cls: Any, prefix: str = "") -> Iterator[str]:
-    """Yield every dotted path of a configuration class, nested dataclasses included, in order."""
+def keys(cls: Any, values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield every dotted path of a configuration class, nested dataclasses included, in order.
+
+    Args:
+        cls: The class.
+        values: Nested plain values; of a union, the paths are those of the member that these are of.
+        prefix: Of every path.
+
+    Raises:
+        ConfigError: A ``kind`` is not one of its union's.
+    """
     hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):
         path = f"{prefix}{field.name}"
         yield path
-        for nested in _nested_dataclasses(hints[field.name]):
-            yield from keys(nested, f"{path}.")
+        value = values.get(field.name)
+        member = _member(hints[field.name], value, path)
+        if member is not None:
+            yield from keys(member, value if isinstance(value, Mapping) else {}, f"{path}.")
 
 
 def override(config: C, assignments: Sequence[str]) -> C:
     """Return a copy of ``config`` with each ``dotted.path=value`` applied, left to right.
 
     A mapping sets several settings of one group at once: ``data.mask={accelerations: [8], center_fractions: [0.04]}``.
+    What a group of settings is comes first, wherever it stands: ``model.kind=bridge`` begins with the defaults of that kind.
 
     Raises:
         ConfigError: An assignment has no ``=``, names an unknown key, or gives a value that does not fit.
     """
     values = to_dict(config)
-    known = set(keys(type(config)))
-    for path, value in _flat(map(_split, assignments), known):
+    known = set(keys(type(config), values))
+    kinds = {f"{path}.kind" for path in _unions(type(config))}
+    for path, value in sorted(_flat(map(_split, assignments), known), key=lambda assignment: assignment[0] not in kinds):
+        if path in kinds:
+            _set_kind(values, path.split("."), value)
+            known = set(keys(type(config), values))
         if path not in known:
             raise _unknown_key(path, known)
         _set(values, path.split("."), value)
@@ -128,13 +146,54 @@ def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
     values[path[-1]] = value
 
 
-def _nested_dataclasses(annotation: Any) -> Iterator[Any]:
-    """Yield the dataclasses an annotation admits: itself, or the members of a union."""
-    if dataclasses.is_dataclass(annotation):
-        yield annotation
-    for argument in getattr(annotation, "__args__", ()):
-        if dataclasses.is_dataclass(argument):
-            yield argument
+def _set_kind(values: dict[str, Any], path: list[str], kind: Any) -> None:
+    """Drop a group's settings where it becomes of another kind."""
+    for part in path[:-2]:
+        values = values[part]
+    group = values[path[-2]]
+    if not isinstance(group, dict) or group["kind"] != kind:
+        values[path[-2]] = {"kind": kind}
+
+
+def _members(annotation: Any) -> list[Any]:
+    """Return the dataclasses that an annotation admits: itself, or members of a union."""
+    return [member for member in (annotation, *getattr(annotation, "__args__", ())) if dataclasses.is_dataclass(member)]
+
+
+def _member(annotation: Any, value: Any, path: str) -> Any:
+    """Return the dataclass that a value is of, None where it is of none."""
+    members = _members(annotation)
+    if len(members) < 2 or not isinstance(value, Mapping) or "kind" not in value:
+        return members[0] if members else None
+    by_kind, kind = {member.kind: member for member in members}, str(value["kind"])
+    if kind not in by_kind:
+        nearest = difflib.get_close_matches(kind, by_kind, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"{path}.kind={value['kind']!r}", f"is none of {', '.join(by_kind)}", f"Did you mean {nearest!r}?")
+    return by_kind[kind]
+
+
+def _with_kinds(cls: Any, values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return values with the ``kind`` of every union written out."""
+    hints = get_type_hints(cls)
+    named = dict(values)
+    for field in dataclasses.fields(cls):
+        path, value = f"{prefix}{field.name}", values.get(field.name)
+        member = _member(hints[field.name], value, path)
+        if member is not None and isinstance(value, Mapping):
+            own = {"kind": member.kind} if len(_members(hints[field.name])) > 1 else {}
+            named[field.name] = _with_kinds(member, {**own, **value}, f"{path}.")
+    return named
+
+
+def _unions(cls: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the path of every setting that is one of several dataclasses."""
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        path, members = f"{prefix}{field.name}", _members(hints[field.name])
+        if len(members) > 1:
+            yield path
+        for member in members:
+            yield from _unions(member, f"{path}.")
 
 
 def _leaf_paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -142,6 +201,16 @@ def _leaf_paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _leaf_paths(value, f"{prefix}{key}.")
+
+
+def _path_of(error: ValidationError, known: set[str]) -> str:
+    """Return the path of the setting that is wrong, as a user writes it; pydantic also says which member of a union it tried."""
+    path = ""
+    for part in error.errors()[0]["loc"]:
+        longer = f"{path}.{part}".removeprefix(".")
+        if isinstance(part, int) or longer in known:
+            path = longer
+    return path
 
 
 def _wrong_type(path: str, error: ValidationError) -> ConfigError:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from echotrain.seeding import derive_seed, torch_generator
 from echotrain.shapes import CoilMask, Counts, Kspace, LineMask, Magnitude, PerSample
 
 __all__ = ["Batch", "SampleId"]
@@ -16,6 +17,10 @@ class SampleId(NamedTuple):
     dataset: str
     volume: str
     slice: int
+
+    def root(self, seed: int, epoch: int | None) -> int:
+        """Return the seed of all that is drawn for this slice in an epoch of a run; outside training (None) it is the slice's alone."""
+        return derive_seed(0, "sample", *self) if epoch is None else derive_seed(seed, "sample", *self, epoch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,7 @@ class Batch:
         weight: 1 for a sample that counts, 0 for a filler that keeps ranks in step.
         ids: One per sample.
         anatomies: One per sample; "" where the header names none.
+        roots: One per sample, of everything that is drawn for it besides its mask; see ``SampleId.root``.
     """
 
     kspace: Kspace
@@ -44,6 +50,12 @@ class Batch:
     weight: PerSample
     ids: tuple[SampleId, ...]
     anatomies: tuple[str, ...] = ()
+    roots: tuple[int, ...] = ()
+
+    def generators(self, purpose: str) -> list[torch.Generator]:
+        """Return a random stream for one purpose per sample, on the CPU; a batch without roots is not of training."""
+        roots = self.roots or [sample.root(0, None) for sample in self.ids]
+        return [torch_generator(root, purpose) for root in roots]
 
     def to(self, device: torch.device, *, non_blocking: bool = True) -> "Batch":
         """Return the batch with its tensors on ``device``."""

@@ -21,7 +21,15 @@ def group_by_shape(rows: Sequence[SliceRow]) -> list[list[int]]:
     return list(groups.values())
 
 
-def empty_batch(rows: Sequence[SliceRow], samplings: Sequence[LineSampling], weights: Sequence[float], pool: SlotPool) -> Batch:
+def empty_batch(
+    rows: Sequence[SliceRow],
+    samplings: Sequence[LineSampling],
+    weights: Sequence[float],
+    pool: SlotPool,
+    *,
+    seed: int = 0,
+    epoch: int | None = None,
+) -> Batch:
     """Return a batch that is complete but for the measured k-space and the targets, which are still to be filled in.
 
     Coils that a slice lacks are zero already.
@@ -31,6 +39,8 @@ def empty_batch(rows: Sequence[SliceRow], samplings: Sequence[LineSampling], wei
         samplings: The mask of each.
         weights: 1 for a sample that counts, 0 for a filler.
         pool: Gives the memory.
+        seed: The run's.
+        epoch: Of training, None outside.
     """
     first, coils = rows[0], max(row.coils for row in rows)
     kspace = pool.empty((len(rows), coils, first.height, first.width), torch.complex64)
@@ -41,6 +51,7 @@ def empty_batch(rows: Sequence[SliceRow], samplings: Sequence[LineSampling], wei
     masks = np.stack([sampling.mask for sampling in samplings])
     num_coils = np.array([row.coils for row in rows])
     num_low = np.array([sampling.num_low_frequencies for sampling in samplings], np.int64)
+    ids = tuple(SampleId(row.dataset, row.volume, row.slice) for row in rows)
     return Batch(
         kspace=kspace,
         mask=torch.from_numpy(masks[:, None, None, :]),
@@ -49,6 +60,7 @@ def empty_batch(rows: Sequence[SliceRow], samplings: Sequence[LineSampling], wei
         target=pool.empty((len(rows), first.recon_height, first.recon_width), torch.float32),
         max_value=torch.from_numpy(np.array([row.max_value for row in rows], np.float32)),
         weight=torch.from_numpy(np.array(weights, np.float32)),
-        ids=tuple(SampleId(row.dataset, row.volume, row.slice) for row in rows),
+        ids=ids,
         anatomies=tuple(row.anatomy for row in rows),
+        roots=tuple(sample.root(seed, epoch) for sample in ids),
     )

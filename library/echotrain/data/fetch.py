@@ -128,7 +128,8 @@ class Fetcher:
         batches, reads, memory_nbytes = [], [], 0
         for group in group_by_shape(step.rows):
             rows = [step.rows[i] for i in group]
-            batch = empty_batch(rows, [samplings[i] for i in group], [step.weights[i] for i in group], self._pool)
+            weights = [step.weights[i] for i in group]
+            batch = empty_batch(rows, [samplings[i] for i in group], weights, self._pool, seed=self._seed, epoch=epoch)
             kspace, target = batch.kspace.numpy(), batch.target.numpy()
             for position, row in enumerate(rows):
                 lines = samplings[group[position]].mask

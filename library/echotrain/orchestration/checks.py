@@ -13,18 +13,20 @@ from echotrain.data.config import DataConfig
 from echotrain.data.selection import select
 from echotrain.data.subsets import load_subset
 from echotrain.errors import CheckpointError, ConfigError, ResourceError
+from echotrain.models.pretrained import NamesWeights
 from echotrain.orchestration.cluster import num_cpus, num_gpus
 from echotrain.orchestration.workers import catalog_identity
 from echotrain.storage.open import absolute_uri, local_path
 from echotrain.storage.store import Store
 from echotrain.training.checkpoint import CheckpointMeta
-from echotrain.training.experiment import Experiment, changed_keys, science
+from echotrain.training.experiment import Experiment, ModelConfig, changed_keys, science
 
 __all__ = [
     "check_resumable",
     "check_selection",
     "check_writable",
     "choose_device",
+    "located",
     "warn_of_unshared_folder",
     "with_absolute_paths",
     "with_pinned_catalog",
@@ -34,11 +36,18 @@ logger = logging.getLogger(__name__)
 
 
 def with_absolute_paths(experiment: Experiment) -> Experiment:
-    """Make local paths absolute: a worker's working directory is another."""
+    """Make local paths absolute: a worker's working directory is another. Weights that are named must be there."""
     if not experiment.data.catalog:
         raise ConfigError("data.catalog=''", "names no data", "Prepare some with ray_jobs.prepare and give data.catalog=URI.")
     data = dataclasses.replace(experiment.data, catalog=absolute_uri(experiment.data.catalog))
-    return dataclasses.replace(experiment, data=data, storage=absolute_uri(experiment.storage))
+    return dataclasses.replace(
+        experiment, data=data, model=located(experiment.model, begins=True), storage=absolute_uri(experiment.storage)
+    )
+
+
+def located(model: ModelConfig, *, begins: bool) -> ModelConfig:
+    """Return a network's settings once the weights that they name are found, those that training ``begins`` with where it does."""
+    return model.located(begins=begins) if isinstance(model, NamesWeights) else model
 
 
 def check_writable(store: Store) -> None:

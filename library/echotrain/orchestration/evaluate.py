@@ -175,7 +175,13 @@ class _Work:
         """What a worker must know; its parts are those of this method, these masks and these slices alone."""
         parts = None
         if self.job.resume_in:
-            described = {"model": self.subject.model, "weights": self.subject.weights, "mask": to_dict(self.subject.data.mask)}
+            subject = self.subject
+            described = {
+                "model": subject.model,
+                "settings": subject.settings,
+                "weights": subject.weights,
+                "mask": to_dict(subject.data.mask),
+            }
             parts = Parts(open_store(self.job.resume_in).uri, json.dumps([described, self.catalog_uri, self.items]))
         return _Told(self.method, self.subject, self.catalog_uri, parts)
 

@@ -1,19 +1,23 @@
 """Running a method over many volumes: Ray Data hands out the work, every worker keeps the method ready."""
 
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
+from echotrain.config import to_dict
 from echotrain.data.batch import Batch
 from echotrain.data.config import DataConfig
 from echotrain.errors import ConfigError, ResourceError
 from echotrain.log import setup_logging
+from echotrain.orchestration.checks import located
 from echotrain.orchestration.cluster import DriverEnvironment, num_cpus, num_gpus
 from echotrain.shapes import Magnitude
 from echotrain.storage.open import open_store
+from echotrain.training.experiment import flatten
 from echotrain.training.trained import TrainedModel, Which, describe_trained, load_trained
 
 __all__ = ["InferenceConfig", "Method", "Reconstructor", "Subject", "WorkerSetup", "actor_resources"]
@@ -28,12 +32,14 @@ class Subject:
         model: What makes the images, in a line.
         weights: URI of its weights; "" for a method that was not trained.
         data: Catalog, selection and masks; outside training these are the same for every seed.
+        settings: Whatever else decides the images.
     """
 
     name: str
     model: str
     weights: str = ""
     data: DataConfig
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Reconstructor(Protocol):
@@ -100,13 +106,16 @@ class InferenceConfig:
         """Name one checkpoint, whatever a run that is still training writes meanwhile, by a path that holds in every process."""
         run = open_store(self.run).uri
         experiment, meta = describe_trained(run, self.checkpoint, self.overrides)
+        model = flatten({"model": to_dict(located(experiment.model, begins=False))})
+        overrides = [*self.overrides, *(f"{path}={json.dumps(value)}" for path, value in model.items())]
         subject = Subject(
             name=experiment.name,
-            model=experiment.model.describe(),
+            model=experiment.describe(),
             weights=f"{run}/checkpoints/{meta.name}",
             data=experiment.data,
+            settings={**model, **flatten({"task": to_dict(experiment.task)})},
         )
-        return dataclasses.replace(self, run=run, checkpoint=meta.name), subject
+        return dataclasses.replace(self, run=run, checkpoint=meta.name, overrides=overrides), subject
 
     def load(self) -> TrainedModel:
         """Load the model onto this process's device."""

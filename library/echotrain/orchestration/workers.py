@@ -13,6 +13,7 @@ import torch
 from echotrain.config import to_dict
 from echotrain.data.catalog import Catalog
 from echotrain.log import setup_logging
+from echotrain.models.pretrained import NamesWeights
 from echotrain.orchestration.channel import GroupChannel, Order, RunChannel
 from echotrain.orchestration.cluster import DriverEnvironment
 from echotrain.orchestration.signals import WorkerSignals
@@ -91,8 +92,7 @@ def _train(experiment: Experiment, run_id: str, ranks: Ranks) -> Outcome:
     if ranks.device.type == "cpu":
         torch.set_num_threads(experiment.threads_per_worker)
     store = open_store(experiment.run_uri)
-    state = _new_state(experiment, ranks.device)
-    _restore(state, store, ranks)
+    state = _state(experiment, store, ranks)
     channel = RunChannel(run_id) if ranks.is_first else None
     signals = WorkerSignals(channel)
     stream = RayStream(
@@ -127,18 +127,21 @@ def catalog_identity(catalog: Catalog) -> dict[str, Any]:
     return {"checksum": catalog.manifest["checksum"], "version": catalog.version}
 
 
-def _new_state(experiment: Experiment, device: torch.device) -> TrainState:
-    """Return the state before the first step: a pure function of the configuration."""
+def _state(experiment: Experiment, store: Store, ranks: Ranks) -> TrainState:
+    """Return the state that ``LATEST`` names, as rank 0 sees it, else the one before the first step: a function of the configuration.
+
+    Whether a checkpoint fits the experiment was settled by the driver.
+    """
+    latest = ranks.share(find_checkpoint(store) if ranks.is_first else None)
     torch.manual_seed(derive_seed(experiment.seed, "init"))
-    model = experiment.model.build().to(device)
-    return TrainState(model, experiment.optim.build(model.parameters()), ema_decay=experiment.ema_decay)
-
-
-def _restore(state: TrainState, store: Store, ranks: Ranks) -> None:
-    """Load what ``LATEST`` names, as rank 0 sees it; whether it fits the experiment was settled by the driver."""
-    meta = ranks.share(find_checkpoint(store) if ranks.is_first else None)
-    if meta is not None:
-        state.restore(load_file(store, meta, "weights"), load_file(store, meta, "train"), meta.position, meta.scores)
+    model = experiment.model.build()
+    if latest is None and isinstance(experiment.model, NamesWeights):
+        experiment.model.initialise(model)
+    model.to(ranks.device)
+    state = TrainState(model, experiment.optim.build(model.parameters()), ema_decay=experiment.ema_decay)
+    if latest is not None:
+        state.restore(load_file(store, latest, "weights"), load_file(store, latest, "train"), latest.position, latest.scores)
+    return state
 
 
 def _meta(experiment: Experiment, catalog: Catalog) -> CheckpointMeta:

@@ -1,6 +1,7 @@
 """Reconstruction: undersampled multi-coil k-space to a magnitude image, trained on SSIM."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from echotrain.physics.fft import ifft2c
 from echotrain.shapes import Kspace, Magnitude
 from echotrain.tasks.task import Panel, StepLoss, Validation
 
-__all__ = ["ReconstructionConfig", "ReconstructionTask", "zero_filled"]
+__all__ = ["ReconstructionConfig", "ReconstructionTask", "compare", "zero_filled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +23,20 @@ class ReconstructionConfig:
     """The reconstruction task.
 
     Attributes:
+        kind: Tells this task's settings from another's.
         ssim_window: Side of SSIM's uniform window, pixels.
     """
 
+    kind: Literal["reconstruction"] = "reconstruction"
     ssim_window: int = 7
 
     def __post_init__(self) -> None:
         if self.ssim_window < 3 or self.ssim_window % 2 == 0:
             raise ConfigError(f"task.ssim_window={self.ssim_window}", "must be odd and at least 3", "Use 7, as fastMRI does.")
+
+    def describe(self) -> str:
+        """Return what a table says of it: the network's name says it all."""
+        return ""
 
     def build(self) -> "ReconstructionTask":
         """Make the task."""
@@ -70,19 +77,24 @@ class ReconstructionTask:
 
     def panels(self, model: nn.Module, batch: Batch) -> list[Panel]:
         """Return zero-filled, reconstruction, target and error (five times) of each sample."""
-        output, target = center_crop_to_smallest(self.reconstruct(model, batch), batch.target)
-        baseline, _ = center_crop_to_smallest(zero_filled(batch), target)
-        rows = {"zero-filled": baseline, "reconstruction": output, "target": target, "error x5": 5 * (output - target).abs()}
-        images = {name: row.detach().float().cpu().numpy() for name, row in rows.items()}
-        return [
-            Panel(
-                sample=sample,
-                caption=f"{sample.dataset}/{sample.volume} slice {sample.slice}",
-                images={name: stack[index] for name, stack in images.items()},
-                scale=float(batch.max_value[index]),
-            )
-            for index, sample in enumerate(batch.ids)
-        ]
+        return compare(self.reconstruct(model, batch), batch)
+
+
+def compare(images: Magnitude, batch: Batch) -> list[Panel]:
+    """Return pictures of each sample: zero-filled, the given image, the target and the error (five times)."""
+    output, target = center_crop_to_smallest(images, batch.target)
+    baseline, _ = center_crop_to_smallest(zero_filled(batch), target)
+    rows = {"zero-filled": baseline, "reconstruction": output, "target": target, "error x5": 5 * (output - target).abs()}
+    pictures = {name: row.detach().float().cpu().numpy() for name, row in rows.items()}
+    return [
+        Panel(
+            sample=sample,
+            caption=f"{sample.dataset}/{sample.volume} slice {sample.slice}",
+            images={name: stack[index] for name, stack in pictures.items()},
+            scale=float(batch.max_value[index]),
+        )
+        for index, sample in enumerate(batch.ids)
+    ]
 
 
 def zero_filled(batch: Batch) -> Magnitude:

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from echotrain.data.batch import Batch, SampleId
-from echotrain.shapes import PerSample
+from echotrain.shapes import Magnitude, PerSample
 
-__all__ = ["Panel", "ScoreTable", "StepLoss", "Task", "Validation"]
+__all__ = ["Panel", "ReconstructingTask", "ScoreTable", "StepLoss", "Task", "Validation", "bare"]
 
 
 class StepLoss(NamedTuple):
@@ -101,3 +102,16 @@ class Task(Protocol):
 
     def panels(self, model: nn.Module, batch: Batch) -> list[Panel]:
         """Return pictures of a batch's samples."""
+
+
+class ReconstructingTask(Task, Protocol):
+    """A task whose models make images, and so can be evaluated as volumes."""
+
+    def reconstruct(self, model: nn.Module, batch: Batch) -> Magnitude:
+        """Return the images of a batch on the target's matrix."""
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """Return the network itself where DDP wraps it: for what it offers beside ``forward``."""
+    module: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
+    return module

@@ -6,16 +6,24 @@ the order of summation. A run is resumed only by its own science, and may be mov
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from echotrain.config import to_dict
+from pydantic import Field
+
+from echotrain.config import override, to_dict
 from echotrain.data.config import DataConfig, StreamConfig
 from echotrain.errors import ConfigError
+from echotrain.models.bridge.network import BridgeNetworkConfig
 from echotrain.models.unrolled.varnet import VarNetConfig
+from echotrain.tasks.bridge import BridgeConfig
 from echotrain.tasks.reconstruction import ReconstructionConfig
 from echotrain.training.optim import OptimConfig
 
-__all__ = ["NUMBERLESS", "Experiment", "Place", "Science", "WandbConfig", "changed_keys", "flatten", "science"]
+__all__ = ["NUMBERLESS", "Experiment", "ModelConfig", "Place", "Science", "TaskConfig", "WandbConfig", "changed_keys", "flatten", "science"]
+
+# Every network and every task; ``kind`` tells them apart, and the first is what settings that name none mean.
+ModelConfig = VarNetConfig | BridgeNetworkConfig
+TaskConfig = ReconstructionConfig | BridgeConfig
 
 # Settings among those of the science half that say how work is done, and change no number.
 NUMBERLESS = ("model.activation_checkpointing", "model.compile_regularizer")
@@ -64,8 +72,8 @@ class Science:
     epochs: int = 50
     batch_size: int = 4
     data: DataConfig = field(default_factory=DataConfig)
-    task: ReconstructionConfig = field(default_factory=ReconstructionConfig)
-    model: VarNetConfig = field(default_factory=VarNetConfig)
+    task: Annotated[TaskConfig, Field(discriminator="kind")] = field(default_factory=ReconstructionConfig)
+    model: Annotated[ModelConfig, Field(discriminator="kind")] = field(default_factory=VarNetConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     precision: Literal["fp32", "bf16"] = "fp32"
     ema_decay: float = 0.0
@@ -76,6 +84,14 @@ class Science:
             _at_least(name, getattr(self, name), 1)
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay={self.ema_decay}", "must lie in [0, 1)", "Use 0 for no average, or say 0.999.")
+        if self.task.kind != self.model.task:
+            raise ConfigError(
+                f"task.kind={self.task.kind}", f"does not train model.kind={self.model.kind}", f"Set task.kind={self.model.task}."
+            )
+
+    def describe(self) -> str:
+        """Return what a table calls the method."""
+        return ", ".join(part for part in (self.task.describe(), self.model.describe()) if part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +171,9 @@ def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple
 
     A setting that this version has and ``before`` lacks came later: before it was as its default is.
     """
-    before = {**{path: value for path, value in science(Experiment()).items() if path in now}, **before}
+    kinds = [f"{path}={before[path]}" for path in ("task.kind", "model.kind") if path in before]
+    defaults = science(override(Experiment(), kinds))
+    before = {**{path: value for path, value in defaults.items() if path in now}, **before}
     paths = sorted(set(before) | set(now))
     return {path: (before.get(path), now.get(path)) for path in paths if before.get(path) != now.get(path)}
 

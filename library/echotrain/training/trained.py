@@ -12,7 +12,7 @@ from echotrain.data.batch import Batch
 from echotrain.errors import CheckpointError
 from echotrain.shapes import Magnitude
 from echotrain.storage.open import open_store
-from echotrain.tasks.reconstruction import ReconstructionTask
+from echotrain.tasks.task import ReconstructingTask
 from echotrain.training.checkpoint import CheckpointMeta, describe_mismatch, find_checkpoint, load_weights
 from echotrain.training.experiment import Experiment
 
@@ -34,7 +34,7 @@ class TrainedModel:
 
     experiment: Experiment
     model: nn.Module
-    task: ReconstructionTask
+    task: ReconstructingTask
     checkpoint: str
 
     @property

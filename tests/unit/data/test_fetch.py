@@ -113,6 +113,28 @@ def test_masks_change_from_epoch_to_epoch_but_not_in_evaluation(tmp_path: Path) 
     assert len({str(lines) for sample, lines in val.items() if sample.volume == "file001"}) == 1
 
 
+def test_what_is_drawn_for_a_slice_changes_with_run_and_epoch_but_not_in_evaluation(tmp_path: Path) -> None:
+    write_catalog(tmp_path, splits=("train", "val"))
+
+    def draws(batches) -> dict:
+        return {
+            sample: (torch.rand((), generator=one).item(), torch.rand((), generator=other).item())
+            for batch in batches
+            for sample, one, other in zip(batch.ids, batch.generators("noise"), batch.generators("time"), strict=True)
+        }
+
+    def training(epoch: int, **options) -> dict:
+        return draws(batch for step in stream_of(tmp_path, **options).steps(epoch) for batch in step.batches)
+
+    first = training(0)
+    assert first == training(0, batch_size=3)
+    drawn = [value for found in (first, training(1), training(0, seed=99)) for pair in found.values() for value in pair]
+    assert len(set(drawn)) == len(drawn) == 6 * len(first)
+    evaluated = draws(stream_of(tmp_path).evaluation())
+    assert evaluated == draws(stream_of(tmp_path, seed=99).evaluation())
+    assert len(set(evaluated.values())) == len(evaluated)
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_ranks_share_every_slice_exactly_once(tmp_path: Path, world_size: int) -> None:
     write_catalog(tmp_path, splits=("train", "val"), volumes=5)

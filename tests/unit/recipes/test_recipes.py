@@ -1,5 +1,9 @@
 """Recipes: every one builds, has a sibling that is small, and says what it reproduces."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from echotrain.config import from_dict, override, to_dict
@@ -38,6 +42,22 @@ def test_the_paper_size_has_the_papers_parameter_count():
     with torch.device("meta"):
         model = find_recipe("varnet_mosaic_x8")().model.build()
     assert sum(parameter.numel() for parameter in model.parameters()) == 29_936_966
+
+
+def test_the_latent_recipe_has_the_size_of_stable_diffusion_xl_without_its_text_and_sizes():
+    import torch
+
+    with torch.device("meta"):
+        model = find_recipe("lbm_mosaic_x4")().model.build()
+    published = 2_567_463_684
+    sizes = (2816 + 1) * 1280 + (1280 + 1) * 1280  # The embedding of the image's size and of the pooled text.
+    shorter = 2 * (2048 - 640) * 640 * 10 + 2 * (2048 - 1280) * 1280 * 60  # Keys and values of 70 blocks, from image instead of text.
+    assert sum(parameter.numel() for parameter in model.parameters()) == published - sizes - shorter == 2_426_231_044
+
+
+def test_naming_recipes_and_settings_imports_no_library_that_only_some_of_them_use():
+    code = "import sys, echotrain.recipes.registry; assert not {'diffusers', 'safetensors', 'huggingface_hub'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
 
 
 def test_an_unknown_recipe_names_the_nearest():

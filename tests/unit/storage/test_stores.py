@@ -11,6 +11,7 @@ import pytest
 
 from echotrain.errors import ConfigError, ObjectMissingError, StorageError
 from echotrain.storage.embedded import EmbeddedServer, serve_folder
+from echotrain.storage.folder import as_folder
 from echotrain.storage.local import LocalStore, atomic_folder
 from echotrain.storage.open import join_uri, local_path, open_store
 from echotrain.storage.s3 import S3Store
@@ -181,3 +182,17 @@ def test_a_folder_that_cannot_be_replaced_comes_back(tmp_path: Path, monkeypatch
     with pytest.raises(StorageError, match=os.strerror(errno.EIO)), atomic_folder(tmp_path / "out") as folder:
         (folder / "newer").write_bytes(b"newer")
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["out", "out/deep", "out/deep/new"]
+
+
+def test_objects_are_lent_as_files_of_a_folder(store: Store) -> None:
+    store.write("config.json", b"{}")
+    store.write("weights", b"many")
+    with as_folder(store.uri, ["config.json", "weights"]) as folder:
+        assert [(folder / name).read_bytes() for name in ("config.json", "weights")] == [b"{}", b"many"]
+    assert store.read("weights") == b"many"
+    assert folder.exists() == (local_path(store.uri) is not None)
+
+
+def test_an_object_that_is_missing_cannot_be_lent(store: Store) -> None:
+    with pytest.raises(ObjectMissingError), as_folder(store.uri, ["none"]):
+        pass

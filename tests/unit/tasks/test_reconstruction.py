@@ -151,5 +151,5 @@ def test_one_batch_can_be_overfitted(task, model):
 
 
 def pick(batch: Batch, rows: list[int]) -> Batch:
-    tensors = {f.name: getattr(batch, f.name)[rows] for f in dataclasses.fields(batch) if f.name not in ("ids", "anatomies")}
+    tensors = {name: value[rows] for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
     return Batch(**tensors, ids=tuple(batch.ids[row] for row in rows), anatomies=tuple(batch.anatomies[row] for row in rows))

@@ -4,7 +4,14 @@ import pytest
 
 from echotrain.config import from_dict, override, to_dict
 from echotrain.errors import ConfigError, LeakageError
-from echotrain.training.experiment import Experiment
+from echotrain.models.bridge.network import BridgeNetworkConfig
+from echotrain.tasks.bridge import BridgeConfig
+from echotrain.training.experiment import Experiment, changed_keys, science
+
+LBM = Experiment(
+    task=BridgeConfig(noise=0.1),
+    model=BridgeNetworkConfig(widths=(32,), transformers=(0,), space="latent", autoencoder="s3://lab/vae"),
+)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +34,9 @@ from echotrain.training.experiment import Experiment
         (["data.train_split=[trian]"], "must be some of"),
         (["data.train_split=[train,test]"], "holds the test split"),
         (["task.ssim_window=4"], "ssim_window"),
+        (["model.kind=bridge"], "task.kind=reconstruction: does not train model.kind=bridge. Set task.kind=bridge"),
+        (["task.kind=bridge"], "task.kind=bridge: does not train model.kind=varnet"),
+        (["model.kind=varnett"], "Did you mean 'varnet'"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(changes, message):
@@ -45,3 +55,53 @@ def test_both_halves_are_overridden_by_the_same_paths():
 def test_a_configuration_survives_json():
     experiment = override(Experiment(), ["optim.schedule.kind=cosine", "model.chans=4"])
     assert from_dict(Experiment, to_dict(experiment)) == experiment
+
+
+@pytest.mark.parametrize("path", ["model.num_cascades", "task.smoothness"])
+def test_a_setting_of_another_method_is_unknown(path):
+    with pytest.raises(ConfigError, match=f"unknown key '{path}'.*Did you mean '{path.split('.')[0]}."):
+        override(LBM, [f"{path}=3"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["task.times=[0,1]"], r"task.times=\[0.0, 1.0\]: must lie in \(0, 1\]"),
+        (["task.probabilities=[1]"], "one per time"),
+        (["task.probabilities=[0.5,0.5,0.5,0.5]"], "sum to 1"),
+        (["task.noise=-1"], "task.noise=-1"),
+        (["task.sampling_steps=0"], "sampling_steps=0"),
+        (["task.ssim_window=2"], "ssim_window"),
+        (["model.transformers=[0,0]"], "1 model.widths and 2 model.transformers"),
+        (["model.widths=[33]"], "width of 33: must be a multiple of model.groups=32"),
+        (["model.transformers=[1]"], "model.head_channels=64"),
+        (["model.blocks=0"], "below 1"),
+        (["model.space=wavelet"], "model.space='wavelet'"),
+        (["model.space=pixel"], "model.autoencoder=s3://lab/vae: is not used by a bridge on pixels"),
+    ],
+)
+def test_a_setting_of_a_bridge_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        override(LBM, changes)
+
+
+def test_either_method_survives_json_and_its_weights_are_science():
+    assert from_dict(Experiment, to_dict(LBM)) == LBM
+    assert science(LBM)["model.autoencoder"] == "s3://lab/vae"
+    assert override(Experiment(), ["model.kind=bridge", "task.kind=bridge"]) == Experiment(model=BridgeNetworkConfig(), task=BridgeConfig())
+
+
+def test_a_configuration_from_before_there_were_several_methods_is_of_varnet():
+    values = to_dict(Experiment())
+    del values["model"]["kind"], values["task"]["kind"]
+    assert from_dict(Experiment, values) == Experiment()
+    before = {path: value for path, value in science(Experiment()).items() if path not in ("model.kind", "task.kind")}
+    assert changed_keys(before, science(Experiment())) == {}
+    assert changed_keys(before, science(LBM))["model.kind"] == ("varnet", "bridge")
+
+
+def test_a_setting_that_came_after_a_checkpoint_had_the_default_of_its_own_method():
+    before = science(LBM)
+    del before["task.ssim_weight"], before["model.init"]
+    assert changed_keys(before, science(LBM)) == {}
+    assert changed_keys(before, science(override(LBM, ["task.ssim_weight=2"]))) == {"task.ssim_weight": (0.0, 2.0)}

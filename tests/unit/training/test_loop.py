@@ -1,12 +1,10 @@
 """The loop: resumed equals uninterrupted, two ranks equal one, and it stops when it must."""
 
-import json
-
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from toys import NUM_TRAIN, ToyTask, run_toy, toy_experiment, toy_state, toy_trainer
+from toys import NUM_TRAIN, StopAt, ToyTask, assert_same_weights, lines_of, run_toy, toy_experiment, toy_state, toy_trainer
 
 from echotrain.data.batch import SampleId
 from echotrain.errors import TrainingError
@@ -16,34 +14,12 @@ from echotrain.training.optim import OptimConfig, ScheduleConfig
 from echotrain.training.outcome import Signal
 from echotrain.training.ranks import Ranks
 
-TIMINGS = {"samples_per_s", "bytes_per_s", "step_s", "data_wait_s", "validation_s"}
-
 
 def restored(experiment, store):
     state = toy_state(experiment)
     meta = find_checkpoint(store)
     state.restore(load_file(store, meta, "weights"), load_file(store, meta, "train"), meta.position, meta.scores)
     return state
-
-
-def lines_of(store):
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in store.read("metrics.jsonl").decode().splitlines()]
-
-
-def assert_same_weights(first, second):
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
-
-
-class StopAt:
-    """Signals once the trainer has been asked ``step`` times."""
-
-    def __init__(self, step, signal=Signal.STOP):
-        self.left, self.signal = step, signal
-
-    def __call__(self):
-        self.left -= 1
-        return self.signal if self.left == 0 else Signal.NONE
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])

@@ -1,5 +1,6 @@
 """A network, a task and a stream small enough that a run takes milliseconds, and complete enough that nothing of the loop is left out."""
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,6 +22,7 @@ from echotrain.training.sinks import CallSink, JsonLinesSink
 from echotrain.training.state import TrainState
 
 NUM_TRAIN, NUM_VAL = 10, 4
+TIMINGS = {"samples_per_s", "bytes_per_s", "step_s", "data_wait_s", "validation_s"}
 
 
 class ToyNetwork(nn.Module):
@@ -138,7 +140,7 @@ def toy_meta(experiment: Experiment) -> CheckpointMeta:
     return CheckpointMeta(name="", position={}, science=science(experiment), config={}, catalog={"checksum": 1, "version": 1})
 
 
-def toy_trainer(experiment, store, *, state=None, ranks=None, task=None, signal=None, records=None) -> Trainer:
+def toy_trainer(experiment, store, *, state=None, ranks=None, task=None, stream=None, signal=None, records=None) -> Trainer:
     ranks = ranks or Ranks()
     state = state or toy_state(experiment)
     files = None
@@ -149,7 +151,7 @@ def toy_trainer(experiment, store, *, state=None, ranks=None, task=None, signal=
     return Trainer(
         experiment,
         task=task or ToyTask(),
-        stream=ToyStream(experiment.batch_size, ranks.rank, ranks.world),
+        stream=stream or ToyStream(experiment.batch_size, ranks.rank, ranks.world),
         state=state,
         ranks=ranks,
         meta=toy_meta(experiment),
@@ -160,3 +162,23 @@ def toy_trainer(experiment, store, *, state=None, ranks=None, task=None, signal=
 
 def run_toy(experiment, store, **options) -> Outcome:
     return toy_trainer(experiment, store, **options).fit()
+
+
+def lines_of(store):
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in store.read("metrics.jsonl").decode().splitlines()]
+
+
+def assert_same_weights(first, second):
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+class StopAt:
+    """Signals once the trainer has been asked ``step`` times."""
+
+    def __init__(self, step, signal=Signal.STOP):
+        self.left, self.signal = step, signal
+
+    def __call__(self):
+        self.left -= 1
+        return self.signal if self.left == 0 else Signal.NONE

@@ -1,6 +1,6 @@
 """A U-Net between a normalisation of complex images and its inverse."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from echotrain.models.layers.complex_channels import channels_to_complex, comple
 from echotrain.models.layers.unet import Unet
 from echotrain.shapes import Channels, Image
 
-__all__ = ["NormUnet"]
+__all__ = ["Margins", "NormUnet"]
 
 
 class NormUnet(nn.Module):
@@ -42,7 +42,7 @@ class NormUnet(nn.Module):
 
 
 class Margins(NamedTuple):
-    """Rows and columns that take an image to a multiple of 16, the odd one at the far end."""
+    """Rows and columns that take an image to a multiple of some size, the odd one at the far end."""
 
     top: int
     bottom: int
@@ -50,14 +50,14 @@ class Margins(NamedTuple):
     right: int
 
     @classmethod
-    def of(cls, x: Tensor) -> "Margins":
+    def of(cls, x: Tensor, multiple: int = 16) -> "Margins":
         """Return the margins that ``x`` needs."""
-        rows, columns = -x.shape[-2] % 16, -x.shape[-1] % 16
+        rows, columns = -x.shape[-2] % multiple, -x.shape[-1] % multiple
         return cls(rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
 
-    def add(self, x: Channels) -> Channels:
-        """Zero-pad."""
-        return F.pad(x, (self.left, self.right, self.top, self.bottom)) if any(self) else x
+    def add(self, x: Channels, mode: Literal["constant", "replicate"] = "constant") -> Channels:
+        """Pad, by default with zeros."""
+        return F.pad(x, (self.left, self.right, self.top, self.bottom), mode=mode) if any(self) else x
 
     def remove(self, x: Channels) -> Channels:
         """Crop what ``add`` padded."""
