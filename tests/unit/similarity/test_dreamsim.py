@@ -71,6 +71,15 @@ def test_a_package_that_is_not_there_is_named_with_the_extra_that_brings_it(fold
         make_embedder("dreamsim", str(folder))
 
 
+def test_a_torchvision_that_does_not_fit_the_torch_is_said_to_be_that(folder, monkeypatch):
+    def fail(name):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(ConfigError, match=r"needs a torchvision that fits the torch here \(operator torchvision::nms"):
+        make_embedder("dreamsim", str(folder))
+
+
 class Shell:
     """Touches a file where it is unpickled."""
 
