@@ -53,6 +53,8 @@ def test_slices_like_the_queries_are_chosen_and_trained_on(catalog, experiment, 
         (["--anatomies", "liver"], "anatomy liver: is not in the catalog"),
         (["--k", "1000"], "k=1000: must lie between 1 and the"),
         (["--embedder", "clip"], "embedder='clip': must be one of"),
+        (["--embedder", "dreamsim"], "embedder='dreamsim': needs --weights"),
+        (["--embedder", "dreamsim", "--weights", "/nowhere"], "weights=/nowhere: lacks checkpoints/dino"),
         (["--workers", "99"], "workers=99: the cluster has 4 CPUs"),
     ],
 )

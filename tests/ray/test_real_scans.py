@@ -1,5 +1,8 @@
 """The main path on real scanner files of every format: prepared into S3, evaluated at 4x, reconstructed. Skips where they are absent."""
 
+import re
+import shutil
+
 import h5py
 import numpy as np
 import pytest
@@ -8,8 +11,13 @@ import torch
 from echotrain.config import to_dict
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.config import DataConfig
+from echotrain.evaluation.comparison import compare
+from echotrain.evaluation.report import render_report
 from echotrain.evaluation.results import read_evaluation
 from echotrain.models.unrolled.varnet import VarNetConfig
+from echotrain.orchestration.espirit import EspiritMethod
+from echotrain.orchestration.evaluate import evaluate as evaluate_method
+from echotrain.orchestration.inference import InferenceConfig
 from echotrain.storage.embedded import serve_folder
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
@@ -77,3 +85,68 @@ def test_a_real_scan_is_reconstructed(local_ray, bucket, scanner_data, tmp_path)
     with h5py.File(tmp_path / "brain_t2_4ch.h5") as file:
         assert file["reconstruction"].shape == (1, 256, 256)
         assert np.isfinite(file["reconstruction"][:]).all()
+
+
+@pytest.fixture(scope="module")
+def methods_at_3_and_4(whole, bucket, scanner_data, tmp_path_factory):
+    """Return evaluations on the scans that are there in fastMRI's layout, equispaced lines with 8% in the centre: a network, then ESPIRiT.
+
+    The network has seen ten steps of simulated slices; ESPIRiT stops at 100 of its 200 iterations.
+    """
+    folder = tmp_path_factory.mktemp("scans")
+    for scan in scanner_data.glob("*.h5"):
+        shutil.copy(scan, folder)
+    assert prepare.main([str(folder), "--to", f"{bucket}/fastmri"]) == 0
+    evaluations = []
+    for acceleration in (3, 4):
+        settings = (*MASK, f"data.catalog={bucket}/fastmri", f"data.mask.accelerations=[{acceleration}]")
+        for method in (
+            InferenceConfig(run=whole.run_uri, overrides=settings, workers=1),
+            EspiritMethod(overrides=(*settings, "espirit.iterations=100"), workers=2),
+        ):
+            evaluations.append(evaluate_method(method, split="all", num_examples=3))
+    return evaluations
+
+
+@pytest.mark.bart
+@pytest.mark.slow
+def test_espirit_zero_filled_and_a_trained_network_stand_in_one_table_with_their_pictures(methods_at_3_and_4):
+    evaluations = methods_at_3_and_4
+    network, espirit = evaluations[0].info.model, evaluations[1].info.model
+    assert network.startswith("E2E-VarNet")
+    comparison = compare(evaluations)
+    (section,) = comparison.quality.sections
+    assert [row[0] for row in section.rows] == ["Zero-filled", network, espirit]
+    assert all(cell for row in section.rows for cell in row)
+    assert [column for column in comparison.quality.columns if "PSNR" in column] == ["PSNR (dB)\nR = 3, n = 3", "PSNR (dB)\nR = 4, n = 3"]
+
+    shown = {(shared.example.volume, shared.example.attributes.acceleration): shared for shared in comparison.examples}
+    volumes = {volume.volume for volume in evaluations[0].volumes}
+    assert volumes == {"brain_flash_16ch_cimax3T", "brain_t2_4ch", "phantom_gre_4ch_trio3T"}
+    assert set(shown) == {(volume, acceleration) for volume in volumes for acceleration in (3, 4)}
+    for shared in comparison.examples:
+        assert list(shared.reconstructions) == [network, espirit]
+        assert {image.shape for image in shared.reconstructions.values()} == {shared.example.target.shape}
+    page = render_report(evaluations)
+    (side_by_side,) = re.findall(r'<section id="comparison">.*?</section>', page, re.DOTALL)
+    # Of three methods the image and its error, and the target, for every volume at either acceleration.
+    assert side_by_side.count("<img") == 7 * 6
+
+
+@pytest.mark.bart
+@pytest.mark.slow
+def test_espirit_recovers_what_undersampling_lost_of_real_scans(methods_at_3_and_4):
+    means = []
+    for network, espirit in zip(methods_at_3_and_4[::2], methods_at_3_and_4[1::2], strict=True):
+        for mine, theirs in zip(network.volumes, espirit.volumes, strict=True):
+            assert mine.zero_filled == theirs.zero_filled
+            assert theirs.model.nmse < theirs.zero_filled.nmse
+        means.append([np.mean([getattr(v, kind).psnr for v in e.volumes]) for e, kind in ((espirit, "zero_filled"), (espirit, "model"))])
+        # Brief training does not mend aliasing, and must not lose the image: a wrong scale or shift costs more than this.
+        assert np.mean([v.model.psnr for v in network.volumes]) > 20
+    (zero_3, espirit_3), (zero_4, espirit_4) = means
+    # Masks depend on the volume alone, so zero-filled images are the same everywhere.
+    assert (zero_3, zero_4) == pytest.approx((25.197, 24.425), abs=0.01)
+    assert espirit_3 > zero_3 + 4
+    assert espirit_4 > zero_4 + 4
+    assert espirit_3 > espirit_4

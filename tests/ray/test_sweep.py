@@ -19,6 +19,7 @@ from rich.console import Console
 
 from echotrain.config import override
 from echotrain.errors import CatalogError, ConfigError, ResourceError
+from echotrain.orchestration import tuning
 from echotrain.orchestration.tuning import run_sweep
 from echotrain.storage.open import open_store
 from echotrain.sweeps.console import SweepConsole
@@ -150,12 +151,24 @@ def wait_for(condition, process, *, seconds=120):
         ({"seed": (1, 2)}, ["data.catalog=/nowhere"], {}, CatalogError, "/nowhere"),
         ({"seed": (1, 2)}, [], {"resume": True}, ConfigError, "holds no sweep to resume"),
         ({"seed": (1, 2)}, [], {"concurrency": 99}, ResourceError, "99 trials at a time.*the cluster holds 4"),
+        ({"seed": (1, 2)}, [], {"concurrency": -1}, ConfigError, "-1 trials at a time: must be at least 1"),
+        ({"seed": (1, 2)}, ["workers=99", "batch_size=99"], {}, ResourceError, "workers=99"),
     ],
 )
-def test_what_cannot_work_is_refused_before_a_trial_starts(local_ray, experiment, parameters, settings, options, error, message, tmp_path):
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    local_ray, experiment, parameters, settings, options, error, message, tmp_path
+):
     with pytest.raises(error, match=message):
         sweep(grid(**parameters), experiment, *settings, **options)
-    assert not list(tmp_path.rglob("trials/*"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_catalog_is_loaded_once_to_start_a_sweep(experiment, monkeypatch, caplog):
+    # The check that follows is the first that needs a cluster; refused there, the sweep has looked at its catalog.
+    monkeypatch.setattr(tuning, "connect", lambda: (_ for _ in ()).throw(ResourceError("the cluster", "is not there", "Start one.")))
+    with caplog.at_level("INFO"), pytest.raises(ResourceError, match="is not there"):
+        sweep(grid(seed=(1, 2), **{"data.fraction": (0.5, 1.0)}), experiment)
+    assert sum("Loaded catalog" in record.message for record in caplog.records) == 1
 
 
 def test_the_verb_shows_trials_and_refuses_with_2(sweep_file, capsys):

@@ -23,6 +23,7 @@ from echotrain.orchestration.mapping import Result, map_items
 from echotrain.orchestration.parts import Parts
 from echotrain.similarity.embedders import make_embedder
 from echotrain.similarity.neighbors import check_neighbors, nearest_union
+from echotrain.storage.open import absolute_uri
 from echotrain.storage.ranged import RangeReader
 
 __all__ = ["FilterConfig", "Filtered", "filter_catalog"]
@@ -89,9 +90,12 @@ def filter_catalog(config: FilterConfig) -> Filtered:
     Raises:
         LeakageError: The queries are of the test split.
         CatalogError: There is no catalog, nothing to ask with or to choose from, or another subset of this name.
-        ConfigError: An unknown embedder, or one without its weights; k larger than what there is.
+        ConfigError: An unknown embedder, or one without its weights or its package; k larger than what there is.
+        CheckpointError: The embedder's weights are not what they should be.
         ResourceError: The cluster is too small.
     """
+    if config.weights:
+        config = dataclasses.replace(config, weights=absolute_uri(config.weights))
     make_embedder(config.embedder, config.weights)
     catalog = load_catalog(config.catalog)
     queries = select(

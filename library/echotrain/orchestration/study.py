@@ -70,8 +70,9 @@ def run_study(
         ConfigError, CatalogError, StorageError, ResourceError: As ``run_sweep``; or BART is missing and ESPIRiT was asked for.
     """
     folder = SweepFolder(open_store(f"{absolute_uri(study.base.storage)}/{study.name}"))
-    base = with_one_catalog(study.base, folder)
-    catalog = load_catalog(base.data.catalog)
+    loaded: dict[str, Catalog] = {}
+    base = with_one_catalog(study.base, folder, loaded)
+    catalog = loaded.get(base.data.catalog) or load_catalog(base.data.catalog)
     planned = _models(study, catalog, subset="chosen-later").points(study.seeds)
     if planned:
         check_sweep(SweepSpec.listed(study.name, study.name, planned), base)

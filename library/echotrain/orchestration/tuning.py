@@ -101,19 +101,26 @@ def run_sweep(
         StorageError: The sweep's folder cannot be written.
         ResourceError: The cluster cannot hold one trial.
     """
+    if concurrency < 0:
+        raise ConfigError(
+            f"{concurrency} trials at a time", "must be at least 1", "Leave --concurrency out for as many as the cluster holds."
+        )
     metric = swept_metric(spec, base)
     base = dataclasses.replace(base, storage=absolute_uri(base.storage))
     folder = SweepFolder(open_store(f"{base.storage}/{spec.name}"))
+    catalogs: dict[str, Catalog] = {}
     if "data.catalog" not in spec.parameters:
-        base = with_one_catalog(base, folder)
-    _check_selections(check_sweep(spec, base, seed=seed))
-    check_writable(open_store(folder.uri))
-    _describe(folder, spec, base, seed, resume=resume)
+        base = with_one_catalog(base, folder, catalogs)
+    _check_selections(check_sweep(spec, base, seed=seed), catalogs)
+    description = _new_description(folder, spec, base, seed, resume=resume)
     book = Book(spec, metric, storage=base.storage, folder=folder, seed=seed, retry_failed=retry_failed)
     if not book.is_finished:
         connect()
-        warn_of_unshared_folder(base)
         at_a_time = _concurrency(base, concurrency)
+        check_writable(open_store(folder.uri))
+        if description is not None:
+            folder.describe(description)
+        warn_of_unshared_folder(base)
         shown = console or SweepConsole()
         shown.begin(spec.name, book.trials, total=book.total, at_a_time=at_a_time)
         try:
@@ -124,28 +131,32 @@ def run_sweep(
     return SweepResult(folder=folder.uri, metric=metric, trials=tuple(book.trials), is_finished=book.is_finished)
 
 
-def with_one_catalog(base: Experiment, folder: SweepFolder) -> Experiment:
-    """Name one version of the catalog for all trials: that of the sweep's start."""
+def with_one_catalog(base: Experiment, folder: SweepFolder, catalogs: dict[str, Catalog]) -> Experiment:
+    """Name one version of the catalog for all trials, that of the sweep's start; keep it in ``catalogs`` where it was loaded to know."""
     base = with_absolute_paths(base)
     root, version = split_version(base.data.catalog)
     if version is None:
         known = (folder.description() or {}).get("catalog", "")
-        pinned = known if known.rpartition("@")[0] == root else f"{root}@{load_catalog(root).version}"
+        if known.rpartition("@")[0] == root:
+            pinned = known
+        else:
+            newest = load_catalog(root)
+            pinned = f"{root}@{newest.version}"
+            catalogs[pinned] = newest
         base = dataclasses.replace(base, data=dataclasses.replace(base.data, catalog=pinned))
     return base
 
 
-def _check_selections(experiments: Iterable[Experiment]) -> None:
-    """Raise ``CatalogError`` where a trial would have nothing to train or validate on."""
-    catalogs: dict[str, Catalog] = {}
+def _check_selections(experiments: Iterable[Experiment], catalogs: dict[str, Catalog]) -> None:
+    """Raise ``CatalogError`` where a trial would have nothing to train or validate on; ``catalogs`` are those loaded already."""
     for data in {with_absolute_paths(experiment).data for experiment in experiments}:
         if data.catalog not in catalogs:
             catalogs[data.catalog] = load_catalog(data.catalog)
         check_selection(catalogs[data.catalog], data)
 
 
-def _describe(folder: SweepFolder, spec: SweepSpec, base: Experiment, seed: int, *, resume: bool) -> None:
-    """Write down what is swept, or make sure that it is what was swept before."""
+def _new_description(folder: SweepFolder, spec: SweepSpec, base: Experiment, seed: int, *, resume: bool) -> dict[str, Any] | None:
+    """Return what is swept, to be written down; None where it is what was swept before."""
     search = to_dict(spec)
     # A list may grow: its trials are known by their values.
     compared = _COMPARED[1:] if spec.method == "list" else _COMPARED
@@ -156,20 +167,18 @@ def _describe(folder: SweepFolder, spec: SweepSpec, base: Experiment, seed: int,
             raise ConfigError(
                 folder.uri, "holds no sweep to resume", "Leave out --resume, or give the storage= and name= of the first start."
             )
-        folder.describe({"name": spec.name, "catalog": base.data.catalog, "run_cap": spec.run_cap, "searched": searched})
-        return
+        return {"name": spec.name, "catalog": base.data.catalog, "run_cap": spec.run_cap, "searched": searched}
     if not resume:
         raise ConfigError(folder.uri, "holds a sweep of this name already", "Add --resume to go on with it, or give a new name=.")
     changed = changed_keys(flatten(known["searched"]), flatten(searched))
     if changed:
         listed = ", ".join(f"{path} was {before!r}, now {now!r}" for path, (before, now) in changed.items())
         raise ConfigError(folder.uri, f"holds another sweep: {listed}", "Give this one its own name=, or restore the settings.")
+    return None
 
 
 def _concurrency(base: Experiment, wanted: int) -> int:
     """Return how many trials run at a time; raises ``ResourceError`` where the cluster cannot hold them."""
-    if wanted < 0:
-        raise ConfigError(f"{wanted} trials at a time", "must be at least 1", "Leave --concurrency out for as many as the cluster holds.")
     is_cuda = choose_device(base) == "cuda"
     capacity = int(num_gpus() // base.workers if is_cuda else num_cpus() // (base.workers * base.cpus_per_worker))
     if wanted > capacity:

@@ -9,6 +9,8 @@ from skimage.feature import hog
 from skimage.transform import resize
 
 from echotrain.errors import ConfigError
+from echotrain.similarity.dreamsim import DreamSimEmbedder
+from echotrain.similarity.white import scaled_to_white
 
 __all__ = ["EMBEDDERS", "Embedder", "GradientEmbedder", "make_embedder"]
 
@@ -46,10 +48,10 @@ class GradientEmbedder:
         return np.stack([self._embed(image) for image in images])
 
     def _embed(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        white = float(np.percentile(image, 99.5))
-        if not white > 0:
+        scaled = scaled_to_white(image)
+        if scaled is None:
             return np.zeros(_HOG_LENGTH + _COARSE**2, np.float32)
-        small = np.clip(resize(image / white, (_SIDE, _SIDE), anti_aliasing=True), 0, 1)
+        small = np.clip(resize(scaled, (_SIDE, _SIDE), anti_aliasing=True), 0, 1)
         edges = hog(small, orientations=9, pixels_per_cell=(16, 16), cells_per_block=(2, 2))
         coarse = small.reshape(_COARSE, _SIDE // _COARSE, _COARSE, -1).mean(axis=(1, 3)).ravel()
         halves = [part / max(float(np.linalg.norm(part)), 1e-12) for part in (edges, coarse - coarse.mean())]
@@ -68,6 +70,7 @@ def make_embedder(name: str, weights: str = "") -> Embedder:
 
     Raises:
         ConfigError: There is none of this name, or its weights or its package are missing.
+        CheckpointError: Its weights cannot be what they should.
     """
     if name not in EMBEDDERS:
         raise ConfigError(f"embedder={name!r}", f"must be one of {', '.join(EMBEDDERS)}", "Use gradients, which needs no weights.")
@@ -80,4 +83,4 @@ def _gradients(weights: str) -> Embedder:
     return GradientEmbedder()
 
 
-EMBEDDERS: dict[str, Callable[[str], Embedder]] = {"gradients": _gradients}
+EMBEDDERS: dict[str, Callable[[str], Embedder]] = {"gradients": _gradients, "dreamsim": DreamSimEmbedder}

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from echotrain.errors import ResourceError
 from echotrain.storage import throttled_server
 
-__all__ = ["Fault", "ServerStats", "ThrottledServer", "serve_throttled"]
+__all__ = ["Fault", "SentRange", "ServerStats", "ThrottledServer", "serve_throttled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,14 @@ class ServerStats(NamedTuple):
 
     requests: int
     bytes: int
+
+
+class SentRange(NamedTuple):
+    """A piece of an object that was sent; the key begins with the bucket."""
+
+    key: str
+    offset: int
+    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -81,16 +89,19 @@ class ThrottledServer:
         found = self._control("GET", "/__stats")
         return ServerStats(found["requests"], found["bytes"])
 
+    def ranges(self) -> list[SentRange]:
+        """Return what was sent of which object since the last reset, in order."""
+        return [SentRange(*sent) for sent in self._control("GET", "/__ranges")]
+
     def reset(self) -> None:
-        """Set the counters to zero."""
+        """Forget what was counted."""
         self._control("POST", "/__reset")
 
-    def _control(self, method: str, path: str, body: str = "") -> dict[str, int]:
+    def _control(self, method: str, path: str, body: str = "") -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         with contextlib.closing(connection):
             connection.request(method, path, body.encode())
-            found: dict[str, int] = json.loads(connection.getresponse().read())
-        return found
+            return json.loads(connection.getresponse().read())
 
 
 @contextlib.contextmanager

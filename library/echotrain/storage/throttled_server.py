@@ -4,7 +4,8 @@ It serves GET, HEAD and ListObjectsV2, path-style, and takes any signature. It u
 that its process starts in a tenth of a second and shares no interpreter lock with what it measures. Settings come as one line of
 JSON on the standard input; the port is answered as a line on the standard output; the end of the input is the end of the server.
 
-``POST /__faults`` replaces the list of faults, ``GET /__stats`` returns the counters, ``POST /__reset`` zeroes them.
+``POST /__faults`` replaces the list of faults, ``GET /__stats`` returns the counters, ``GET /__ranges`` what was sent of which object, in
+order, and ``POST /__reset`` starts both anew.
 """
 
 import contextlib
@@ -38,6 +39,7 @@ class _State:
     free_at: float = 0.0
     requests: int = 0
     sent: int = 0
+    ranges: list[tuple[str, int, int]] = field(default_factory=list)
     mapped: dict[tuple[str, int, int], mmap.mmap] = field(default_factory=dict)
     faults: list[dict[str, Any]] = field(default_factory=list)
 
@@ -124,8 +126,11 @@ class _Handler:
                 state.faults = json.loads(request.body)
             elif request.path == "/__reset":
                 state.requests = state.sent = 0
-            stats = {"requests": state.requests, "bytes": state.sent}
-        self._answer("200 OK", json.dumps(stats).encode())
+                state.ranges.clear()
+            is_ranges = request.path == "/__ranges"
+            answer = state.ranges if is_ranges else {"requests": state.requests, "bytes": state.sent}
+            body = json.dumps(answer).encode()
+        self._answer("200 OK", body)
 
     def _serve(self, request: _Request) -> bool:
         """Answer one request; False ends the connection."""
@@ -190,6 +195,8 @@ class _Handler:
         started, sent = time.perf_counter(), 0
         # Not sendfile: the single pages it hands on make receiving on the loopback interface cost half as much again.
         content = self._state.content(path)
+        with self._state.lock:
+            self._state.ranges.append((path.relative_to(self._state.root).as_posix(), first, count))
         is_limited = self._state.nic_bytes_s > 0 or self._state.connection_bytes_s > 0
         while sent < count:
             piece = min(_CHUNK if is_limited or fault else count, count - sent)

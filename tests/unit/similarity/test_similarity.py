@@ -4,21 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import zoom
 
 from echotrain.errors import ConfigError
 from echotrain.similarity.embedders import GradientEmbedder, make_embedder
 from echotrain.similarity.neighbors import nearest_union
-
-
-def disc(radius, *, side=96, at=(0.5, 0.5)):
-    y, x = np.mgrid[:side, :side] / side
-    return gaussian_filter(((y - at[0]) ** 2 + (x - at[1]) ** 2 < radius**2).astype(np.float32), 1.0)
-
-
-def bars(width, *, side=96):
-    x = np.mgrid[:side, :side][1] / side
-    return np.broadcast_to(np.abs(x - 0.5) < width, (side, side)).astype(np.float32)
+from tests.unit.similarity.slices import bars, disc
 
 
 @pytest.fixture(scope="module")
