@@ -105,11 +105,10 @@ def study_sections(
 
 
 def _benchmark(models: StudyModels, results: StudyResults) -> StudySection:
-    values = list(models.benchmark.values())
-    networks = [evaluation for evaluation in map(results.of, values) if evaluation is not None]
+    networks = [evaluation for evaluation in map(results.of, models.benchmark) if evaluation is not None]
     # Networks of several accelerations are one method, as ESPIRiT is.
     alike = [dataclasses.replace(e, info=dataclasses.replace(e.info, checkpoint="")) for e in networks]
-    return benchmark_section([*results.baselines, *alike], missing=results.missing(values))
+    return benchmark_section([*results.baselines, *alike], missing=results.missing(models.benchmark))
 
 
 def _scaling(study: Study, models: StudyModels, results: StudyResults) -> StudySection:

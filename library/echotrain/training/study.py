@@ -37,6 +37,8 @@ class Study:
         seeds: Repeats of every model; their scores are averaged by volume.
         split: That all models are tested on.
         accelerations: (R, centre fraction) pairs of the benchmark (5.1).
+        rivals: Further networks of the benchmark, at its first acceleration, each as the settings that make it of the base:
+            ``{"task.kind": "bridge", "model.kind": "bridge", …}`` for LBM.
         espirit_volumes: Volumes that ESPIRiT reconstructs, at every acceleration; 0 leaves it out.
         size: Path of the setting that makes a network larger.
         sizes, fractions: The scaling grid (5.2).
@@ -56,6 +58,7 @@ class Study:
     seeds: tuple[int, ...] = (42,)
     split: Literal["val", "test"] = "test"
     accelerations: tuple[tuple[float, float], ...] = ((4, 0.08), (8, 0.04))
+    rivals: tuple[Mapping[str, Any], ...] = ()
     espirit_volumes: int = 0
     size: str = "model.num_cascades"
     sizes: tuple[int, ...] = (4, 8, 12)
@@ -122,14 +125,14 @@ class StudyModels:
     """The models of a study by section and by what the section calls them; the same model may be in several.
 
     Attributes:
-        benchmark: Acceleration and centre fraction to model.
+        benchmark: Models at each acceleration, then the rivals.
         scaling: Size and fraction to model.
         transfer: Section (``anatomies``, ``contrasts``, ``shift``) to part to model.
         parts: Section to part to what it selects, in the order of the rows.
         filtering: Name of the training set to model, the whole one first.
     """
 
-    benchmark: Mapping[tuple[float, float], Values]
+    benchmark: Sequence[Values]
     scaling: Mapping[tuple[int, float], Values]
     transfer: Mapping[str, Mapping[str, Values]]
     parts: Mapping[str, Mapping[str, Selection]]
@@ -145,7 +148,7 @@ class StudyModels:
 
     def _all(self) -> Iterator[Values]:
         yield from self.scaling.values()
-        yield from self.benchmark.values()
+        yield from self.benchmark
         for models in self.transfer.values():
             yield from models.values()
         yield from self.filtering.values()
@@ -193,7 +196,7 @@ def plan_study(study: Study, table: pa.Table, *, whole: str = "all", subset: str
             f"{study.neighbors} nearest neighbours": study.model(subset=subset),
         }
     return StudyModels(
-        benchmark={pair: study.model(acceleration=pair) for pair in study.accelerations if "benchmark" in study.sections},
+        benchmark=_benchmark(study) if "benchmark" in study.sections else (),
         scaling={
             (size, fraction): study.model(size=size, fraction=fraction)
             for size in study.sizes
@@ -204,6 +207,13 @@ def plan_study(study: Study, table: pa.Table, *, whole: str = "all", subset: str
         parts=parts,
         filtering=filtering,
     )
+
+
+def _benchmark(study: Study) -> list[Values]:
+    """Return the base's network at every acceleration, and the rivals at the first."""
+    networks = [study.model(acceleration=pair) for pair in study.accelerations]
+    shared = {path: value for path, value in networks[0].items() if path != study.size}
+    return [*networks, *({**shared, **rival} for rival in study.rivals)]
 
 
 def _parts(study: Study, table: pa.Table, section: str) -> dict[str, Selection]:

@@ -8,7 +8,9 @@ import pytest
 from echotrain.data.selection import Selection
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.recipes.registry import STUDIES, find_study
+from echotrain.sweeps.spec import SweepSpec
 from echotrain.training.study import override_study, plan_study
+from echotrain.training.swept import check_sweep
 
 
 def catalog(**volumes):
@@ -34,8 +36,8 @@ def study(*settings):
 def test_a_model_that_several_sections_share_is_trained_once():
     plan = plan_study(study(), TABLE, subset="s")
     baseline = {"model.num_cascades": 8, "data.fraction": 1.0}
-    assert plan.scaling[8, 1.0] == plan.benchmark[8, 0.04] == plan.transfer["anatomies"]["all"] == plan.filtering["everything"] == baseline
-    assert plan.benchmark[4, 0.08] == {**baseline, "data.mask": {"accelerations": [4], "center_fractions": [0.08]}}
+    assert plan.scaling[8, 1.0] == plan.benchmark[1] == plan.transfer["anatomies"]["all"] == plan.filtering["everything"] == baseline
+    assert plan.benchmark[0] == {**baseline, "data.mask": {"accelerations": [4], "center_fractions": [0.08]}}
     assert plan.filtering["knee only"] == plan.transfer["anatomies"]["knee"]
     assert plan.filtering["a random 10%"] == plan.scaling[8, 0.1]
     points = plan.points((1, 2))
@@ -43,6 +45,20 @@ def test_a_model_that_several_sections_share_is_trained_once():
     assert len(points) == 2 * (12 + 1 + 3 + 3 + 1)
     assert len({str(point) for point in points}) == len(points)
     assert [point["seed"] for point in points] == [1] * 20 + [2] * 20
+
+
+def test_a_rival_is_the_base_but_for_its_settings_and_joins_at_the_first_acceleration():
+    chosen = study("sections=[benchmark]", "rivals=[{task.kind: bridge, model.kind: bridge}]")
+    plan = plan_study(chosen, TABLE)
+    assert plan.benchmark[2] == {
+        "data.fraction": 1.0,
+        "data.mask": {"accelerations": [4], "center_fractions": [0.08]},
+        "task.kind": "bridge",
+        "model.kind": "bridge",
+    }
+    spec = SweepSpec.listed("mosaic", "mosaic", plan.points(chosen.seeds))
+    networks = [experiment.model.kind for experiment in check_sweep(spec, chosen.base)]
+    assert networks == ["varnet", "varnet", "bridge"]
 
 
 def test_parts_come_by_their_training_volumes_and_only_where_every_split_has_some():

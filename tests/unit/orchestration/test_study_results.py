@@ -1,0 +1,90 @@
+"""A study's sections out of its models: repeats are averaged, what failed is named, and the rest stands."""
+
+import dataclasses
+
+import pytest
+
+from echotrain.evaluation.results import Evaluation, EvaluationInfo, VolumeAttributes, VolumeResult
+from echotrain.metrics.volume import Quality
+from echotrain.orchestration.study_results import StudyResults, study_facts, study_sections
+from echotrain.recipes.registry import find_study
+from echotrain.sweeps.trial import Trial
+from echotrain.training.study import override_study, plan_study
+from tests.catalogs import write_catalog
+
+
+def evaluation(psnr, model="VarNet"):
+    """Return an evaluation of one knee and one brain."""
+    volumes = tuple(
+        VolumeResult(
+            dataset="test",
+            volume=anatomy,
+            attributes=VolumeAttributes(anatomy, "PD", 4.0),
+            num_slices=3,
+            model=Quality(nmse=0.01, psnr=psnr, ssim=0.9),
+            zero_filled=Quality(nmse=0.1, psnr=20.0, ssim=0.5),
+        )
+        for anatomy in ("brain", "knee")
+    )
+    return Evaluation(info=EvaluationInfo(name=str(psnr), model=model, checkpoint=str(psnr)), volumes=volumes)
+
+
+@pytest.fixture
+def catalog(tmp_path):
+    return write_catalog(tmp_path, volumes=12, splits=("train", "train", "val", "val", "test", "test")).catalog
+
+
+@pytest.fixture
+def study():
+    return override_study(find_study("mosaic")(), ["sections=[scaling,anatomies]", "sizes=[4,8]", "fractions=[0.5,1.0]", "seeds=[1,2]"])
+
+
+def trials_of(plan, study, failed=()):
+    """Return a trial for each model and seed; those whose number is in ``failed`` have failed."""
+    return [
+        Trial(
+            number=number,
+            name=f"trial {number}",
+            values=values,
+            run="r",
+            state="failed" if number in failed else "finished",
+            reason="loss is not finite" if number in failed else "",
+        )
+        for number, values in enumerate(plan.points(study.seeds))
+    ]
+
+
+def test_repeats_are_averaged_and_what_failed_is_named_while_the_rest_stands(study, catalog):
+    plan = plan_study(study, catalog.table, whole="all")
+    trials = trials_of(plan, study, failed=(0, 4, 10))
+    tested = {trial.number: evaluation(30.0 + trial.number) for trial in trials if trial.state == "finished"}
+    assert len(trials) == 2 * 6
+    results = StudyResults(study.seeds, trials, tested, [])
+    # Model 1 is trial 1 and, by its second seed, trial 7; of model 4 both repeats failed; of model 0 one did.
+    models = [{path: value for path, value in trial.values.items() if path != "seed"} for trial in trials[:6]]
+    assert {v.model.psnr for v in results.of(models[1]).volumes} == {(31.0 + 37.0) / 2}
+    assert {v.model.psnr for v in results.of(models[0]).volumes} == {36.0}
+    assert results.of(models[4]) is None
+    scaling, anatomies, listed = study_sections(study, plan, results, catalog, None)
+    assert scaling.missing == ("trial 0 has no result: loss is not finite",)
+    assert anatomies.missing == ("trial 4 has no result: loss is not finite", "trial 10 has no result: loss is not finite")
+    matrix = next(exhibit.content for exhibit in anatomies.exhibits if exhibit.name == "anatomies-psnr")
+    assert matrix.columns == ("Tested on (n)", "trained on\nknee", "trained on\nall")
+    assert len(listed.exhibits[0].content.sections[0].rows) == 12
+    facts = study_facts(study, study.base, catalog, trials)
+    assert facts["Models"] == "3 failed, 9 finished"
+
+
+def test_networks_of_several_accelerations_are_one_method(study, catalog):
+    study = dataclasses.replace(study, sections=("benchmark",), seeds=(1,))
+    plan = plan_study(study, catalog.table, whole="all")
+    trials = trials_of(plan, study)
+    faster = evaluation(28.0)
+    faster = dataclasses.replace(
+        faster, volumes=tuple(dataclasses.replace(v, attributes=v.attributes._replace(acceleration=8.0)) for v in faster.volumes)
+    )
+    section, _ = study_sections(study, plan, StudyResults((1,), trials, {0: evaluation(30.0), 1: faster}, []), catalog, None)
+    rows = section.exhibits[0].content.sections[0].rows
+    assert [row[0] for row in rows] == ["Zero-filled", "VarNet"]
+    assert rows[1][1].startswith("30.00")
+    assert rows[1][4].startswith("28.00")
