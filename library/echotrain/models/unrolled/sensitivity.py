@@ -11,7 +11,8 @@ from echotrain.shapes import CoilMask, Counts, Image, LineMask, SensMaps
 
 __all__ = ["SensitivityModel", "center_lines", "count_center_lines"]
 
-_COILS_AT_ONCE = 2
+# Two coils of 320 x 320: more leave the CPU's cache, and fewer pay for each call what they gain.
+_PIXELS_AT_ONCE = 2 * 320 * 320
 
 
 class SensitivityModel(nn.Module):
@@ -52,7 +53,8 @@ class SensitivityModel(nn.Module):
     def _refine(self, images: Image, activation_checkpointing: bool) -> Image:
         """Refine coil by coil; a few at a time where that keeps them in the CPU's cache or saves memory."""
         few = activation_checkpointing or images.device.type == "cpu"
-        groups = torch.split(images, _COILS_AT_ONCE if few else max(1, len(images)))
+        at_once = _PIXELS_AT_ONCE // images[0].numel() if few else len(images)
+        groups = torch.split(images, max(1, at_once))
         return torch.cat([run(self.norm_unet, group, checkpointed=activation_checkpointing) for group in groups])
 
 
