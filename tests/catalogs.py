@@ -34,6 +34,7 @@ def write_catalog(
     volumes: int = 6,
     slices: int = 3,
     splits: tuple[str, ...] = ("train",),
+    anatomies: tuple[str, ...] = ("knee", "brain"),
     max_shard_bytes: int = 20_000,
 ) -> Written:
     """Write ``volumes`` volumes of ``slices`` slices, of the shapes (coil, ky, kx) in turn, each of its own patient."""
@@ -62,7 +63,7 @@ def write_catalog(
                         num_slices=slices,
                         patient=f"p{number}",
                         split=splits[number % len(splits)],
-                        anatomy=("knee", "brain")[number % 2],
+                        anatomy=anatomies[number % len(anatomies)],
                         contrast="PD",
                         coils=shape[0],
                         height=shape[1],

@@ -22,7 +22,12 @@ ANATOMIES = (["knee"], ["knee", "brain"])
 
 def test_a_sweep_reads_the_slices_that_its_trials_select_and_nothing_else(local_ray, tmp_path, monkeypatch):
     catalog = write_catalog(
-        tmp_path / "s3/bucket", volumes=24, slices=2, shapes=((4, 32, 32), (2, 32, 24)), splits=("train",) * 6 + ("val",) * 2
+        tmp_path / "s3/bucket",
+        volumes=24,
+        slices=2,
+        shapes=((4, 32, 32), (2, 32, 24)),
+        splits=("train",) * 6 + ("val",) * 2,
+        anatomies=("knee", "brain", "spine"),
     ).catalog
     times = np.zeros(len(catalog), int)  # How often each slice is to be read.
     for fraction in FRACTIONS:
@@ -30,8 +35,9 @@ def test_a_sweep_reads_the_slices_that_its_trials_select_and_nothing_else(local_
             times[select(catalog.table, splits=("train",), fraction=fraction, anatomies=anatomies)] += EPOCHS
             times[select(catalog.table, splits=("val",), anatomies=anatomies)] += EPOCHS
     rows = catalog.rows()
-    # The case is worth its name: some slices of either split are in no trial, some in all.
-    assert {row.split for row, count in zip(rows, times, strict=True) if not count} >= {"train"}
+    # The case is worth its name: brains are left out by the fraction alone, spines always, and some slices are in every trial.
+    left_out = {(row.split, row.anatomy) for row, count in zip(rows, times, strict=True) if not count}
+    assert left_out == {("train", "brain"), ("train", "spine"), ("val", "spine")}
     assert set(times // EPOCHS) >= {0, 1, 4}
 
     spec = SweepSpec(
