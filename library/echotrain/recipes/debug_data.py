@@ -24,7 +24,7 @@ def ensure_debug_data(catalog: str = DEBUG_CATALOG) -> None:
 
 def ensure_study_data(catalog: str = STUDY_CATALOG) -> None:
     """Simulate and prepare two scans each of 60 patients, unless the catalog is there already."""
-    _ensure(catalog, SimulationConfig(num_patients=60, volumes_per_patient=2, num_slices=3, matrix=96))
+    _ensure(catalog, SimulationConfig(num_patients=60, volumes_per_patient=2, num_slices=2, matrix=96))
 
 
 def _ensure(catalog: str, config: SimulationConfig) -> None:
