@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from echotrain.evaluation.comparison import SharedExample
@@ -22,7 +23,7 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Exhibit:
     """A table or a figure.
 
@@ -38,7 +39,8 @@ class Exhibit:
     content: Table | Chart
     caption: str = ""
 
-    def files(self) -> dict[str, bytes]:
+    @cached_property
+    def files(self) -> Mapping[str, bytes]:
         """Return it as files, by their endings: a table as CSV, Markdown and LaTeX, a figure as SVG, PDF and PNG."""
         if isinstance(self.content, Chart):
             return self.content.files()
@@ -96,7 +98,7 @@ def exhibit_files(sections: Sequence[StudySection]) -> Iterator[tuple[str, bytes
     for section in sections:
         for exhibit in section.exhibits:
             folder = "figures" if isinstance(exhibit.content, Chart) else "tables"
-            for ending, data in exhibit.files().items():
+            for ending, data in exhibit.files.items():
                 yield f"{folder}/{exhibit.name}.{ending}", data
         for name, data in section.files.items():
             yield f"tables/{name}", data
@@ -121,7 +123,7 @@ def _exhibit(exhibit: Exhibit) -> dict[str, Any]:
         "caption": exhibit.caption,
         "table": None if is_chart else exhibit.content,
         "chart": chart_images(exhibit.content) if isinstance(exhibit.content, Chart) else None,
-        "files": [{"ending": ending, **_file(f"{exhibit.name}.{ending}", data)} for ending, data in exhibit.files().items()],
+        "files": [{"ending": ending, **_file(f"{exhibit.name}.{ending}", data)} for ending, data in exhibit.files.items()],
     }
 
 

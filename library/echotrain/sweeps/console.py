@@ -24,12 +24,13 @@ class SweepConsole:
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
         self._bars: dict[int, TaskID] = {}
+        self._begun = 0
         self._ended = 0
         self._total = 0
 
     def begin(self, name: str, trials: Sequence[Trial], *, total: int, at_a_time: int) -> None:
         """Show what is ahead."""
-        self._ended = sum(trial.has_ended for trial in trials)
+        self._ended = self._begun = sum(trial.has_ended for trial in trials)
         self._total = total
         known = f", {self._ended} of them ended before" if self._ended else ""
         self._line(f"sweep {name}: {total} trials{known}, {at_a_time} at a time")
@@ -37,10 +38,11 @@ class SweepConsole:
 
     def started(self, trial: Trial) -> None:
         """Show that a trial runs."""
+        self._begun += 1
         if self._console.is_terminal:
             self._bars[trial.number] = self._progress.add_task(trial.name, total=1.0)
         else:
-            self._line(f"trial {trial.number + 1}/{self._total} started: {trial.name}")
+            self._line(f"trial {self._begun}/{self._total} started: {trial.name}")
 
     def moved(self, trial: Trial, share: float, text: str) -> None:
         """Show how far a trial is, between 0 and 1."""
