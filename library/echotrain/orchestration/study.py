@@ -4,24 +4,28 @@ Nothing is done twice. The models are the trials of one sweep, which runs as man
 are still the best ones is read back. So a study that was killed goes on where it was, and one that is given a further section adds it.
 """
 
+import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from echotrain.baselines.bart import find_bart
+from echotrain.config import to_dict
 from echotrain.data.catalog import Catalog
-from echotrain.data.catalog_store import load_catalog
+from echotrain.data.catalog_store import load_catalog, split_version
 from echotrain.errors import ObjectMissingError, ResourceError
 from echotrain.evaluation.results import Evaluation, read_evaluation, write_evaluation
 from echotrain.evaluation.study_page import exhibit_files, render_study
 from echotrain.evaluation.transfer import BASELINE
+from echotrain.orchestration.cluster import connect
 from echotrain.orchestration.espirit import EspiritMethod
 from echotrain.orchestration.evaluate import EvaluationJob, evaluate_all
 from echotrain.orchestration.filtering import FilterConfig, Filtered, filter_catalog
 from echotrain.orchestration.inference import InferenceConfig
 from echotrain.orchestration.parts import Parts
 from echotrain.orchestration.study_results import StudyResults, study_facts, study_sections
-from echotrain.orchestration.tuning import run_sweep, with_one_catalog
+from echotrain.orchestration.tuning import run_sweep, trials_at_a_time, with_one_catalog
 from echotrain.storage.open import absolute_uri, open_store
 from echotrain.sweeps.console import SweepConsole
 from echotrain.sweeps.spec import SweepSpec
@@ -76,6 +80,8 @@ def run_study(
     planned = _models(study, catalog, subset="chosen-later").points(study.seeds)
     if planned:
         check_sweep(SweepSpec.listed(study.name, study.name, planned), base)
+        connect()
+        trials_at_a_time(base, concurrency)
     if study.espirit_volumes and "benchmark" in study.sections:
         _check_bart()
     filtered = _filter(study, base.data.catalog, catalog) if "filtering" in study.sections else None
@@ -110,7 +116,8 @@ def _models(study: Study, catalog: Catalog, *, subset: str) -> StudyModels:
 
 def _filter(study: Study, catalog_uri: str, catalog: Catalog) -> Filtered:
     """Choose the filtered training set; the same one every time."""
-    name = f"{'-'.join(study.queries)}-{study.neighbors}nn-{study.embedder}-v{catalog.version}"
+    queries = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(study.queries)).strip("-")
+    name = f"{queries}-{study.neighbors}nn-{study.embedder}-v{catalog.version}"
     return filter_catalog(
         FilterConfig(
             catalog=catalog_uri,
@@ -164,11 +171,7 @@ def _espirit_jobs(study: Study, base: Experiment, folder: str) -> list[Evaluatio
         return []
     jobs = []
     for acceleration, center in study.accelerations:
-        mask = study.mask(acceleration, center)
-        settings = (
-            f"data.catalog={base.data.catalog}",
-            f"data.mask={{kind: {mask.kind}, accelerations: [{acceleration}], center_fractions: [{center}], seeding: {mask.seeding}}}",
-        )
+        settings = (f"data.catalog={base.data.catalog}", f"data.mask={json.dumps(to_dict(study.mask(acceleration, center)))}")
         jobs.append(
             EvaluationJob(
                 method=EspiritMethod(overrides=settings),
@@ -189,5 +192,6 @@ def _known(job: EvaluationJob) -> Evaluation | None:
         known = read_evaluation(open_store(job.resume_in))
     except ObjectMissingError:
         return None
-    now = (subject.model, subject.weights, subject.data.catalog)
+    root, version = split_version(subject.data.catalog)
+    now = (subject.model, subject.weights, f"{open_store(root).uri}@{version}")
     return known if (known.info.model, known.info.checkpoint, known.info.catalog) == now else None

@@ -40,7 +40,7 @@ from echotrain.sweeps.trial import SweepFolder, Trial
 from echotrain.training.experiment import Experiment, changed_keys, flatten, science
 from echotrain.training.swept import check_sweep, swept_experiment, swept_metric
 
-__all__ = ["SweepResult", "run_sweep", "with_one_catalog"]
+__all__ = ["SweepResult", "run_sweep", "trials_at_a_time", "with_one_catalog"]
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -101,10 +101,7 @@ def run_sweep(
         StorageError: The sweep's folder cannot be written.
         ResourceError: The cluster cannot hold one trial.
     """
-    if concurrency < 0:
-        raise ConfigError(
-            f"{concurrency} trials at a time", "must be at least 1", "Leave --concurrency out for as many as the cluster holds."
-        )
+    _refuse_negative(concurrency)
     metric = swept_metric(spec, base)
     base = dataclasses.replace(base, storage=absolute_uri(base.storage))
     folder = SweepFolder(open_store(f"{base.storage}/{spec.name}"))
@@ -116,7 +113,7 @@ def run_sweep(
     book = Book(spec, metric, storage=base.storage, folder=folder, seed=seed, retry_failed=retry_failed)
     if not book.is_finished:
         connect()
-        at_a_time = _concurrency(base, concurrency)
+        at_a_time = trials_at_a_time(base, concurrency)
         check_writable(open_store(folder.uri))
         if description is not None:
             folder.describe(description)
@@ -136,7 +133,8 @@ def with_one_catalog(base: Experiment, folder: SweepFolder, catalogs: dict[str, 
     base = with_absolute_paths(base)
     root, version = split_version(base.data.catalog)
     if version is None:
-        known = (folder.description() or {}).get("catalog", "")
+        # A start that came to nothing binds nobody.
+        known = (folder.description() or {}).get("catalog", "") if folder.trials() else ""
         if known.rpartition("@")[0] == root:
             pinned = known
         else:
@@ -177,8 +175,14 @@ def _new_description(folder: SweepFolder, spec: SweepSpec, base: Experiment, see
     return None
 
 
-def _concurrency(base: Experiment, wanted: int) -> int:
-    """Return how many trials run at a time; raises ``ResourceError`` where the cluster cannot hold them."""
+def trials_at_a_time(base: Experiment, wanted: int) -> int:
+    """Return how many trials run at a time on the cluster that this process is connected to; 0 takes as many as it holds.
+
+    Raises:
+        ConfigError: The number is negative.
+        ResourceError: The cluster cannot hold them.
+    """
+    _refuse_negative(wanted)
     is_cuda = choose_device(base) == "cuda"
     capacity = int(num_gpus() // base.workers if is_cuda else num_cpus() // (base.workers * base.cpus_per_worker))
     if wanted > capacity:
@@ -187,6 +191,11 @@ def _concurrency(base: Experiment, wanted: int) -> int:
             f"{wanted} trials at a time, {each} each", f"the cluster holds {capacity}", "Lower --concurrency, or add nodes."
         )
     return wanted or capacity
+
+
+def _refuse_negative(wanted: int) -> None:
+    if wanted < 0:
+        raise ConfigError(f"{wanted} trials at a time", "must be at least 1", "Leave --concurrency out for as many as the cluster holds.")
 
 
 def _run(spec: SweepSpec, base: Experiment, book: Book, at_a_time: int, shown: SweepConsole) -> None:

@@ -98,6 +98,9 @@ def test_what_cannot_be_studied_is_refused_before_anything_is_written(local_ray,
     for setting, error in (("min_volumes=50", CatalogError), ("neighbors=5000", ConfigError), ("embedder=none", ConfigError)):
         with pytest.raises(error):
             run(small(catalog, tmp_path, setting))
+    for concurrency, error in ((-1, ConfigError), (99, ResourceError)):
+        with pytest.raises(error, match="trials at a time"):
+            run_study(small(catalog, tmp_path), concurrency=concurrency)
     monkeypatch.setenv("ECHOTRAIN_BART", str(tmp_path / "missing"))
     with pytest.raises(ResourceError, match="espirit_volumes=0"):
         run(small(catalog, tmp_path, "espirit_volumes=2"))
