@@ -73,7 +73,7 @@ def mosaic_simulated() -> Study:
     Reproduces: nothing; it shows every step of ``mosaic`` on two CPU cores. The centres are wider than the paper's, which would be four
     lines of these small matrices.
     Expected: larger networks and more data are better, and so is the model of all anatomies.
-    Hardware: 2 CPU cores, under 25 minutes.
+    Hardware: 2 CPU cores, 15 minutes.
     """
     base = Experiment(
         data=DataConfig(catalog=STUDY_CATALOG, mask=MaskConfig(kind="random", accelerations=(4,), center_fractions=(0.12,))),
