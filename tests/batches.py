@@ -3,11 +3,13 @@
 import dataclasses
 
 import torch
+from torch import nn
 
 from echotrain.data.batch import Batch, SampleId
 from echotrain.physics.coils import rss
 from echotrain.physics.crop import center_crop
 from echotrain.physics.fft import fft2c
+from echotrain.tasks.task import Task
 
 
 def make_batch(num: int = 3, size: tuple[int, int] = (24, 20), recon: tuple[int, int] = (15, 13), epoch: int | None = None) -> Batch:
@@ -28,6 +30,17 @@ def make_batch(num: int = 3, size: tuple[int, int] = (24, 20), recon: tuple[int,
         ids=ids,
         roots=() if epoch is None else tuple(sample.root(7, epoch) for sample in ids),
     )
+
+
+def assert_bf16_stays_near(task: Task, model: nn.Module, batch: Batch) -> None:
+    """Assert that a batch's losses under bf16 are float32 and near those without it, and that their gradients are finite."""
+    exact = task.loss(model, batch).per_sample
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = task.loss(model, batch).per_sample
+        rough.sum().backward()
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, atol=0.02, rtol=0.02)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
 def pick(batch: Batch, rows: list[int]) -> Batch:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from echotrain.baselines.bart import find_bart
 from echotrain.config import to_dict
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.config import DataConfig
@@ -31,6 +30,7 @@ from echotrain.training.experiment import Experiment, science
 from ray_jobs import evaluate as evaluate_verb
 from ray_jobs import reconstruct as reconstruct_verb
 from ray_jobs import report as report_verb
+from tests.bart_toolbox import has_bart
 from tests.scans import header_xml, random_kspace, write_scan
 
 pytestmark = pytest.mark.ray
@@ -157,14 +157,6 @@ def test_espirit_without_bart_is_refused_with_the_way_to_get_it(capsys, monkeypa
     monkeypatch.setenv("ECHOTRAIN_BART", "/nowhere/bart")
     assert evaluate_verb.main(["espirit", "--to", "out"]) == 2
     assert "ECHOTRAIN_BART=/nowhere/bart" in capsys.readouterr().err
-
-
-def has_bart():
-    try:
-        find_bart()
-    except ResourceError:
-        return False
-    return True
 
 
 def test_a_run_without_a_checkpoint_is_refused(tmp_path, capsys):

@@ -5,13 +5,13 @@ import json
 import pytest
 from rich.console import Console
 
-from echotrain.baselines.bart import find_bart
 from echotrain.errors import CatalogError, ConfigError, ResourceError
 from echotrain.orchestration.study import PAGE, run_study
 from echotrain.recipes.registry import find_study
 from echotrain.sweeps.console import SweepConsole
 from echotrain.training.study import override_study
 from ray_jobs.study import main
+from tests.bart_toolbox import has_bart
 from tests.simulated import write_simulated_catalog
 
 pytestmark = pytest.mark.ray
@@ -31,14 +31,6 @@ SMALL = ["sizes=[1,2]", "fractions=[0.5,1.0]", "random_fraction=0.5", "accelerat
 @pytest.fixture(scope="module")
 def catalog(tmp_path_factory):
     return write_simulated_catalog(tmp_path_factory.mktemp("study"), num_train=18, num_val=0, num_slices=2)
-
-
-def has_bart():
-    try:
-        find_bart()
-    except ResourceError:
-        return False
-    return True
 
 
 def small(catalog, storage, *settings):

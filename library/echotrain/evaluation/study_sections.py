@@ -149,11 +149,13 @@ def filtering_section(
         text: What was done.
         missing: What could not be had.
     """
-    exhibits = [
-        Exhibit(name="filtering", title=f"Tested on {queries}", content=training_set_table(sets, fits), caption=f"{_SPREAD} {_PAIRED}"),
-        Exhibit(name="filtering-composition", title="The filtered set", content=composition_table(*composition)),
-    ]
-    return StudySection(name="filtering", title="Data filtering", text=text, exhibits=tuple(exhibits[not sets :]), missing=tuple(missing))
+    chosen, pool = composition
+    exhibits = [Exhibit(name="filtering-composition", title="The filtered set", content=composition_table(chosen, pool))]
+    if sets:
+        table = training_set_table(sets, fits, sum(pool.values()))
+        caption = f"{_SPREAD} Differences are from the first row. {_PAIRED}"
+        exhibits.insert(0, Exhibit(name="filtering", title=f"Tested on {queries}", content=table, caption=caption))
+    return StudySection(name="filtering", title="Data filtering", text=text, exhibits=tuple(exhibits), missing=tuple(missing))
 
 
 def models_section(trials: Sequence[Trial], evaluations: Sequence[Evaluation]) -> StudySection:

@@ -30,12 +30,13 @@ class TrainingSet:
     evaluation: Evaluation
 
 
-def training_set_table(sets: Sequence[TrainingSet], fits: Callable[[VolumeResult], bool]) -> Table:
-    """Return a row per training set: its size, the quality on the volumes that fit, and the paired difference from the first set.
+def training_set_table(sets: Sequence[TrainingSet], fits: Callable[[VolumeResult], bool], num_slices: int) -> Table:
+    """Return a row per training set: its size, the quality on the volumes that fit, and the paired difference from the first row.
 
     Args:
         sets: The first one is what the others are compared with.
         fits: Which volumes count.
+        num_slices: There are so many to train on.
     """
     rows = []
     for each in sets:
@@ -45,7 +46,7 @@ def training_set_table(sets: Sequence[TrainingSet], fits: Callable[[VolumeResult
             cells.append(mean_and_spread(describe(values), metric))
             gain = values - reference
             cells += ["", ""] if each is sets[0] else [difference_and_interval(describe(gain), metric), p_value(signed_rank_p(gain))]
-        rows.append((each.name, str(each.num_slices), f"{each.num_slices / sets[0].num_slices:.0%}", *cells))
+        rows.append((each.name, str(each.num_slices), f"{each.num_slices / num_slices:.0%}", *cells))
     count = sum(map(fits, sets[0].evaluation.volumes)) if sets else 0
     scores = [f"{TITLES[metric]}\n{text}" for metric in _METRICS for text in (f"n = {count}", "difference", "p")]
     return Table(columns=("Trained on", "Slices", "Share", *scores), sections=(Section(rows=tuple(rows)),))

@@ -5,7 +5,7 @@ import dataclasses
 from echotrain.data.config import DataConfig
 from echotrain.models.bridge.network import BridgeNetworkConfig
 from echotrain.physics.masks import MaskConfig
-from echotrain.recipes.debug_data import DEBUG_CATALOG
+from echotrain.recipes.debug import cut_to_seconds
 from echotrain.tasks.bridge import BridgeConfig
 from echotrain.training.experiment import Experiment
 from echotrain.training.optim import OptimConfig, ScheduleConfig
@@ -40,18 +40,5 @@ def lbm_mosaic_x4() -> Experiment:
 
 def lbm_mosaic_x4_debug() -> Experiment:
     """``lbm_mosaic_x4`` cut to seconds on a laptop, and to pixels, which need no autoencoder."""
-    experiment = lbm_mosaic_x4()
-    return dataclasses.replace(
-        experiment,
-        name="lbm_mosaic_x4_debug",
-        data=dataclasses.replace(experiment.data, catalog=DEBUG_CATALOG),
-        model=BridgeNetworkConfig(widths=(8, 8), transformers=(0, 0), blocks=1, groups=4),
-        optim=dataclasses.replace(experiment.optim, lr=1e-3),
-        precision="fp32",
-        epochs=1,
-        batch_size=2,
-        workers=1,
-        device="cpu",
-        log_every=5,
-        wandb=dataclasses.replace(experiment.wandb, enabled=False),
-    )
+    small = cut_to_seconds(lbm_mosaic_x4(), BridgeNetworkConfig(widths=(8, 8), transformers=(0, 0), blocks=1, groups=4))
+    return dataclasses.replace(small, optim=dataclasses.replace(small.optim, lr=1e-3), precision="fp32")

@@ -1,11 +1,9 @@
 """E2E-VarNet experiments: the published configurations, a small one for the demo, and a sibling of each that a laptop runs in seconds."""
 
-import dataclasses
-
 from echotrain.data.config import DataConfig
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.physics.masks import MaskConfig
-from echotrain.recipes.debug_data import DEBUG_CATALOG
+from echotrain.recipes.debug import cut_to_seconds
 from echotrain.training.experiment import Experiment
 from echotrain.training.optim import OptimConfig, ScheduleConfig
 
@@ -135,16 +133,4 @@ def _mosaic(name: str, mask: MaskConfig) -> Experiment:
 
 
 def _debug(experiment: Experiment) -> Experiment:
-    """Keep the mask and the way of training; shrink the network, the run and the place."""
-    return dataclasses.replace(
-        experiment,
-        name=f"{experiment.name}_debug",
-        data=dataclasses.replace(experiment.data, catalog=DEBUG_CATALOG),
-        model=VarNetConfig(num_cascades=1, chans=4, pools=2, sens_chans=2, sens_pools=2),
-        epochs=1,
-        batch_size=2,
-        workers=1,
-        device="cpu",
-        log_every=5,
-        wandb=dataclasses.replace(experiment.wandb, enabled=False),
-    )
+    return cut_to_seconds(experiment, VarNetConfig(num_cascades=1, chans=4, pools=2, sens_chans=2, sens_pools=2))

@@ -99,12 +99,12 @@ def test_training_sets_are_compared_with_the_first_on_the_volumes_that_count(sec
     sets = [
         TrainingSet(name=name, num_slices=n, evaluation=evaluation(name, psnr)) for name, n, psnr in (("all", 200, 32.0), ("few", 20, 30.5))
     ]
-    table = training_set_table(sets, is_knee)
+    table = training_set_table(sets, is_knee, 400)
     assert table.columns[3:6] == ("PSNR (dB)\nn = 7", "PSNR (dB)\ndifference", "PSNR (dB)\np")
     first, second = table.sections[0].rows
-    assert first[:3] == ("all", "200", "100%")
+    assert first[:3] == ("all", "200", "50%")
     assert first[4:6] == ("", "")
-    assert second[:3] == ("few", "20", "10%")
+    assert second[:3] == ("few", "20", "5%")
     assert second[4:6] == ("−1.50\n[−1.50, −1.50]", "0.016")
     assert second[7] == "+0.0000\n[+0.0000, +0.0000]"
     assert second[8] == "–"

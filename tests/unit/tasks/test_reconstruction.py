@@ -14,6 +14,7 @@ from echotrain.physics.coils import rss
 from echotrain.physics.crop import center_crop
 from echotrain.physics.fft import fft2c, ifft2c
 from echotrain.tasks.reconstruction import ReconstructionConfig, zero_filled
+from tests.batches import assert_bf16_stays_near
 
 TINY = VarNetConfig(num_cascades=1, chans=2, pools=1, sens_chans=2, sens_pools=1)
 
@@ -127,14 +128,7 @@ def test_panels_show_all_that_is_compared_and_name_no_patient(task, model):
 
 
 def test_bf16_stays_near_fp32_and_its_gradients_are_finite(task, model):
-    batch = make_batch()
-    exact = task.loss(model, batch).per_sample
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough = task.loss(model, batch).per_sample
-        rough.sum().backward()
-    assert rough.dtype == torch.float32
-    torch.testing.assert_close(rough, exact, atol=0.02, rtol=0.02)
-    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+    assert_bf16_stays_near(task, model, make_batch())
 
 
 def test_one_batch_can_be_overfitted(task, model):
