@@ -1,11 +1,9 @@
 """The tools: what make tools leaves, and how tests find it or say why not."""
 
 import hashlib
-import importlib.util
 import subprocess
 import sys
 import zipfile
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -13,9 +11,9 @@ import pytest
 
 from echotrain.errors import ResourceError
 from tests.k8s.helm import Helm
+from tests.k8s.scripts import ROOT, load_script
 from tests.k8s.tools import cache_folder, find_tool
 
-ROOT = Path(__file__).resolve().parents[2]
 CHART = {
     "Chart.yaml": "apiVersion: v2\nname: toy\nversion: 0.1.0\n",
     "values.yaml": "name: toy\n",
@@ -37,12 +35,7 @@ def chart(tmp_path: Path) -> Path:
 @pytest.fixture
 def get_tools() -> ModuleType:
     """Return .ci/get_tools as a module."""
-    loader = SourceFileLoader("get_tools", str(ROOT / ".ci" / "get_tools"))
-    spec = importlib.util.spec_from_loader("get_tools", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    return load_script("get_tools")
 
 
 @pytest.mark.helm
