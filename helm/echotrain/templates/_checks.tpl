@@ -94,6 +94,9 @@
 {{- end -}}
 
 {{- define "echotrain.checkKubeRay" -}}
+{{- if and (include "echotrain.isLive" .) (not (.Capabilities.APIVersions.Has "ray.io/v1/RayCluster")) -}}
+{{- fail "\n\nKubeRay: this cluster has no RayClusters. Install the KubeRay operator first (k8s/README.md).\n" -}}
+{{- end -}}
 {{- if eq .Values.auth.mode "token" -}}
 {{- include "echotrain.need" (list . "auth" "auth.mode=token" "or set auth.mode=disabled, knowing that whoever reaches a Ray pod then runs code in it.") -}}
 {{- if .Values.auth.existingSecret -}}

@@ -18,18 +18,28 @@ rocksdb: {since: 1.7.0, kind: rayclusters, path: [gcsFaultToleranceOptions, prop
 {{- if $root.Values.kuberay.version -}}
 {{- ternary "yes" "no" (semverCompare (printf ">=%s-0" $field.since) $root.Values.kuberay.version) -}}
 {{- else -}}
-{{- $crd := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" (printf "%s.ray.io" $field.kind) -}}
-{{- if not $crd -}}
+{{- include "echotrain.readCrd" (list $root $field.kind) -}}
+{{- $here := get $root.Values.kuberay $field.kind -}}
+{{- if not $here -}}
 unknown
 {{- else -}}
-{{- range $version := $crd.spec.versions -}}
-{{- if eq $version.name "v1" -}}
-{{- $here := $version.schema.openAPIV3Schema.properties.spec.properties -}}
 {{- range $field.path -}}
 {{- $here = get ($here | default dict) . -}}
 {{- end -}}
-{{- ternary "yes" "no" (not (empty $here)) -}}
+{{- ternary "no" "yes" (empty $here) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Keep the fields of a CRD's spec beside kuberay.version, so that a megabyte is fetched once: (list $ KIND). */}}
+{{- define "echotrain.readCrd" -}}
+{{- $kuberay := (index . 0).Values.kuberay -}}
+{{- $kind := index . 1 -}}
+{{- if not (hasKey $kuberay $kind) -}}
+{{- $_ := set $kuberay $kind dict -}}
+{{- range (lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" (printf "%s.ray.io" $kind)).spec.versions -}}
+{{- if eq .name "v1" -}}
+{{- $_ := set $kuberay $kind .schema.openAPIV3Schema.properties.spec.properties -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
