@@ -37,9 +37,11 @@ unknown
 {{- $kind := index . 1 -}}
 {{- if not (hasKey $kuberay $kind) -}}
 {{- $_ := set $kuberay $kind dict -}}
-{{- range (lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" (printf "%s.ray.io" $kind)).spec.versions -}}
+{{- with lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" (printf "%s.ray.io" $kind) -}}
+{{- range .spec.versions -}}
 {{- if eq .name "v1" -}}
 {{- $_ := set $kuberay $kind .schema.openAPIV3Schema.properties.spec.properties -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
