@@ -96,7 +96,7 @@ class PrometheusSink:
         gauge: Makes a gauge.
     """
 
-    def __init__(self, run: str, *, period_s: float = 5.0, gauge: Callable[..., Any] = Gauge) -> None:
+    def __init__(self, run: str, *, period_s: float = 2.0, gauge: Callable[..., Any] = Gauge) -> None:
         self._run = run[-_LONGEST_RUN:]
         self._period_s = period_s
         self._make = gauge
