@@ -13,7 +13,8 @@ from tests.k8s.api_server import ApiServer
 from tests.k8s.chart import CHART, SHAPES, Release, chart_for, make_namespace
 from tests.k8s.cluster import Cluster
 from tests.k8s.crds import NEWEST, OLDEST, crd_files
-from tests.k8s.helm import Helm, read_render
+from tests.k8s.helm import Helm
+from tests.k8s.manifests import read_manifests
 
 pytestmark = [pytest.mark.cluster, pytest.mark.helm]
 
@@ -71,7 +72,7 @@ def assert_nothing_is_lost(release: Release, *flags: str | Path) -> None:
     """Bug A: the server drops a field that it does not know, and Helm 3 says so in a line that nobody reads."""
     release.install(*flags)
     manifest = release.helm.on(release.cluster).run("get", "manifest", release.name, "--namespace", release.namespace).stdout
-    rendered = next(document for document in read_render(manifest) if document["kind"] == "RayCluster")
+    rendered = next(document for document in read_manifests(manifest) if document["kind"] == "RayCluster")
     assert lost(rendered["spec"], release.raycluster()["spec"]) == []
 
 
