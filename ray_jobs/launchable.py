@@ -4,8 +4,8 @@ import argparse
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -14,39 +14,17 @@ from echotrain.config import keys, override, parse_assignment, to_dict
 from echotrain.data.formats.deidentify import SALT_VARIABLE
 from echotrain.errors import ConfigError, LaunchError
 from echotrain.orchestration.espirit import EspiritSettings
+from echotrain.orchestration.launching.ordering import Asked
 from echotrain.orchestration.launching.sizing import Need
 from echotrain.recipes.registry import RECIPES
 from echotrain.similarity.embedders import EMBEDDERS
-from echotrain.training.experiment import Experiment, WandbConfig
+from echotrain.training.experiment import Experiment
 from echotrain.training.swept import check_sweep
 from ray_jobs import evaluate, filter, prepare, reconstruct, report, study, sweep, train
 
 ROOT = Path(__file__).resolve().parents[1]
 _DEVICES: dict[str, Literal["gpu", "cuda", "cpu"]] = {"auto": "gpu", "cuda": "cuda", "cpu": "cpu"}
 _WEIGHTS = ("autoencoder", "init")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What a command line asks of a cluster.
-
-    Attributes:
-        words: What the job is named after.
-        arguments: Of the verb, as its pods get them.
-        need: What it computes with.
-        places: URIs that pods must reach, by what stands before them on the command line.
-        lacks_storage: Whether it takes ``storage=`` and got none.
-        wandb: Settings of the runs' W&B; None for a verb that logs nothing there.
-        notes: What the user should know.
-    """
-
-    words: str
-    arguments: Sequence[str]
-    need: Need
-    places: Mapping[str, str]
-    lacks_storage: bool = False
-    wandb: WandbConfig | None = None
-    notes: tuple[str, ...] = field(default=())
 
 
 def ask_train(arguments: Sequence[str]) -> Asked:
@@ -243,6 +221,4 @@ def _is_changed(file: Path) -> bool:
 
 
 def _needs_no_cluster(verb: str) -> LaunchError:
-    return LaunchError(
-        f"this {verb}", "trains nothing: it names nothing to run, or --show or --list", f"Run python -m ray_jobs.{verb} here."
-    )
+    return LaunchError(f"this {verb}", "has nothing to run: no name, or --list or --show", f"Run python -m ray_jobs.{verb} here.")

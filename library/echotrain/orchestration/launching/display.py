@@ -12,13 +12,11 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from echotrain.orchestration.launching.objects import Object, Observed, instant, name_of
+from echotrain.orchestration.launching.objects import COMMAND, QUEUE_LABEL, USER, Object, Observed, instant, name_of
 from echotrain.orchestration.launching.phase import Phase, phase_of
-from echotrain.orchestration.launching.template import QUEUE_LABEL
 
-__all__ = ["COMMAND_ANNOTATION", "USER_ANNOTATION", "Display", "job_table", "progress_of"]
+__all__ = ["Display", "job_table", "progress_of"]
 
-COMMAND_ANNOTATION, USER_ANNOTATION = "echotrain.io/command", "echotrain.io/user"
 # How training and sweeps tell how far they are.
 _PROGRESS = re.compile(r"\s*(epoch \d+/\d+ .*|\d+/\d+ ended.*)")
 _WIDE = 160
@@ -85,14 +83,13 @@ def job_table(jobs: Sequence[Observed], now: dt.datetime, console: Console) -> s
     table = Table("job", "phase", "age", "queue", "user", "command", box=None, pad_edge=False, header_style="bold")
     for seen in jobs:
         assert seen.job is not None
-        notes = seen.job["metadata"].get("annotations") or {}
-        command = notes.get(COMMAND_ANNOTATION, "").removeprefix("python -m ray_jobs.")
+        command = seen.notes.get(COMMAND, "").removeprefix("python -m ray_jobs.")
         table.add_row(
             name_of(seen.job),
             phase_of(seen).kind,
             age_of(seen.job, now),
             seen.labels.get(QUEUE_LABEL, ""),
-            notes.get(USER_ANNOTATION, ""),
+            seen.notes.get(USER, ""),
             command,
         )
     wide = Console(width=max(console.width, _WIDE), soft_wrap=True)

@@ -7,13 +7,11 @@ from typing import Any
 
 from echotrain.errors import ClusterError, ClusterUnreachableError, LaunchError
 from echotrain.orchestration.launching.client import ApiRefusalError, KubeClient
-from echotrain.orchestration.launching.objects import Object, Observed, instant
-from echotrain.orchestration.launching.template import JOB_LABEL, QUEUE_LABEL, Template, parse_template
+from echotrain.orchestration.launching.objects import JOB_LABEL, LAUNCH, QUEUE_LABEL, Object, Observed, instant
+from echotrain.orchestration.launching.template import Template, parse_template
 
-__all__ = ["LAUNCH_ANNOTATION", "Jobs"]
+__all__ = ["Jobs"]
 
-# Tells a job that was made by a request whose answer was lost from somebody else's of the same name.
-LAUNCH_ANNOTATION = "echotrain.io/launch"
 _WORKLOAD_LABEL = "kueue.x-k8s.io/job-uid"
 _CREATE_ATTEMPTS = 3
 _LOG_IDLE_S = 120.0
@@ -75,8 +73,8 @@ class Jobs:
                 if error.status != 409:
                     raise _explained(error) from error
                 there = self.get(name)
-                mine = manifest["metadata"]["annotations"][LAUNCH_ANNOTATION]
-                if (there["metadata"].get("annotations") or {}).get(LAUNCH_ANNOTATION) == mine:
+                mine = manifest["metadata"]["annotations"][LAUNCH]
+                if (there["metadata"].get("annotations") or {}).get(LAUNCH) == mine:
                     return there
                 remedy = f"Follow that one with python -m ray_jobs.launch logs {name} --follow, or choose another --job-name."
                 raise LaunchError(f"job {name}", f"is in namespace {self.client.namespace} already", remedy) from error

@@ -6,6 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "COMMAND",
+    "DASHBOARD",
+    "JOB_LABEL",
+    "LAUNCH",
+    "QUEUE_LABEL",
+    "USER",
+    "VERB_LABEL",
+    "VERSION",
+    "WANDB",
     "Condition",
     "Object",
     "Observed",
@@ -19,6 +28,16 @@ __all__ = [
     "submission_of",
     "submitter_pods",
 ]
+
+# Annotations of a launched job.
+COMMAND, USER, VERSION = "echotrain.io/command", "echotrain.io/user", "echotrain.io/version"
+DASHBOARD, WANDB = "echotrain.io/dashboard", "echotrain.io/wandb"
+# Tells a job that was made by a request whose answer was lost from somebody else's of the same name.
+LAUNCH = "echotrain.io/launch"
+# Every pod of a job carries its name.
+JOB_LABEL = "echotrain.io/job"
+VERB_LABEL = "echotrain.io/verb"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 Object = Mapping[str, Any]
 # Set by KubeRay.
@@ -53,6 +72,11 @@ class Observed:
     def spec(self) -> Object:
         """Of the RayJob."""
         return (self.job or {}).get("spec") or {}
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """Annotations of the RayJob."""
+        return ((self.job or {}).get("metadata") or {}).get("annotations") or {}
 
     @property
     def labels(self) -> Mapping[str, str]:

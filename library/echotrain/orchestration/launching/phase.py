@@ -5,8 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from echotrain.orchestration.launching.objects import Object, Observed, condition, expected_pods, is_submitter, name_of
-from echotrain.orchestration.launching.template import QUEUE_LABEL
+from echotrain.orchestration.launching.objects import (
+    QUEUE_LABEL,
+    Object,
+    Observed,
+    condition,
+    expected_pods,
+    instant,
+    is_submitter,
+    name_of,
+)
 
 __all__ = ["DELETED", "FAILED", "STOPPED", "SUCCEEDED", "USER_ERROR", "Phase", "phase_of"]
 
@@ -69,7 +77,7 @@ def _ended(seen: Observed, deployment: str) -> Phase:
     if deployment == "ValidationFailed":
         return Phase(kind="failed", text=f"the KubeRay operator refuses the job: {_first_line(seen)}", exit_code=FAILED)
     if deployment == "Complete" and status == "SUCCEEDED":
-        return Phase(kind="succeeded", exit_code=SUCCEEDED)
+        return Phase(kind="succeeded", text=_took(seen), exit_code=SUCCEEDED)
     if deployment == "Complete" and status == "STOPPED":
         return Phase(kind="stopped", text="somebody stopped the job in Ray", exit_code=STOPPED)
     code = _EXIT_CODE.search(seen.status.get("message") or "")
@@ -78,6 +86,14 @@ def _ended(seen: Observed, deployment: str) -> Phase:
     if code is not None and int(code[1]) == USER_ERROR:
         return Phase(kind="failed", text="the command refused its arguments or its data; its last lines say why", exit_code=USER_ERROR)
     return Phase(kind="failed", text=_why(seen), exit_code=FAILED)
+
+
+def _took(seen: Observed) -> str:
+    start, end = instant(seen.status.get("startTime")), instant(seen.status.get("endTime"))
+    if start is None or end is None:
+        return ""
+    minutes, seconds = divmod(int((end - start).total_seconds()), 60)
+    return f"after {minutes} min {seconds} s" if minutes else f"after {seconds} s"
 
 
 def _why(seen: Observed) -> str:

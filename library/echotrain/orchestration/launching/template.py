@@ -11,13 +11,11 @@ import yaml
 
 from echotrain.errors import LaunchError
 from echotrain.orchestration.launching.naming import check_name
+from echotrain.orchestration.launching.objects import JOB_LABEL, QUEUE_LABEL
 from echotrain.orchestration.launching.platform import Platform, parse_platform
 
-__all__ = ["JOB_LABEL", "QUEUE_LABEL", "Order", "Template", "fill", "parse_template", "submit_command"]
+__all__ = ["Order", "Template", "fill", "parse_template", "submit_command"]
 
-# Every pod of a job carries its name.
-JOB_LABEL = "echotrain.io/job"
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 _AUTH_ANNOTATION = "echotrain.io/auth"
 _MANIFEST, _PLATFORM = "rayjob.yaml", "platform.json"
