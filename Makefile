@@ -4,12 +4,13 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 BART   := $(VENV)/.bart-sought
+TOOLS  := $(VENV)/.tools-sought
 DATA   ?=
 SETTINGS ?=
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install bart demo study test lint format bench lock clean
+.PHONY: help install bart tools api-server demo study test test-charts lint format bench lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,14 +35,27 @@ $(BART): .ci/get_bart $(READY)
 	@.ci/get_bart $(VENV)
 	@touch $@
 
+tools: $(READY)  ## fetch helm 3, helm 4 and kubectl into the cache of this user, ~/.cache/echotrain (no root)
+	@$(RUN) .ci/get_tools
+
+$(TOOLS): .ci/get_tools .ci/tools.txt $(READY)
+	@$(RUN) .ci/get_tools
+	@touch $@
+
+api-server:  ## build a Kubernetes API server for tests into that cache (Debian; about 12 minutes, once; no root)
+	@.ci/get_api_server
+
 demo: $(READY)  ## simulate scans (or DATA=folder of your own), prepare into S3, train, evaluate, report
 	@$(RUN) -m ray_jobs.demo $(if $(DATA),--data '$(DATA)')
 
 study: $(READY) $(BART)  ## MosaicMRI's study in small, on simulated scans: scaling, transfer, baselines, filtering (SETTINGS=...)
 	@$(RUN) -m ray_jobs.study mosaic_simulated $(SETTINGS)
 
-test: $(READY) $(BART)  ## run every test that this machine can run
+test: $(READY) $(BART) $(TOOLS)  ## run every test that this machine can run
 	@$(RUN) -m pytest
+
+test-charts: $(READY) tools api-server  ## test the Helm chart and what stands on Kubernetes, on a real API server where it can be had
+	@$(RUN) -m pytest tests/charts
 
 lint: $(READY)  ## ruff, mypy --strict, import-linter
 	$(VENV)/bin/ruff check .

@@ -66,7 +66,7 @@ def kubelet(tmp_path: Path) -> Iterator[int]:
     """Answer every request over HTTPS with its path, as a kubelet would that has only logs."""
 
     class Echo(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 (the name that http.server calls)
+        def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
             self.wfile.write(self.path.encode())

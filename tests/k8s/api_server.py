@@ -7,8 +7,8 @@ handled by today's code: CEL, defaults, strict fields, server-side apply, and RB
 What follows from that, for who writes a test:
 
 * There is no kubelet and no controller: a Pod stays pending, a Job makes no Pod, a deleted Namespace stays terminating (use a new one per
-  test), owner references collect nothing, ``default`` has no ServiceAccount, and the ClusterRoles that others are aggregated into (``view``,
-  ``edit``) are empty. ``helm --wait`` and ``helm test`` would wait for ever.
+  test), owner references collect nothing, ``default`` has no ServiceAccount, and the ClusterRoles that others are aggregated into
+  (``view``, ``edit``) are empty. ``helm --wait`` and ``helm test`` would wait for ever.
 * Kinds and fields newer than 1.20 are unknown to the front: PodDisruptionBudget policy/v1, CronJob batch/v1, autoscaling/v2. Switch them
   off here; ``tests.k8s.schemas`` covers them.
 * ``kubectl create`` of a custom resource warns about the versions' distance; ``kubectl create`` of a CRD needs ``--validate=false``.
@@ -59,7 +59,7 @@ def find_api_server() -> Path:
     missing = [name for name in _BINARIES if not os.access(folder / name, os.X_OK)]
     if missing:
         where = f"ECHOTRAIN_API_SERVER={named}" if named else "a Kubernetes API server"
-        remedy = "Run make api-server (about 15 minutes, once), or let ECHOTRAIN_TEST_KUBECONFIG name a cluster for tests."
+        remedy = "Run make api-server (about 12 minutes, once), or let ECHOTRAIN_TEST_KUBECONFIG name a cluster for tests."
         raise ResourceError(where, f"lacks {', '.join(missing)}", remedy)
     if shutil.which("openssl") is None:
         raise ResourceError("openssl", "is not on PATH", "Install it: the API server needs certificates.")
@@ -284,7 +284,9 @@ class ApiServer(Cluster):
                 time.sleep(0.1)
             else:
                 return
-        raise ResourceError(f"the API server's {path}", f"did not answer within {_START_TIMEOUT_S:.0f} s", f"Read the logs in {self.folder}.")
+        raise ResourceError(
+            f"the API server's {path}", f"did not answer within {_START_TIMEOUT_S:.0f} s", f"Read the logs in {self.folder}."
+        )
 
     def _request(self, method: str, path: str, body: Any, port: int) -> Any:
         request = urllib.request.Request(

@@ -2,15 +2,15 @@
 
 import functools
 import json
-import os
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from echotrain.errors import ResourceError
+from tests.k8s.command import run_command
 
 __all__ = ["KUBECONFIG_VARIABLE", "Cluster", "GivenCluster", "read_documents"]
 
@@ -31,38 +31,9 @@ class Cluster:
     kubeconfig: Path
     is_own: bool = False
 
-    def run(
-        self,
-        *command: str | Path,
-        check: bool = True,
-        kubeconfig: Path | None = None,
-        stdin: str | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command that finds the cluster through KUBECONFIG.
-
-        Args:
-            command: Program and arguments.
-            check: Raise where it fails.
-            kubeconfig: Of another user than the administrator.
-            stdin: Text that it reads.
-            env: Added to the environment.
-
-        Raises:
-            RuntimeError: It failed; the message has what it said.
-        """
-        done = subprocess.run(
-            [str(word) for word in command],
-            text=True,
-            capture_output=True,
-            check=False,
-            input=stdin,
-            stdin=None if stdin is not None else subprocess.DEVNULL,
-            env={**os.environ, **(env or {}), "KUBECONFIG": str(kubeconfig or self.kubeconfig)},
-        )
-        if check and done.returncode:
-            raise RuntimeError(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
-        return done
+    def run(self, *command: str | Path, kubeconfig: Path | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command on the cluster (``run_command``), by default as its administrator."""
+        return run_command(*command, kubeconfig=kubeconfig or self.kubeconfig, **options)
 
     def as_user(self, name: str, *groups: str) -> Path:
         """Return a kubeconfig with which one is the user ``name``, in ``groups``."""
