@@ -5,14 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tests.k8s.cluster import Cluster
 from tests.k8s.command import NO_CLUSTER, run_command
+from tests.k8s.manifests import read_manifests
 
-__all__ = ["Helm", "read_render"]
-
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+__all__ = ["Helm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +42,10 @@ class Helm:
         return run_command(self.executable, *arguments, **{"kubeconfig": self.kubeconfig, "env": env, **options})
 
     def template(self, *arguments: str | Path, **options: Any) -> list[dict[str, Any]]:
-        """Return the documents of ``helm template ARGUMENTS``."""
-        return read_render(self.run("template", *arguments, **options).stdout)
+        """Return the documents of ``helm template ARGUMENTS``, strictly read: a key that is there twice is an error.
 
-
-def read_render(text: str) -> list[dict[str, Any]]:
-    """Return the documents of a render; those of a template that rendered nothing are left out."""
-    return [document for document in yaml.load_all(text, Loader=_LOADER) if document]
+        Raises:
+            RuntimeError: helm refused.
+            DuplicateKeyError: A document has one key twice.
+        """
+        return read_manifests(self.run("template", *arguments, **options).stdout)
