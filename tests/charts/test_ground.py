@@ -2,21 +2,16 @@
 
 import json
 import re
-from decimal import Decimal
 
 import pytest
 import yaml
 
+from tests.k8s.crds import crd_files
 from tests.k8s.kustomize import GROUND, OVERLAYS, build, named
+from tests.k8s.quantities import amount
+from tests.k8s.schemas import NEWEST_KUBERNETES, Validator
 
 pytestmark = [pytest.mark.helm, pytest.mark.usefixtures("kubectl")]
-
-UNITS = {"": 1, "m": Decimal("0.001"), "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-
-
-def amount(quantity):
-    number, unit = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", str(quantity)).groups()
-    return Decimal(number) * UNITS[unit]
 
 
 def pod_specs(documents):
@@ -25,6 +20,17 @@ def pod_specs(documents):
 
 def containers(pod):
     return [*pod.get("initContainers", ()), *pod["containers"]]
+
+
+@pytest.fixture(scope="module", params=["1.28", NEWEST_KUBERNETES])
+def validator(request):
+    return Validator(crd_files(), kubernetes=request.param)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_document_is_valid_on_the_oldest_and_the_newest_kubernetes(overlay, validator):
+    problems = {(each["kind"], each["metadata"]["name"]): validator.problems(each) for each in build(overlay)}
+    assert not {thing: found for thing, found in problems.items() if found}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

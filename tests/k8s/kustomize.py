@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.k8s.command import run_command
-from tests.k8s.helm import read_render
+from tests.k8s.manifests import read_manifests
 from tests.k8s.tools import find_tool
 
 __all__ = ["GROUND", "OVERLAYS", "build", "named"]
@@ -18,7 +18,7 @@ OVERLAYS = ("base", "overlays/kind", "overlays/eks", "overlays/gke")
 @functools.cache
 def build(overlay: str) -> list[dict[str, Any]]:
     """Return the documents of an overlay; callers must not change them."""
-    return read_render(run_command(find_tool("kubectl"), "kustomize", GROUND / overlay).stdout)
+    return read_manifests(run_command(find_tool("kubectl"), "kustomize", GROUND / overlay).stdout)
 
 
 def named(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:

@@ -1,0 +1,164 @@
+"""The ground and the chart together: nothing is in both, an operator's rights are enough, and what jobs request is in the queue."""
+
+import itertools
+
+import pytest
+import yaml
+
+from tests.k8s.kustomize import GROUND, OVERLAYS, build, named
+from tests.k8s.quantities import amount, pod_requests, total
+from tests.k8s.schemas import embedded_rayjob
+
+pytestmark = [pytest.mark.helm, pytest.mark.usefixtures("kubectl")]
+
+CHART = GROUND.parent / "helm/echotrain"
+VALUES = ["values.yaml", *sorted(f"ci/{path.name}" for path in (CHART / "ci").glob("*-values.yaml"))]
+# Where an operator with these values would be; elsewhere on the base.
+OVERLAY_OF = {
+    "values.yaml": "overlays/kind",
+    "ci/laptop-values.yaml": "overlays/kind",
+    "ci/multi-node-efa-values.yaml": "overlays/eks",
+}
+# What kubectl calls the kinds that the chart may make.
+PLURALS = {
+    "ConfigMap": "configmaps",
+    "LocalQueue": "localqueues",
+    "NetworkPolicy": "networkpolicies",
+    "PodDisruptionBudget": "poddisruptionbudgets",
+    "PodMonitor": "podmonitors",
+    "PriorityClass": "priorityclasses",
+    "PrometheusRule": "prometheusrules",
+    "RayCluster": "rayclusters",
+    "Role": "roles",
+    "RoleBinding": "rolebindings",
+    "ServiceAccount": "serviceaccounts",
+}
+# What Helm does to what it manages; it keeps its releases in Secrets.
+HELMS_VERBS = {"get", "list", "create", "update", "patch", "delete"}
+
+
+@pytest.fixture(params=VALUES)
+def values(request):
+    return request.param
+
+
+@pytest.fixture
+def rendered(values, helm4):
+    return helm4.template("echotrain", CHART, "--namespace", "echotrain", "--values", CHART / values)
+
+
+@pytest.fixture
+def overlay(values):
+    return build(OVERLAY_OF.get(values, "base"))
+
+
+def job_pods(rendered):
+    """Return the pod specs of the job template: head, a pod of each group, submitter."""
+    (job,) = (job for each in rendered if (job := embedded_rayjob(each)) is not None)
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [*(group["template"]["spec"] for group in groups), job["spec"]["submitterPodTemplate"]["spec"]]
+
+
+def flavors_for(pod, overlay):
+    """Return the flavors that Kueue would consider for a pod: those that its selector of nodes does not speak against, and big enough."""
+    (group,) = named(overlay, "ClusterQueue", "echotrain")["spec"]["resourceGroups"]
+    labels = {
+        flavor["name"]: named(overlay, "ResourceFlavor", flavor["name"]).get("spec", {}).get("nodeLabels", {})
+        for flavor in group["flavors"]
+    }
+    keys = set(itertools.chain.from_iterable(labels.values()))
+    wanted = {key: value for key, value in pod.get("nodeSelector", {}).items() if key in keys}
+    requests = pod_requests(pod)
+    return [
+        flavor["name"]
+        for flavor in group["flavors"]
+        if wanted.items() <= labels[flavor["name"]].items()
+        and all(amount(each["nominalQuota"]) >= requests.get(each["name"], 0) for each in flavor["resources"])
+    ]
+
+
+def allowed(role, api_group, resource):
+    rules = [rule for rule in role["rules"] if api_group in rule["apiGroups"] and resource in rule["resources"]]
+    return {verb for rule in rules for verb in rule["verbs"]}
+
+
+def test_nothing_is_both_in_the_ground_and_in_the_chart(rendered):
+    def things(documents):
+        return {(each["apiVersion"].split("/")[0], each["kind"], each["metadata"]["name"]) for each in documents}
+
+    assert not things(rendered) & set().union(*(things(build(overlay)) for overlay in OVERLAYS))
+
+
+def test_every_resource_that_a_job_requests_is_covered_by_the_queue(rendered, overlay):
+    (group,) = named(overlay, "ClusterQueue", "echotrain")["spec"]["resourceGroups"]
+    requested = {name for pod in job_pods(rendered) for name in pod_requests(pod)}
+    assert requested <= set(group["coveredResources"])
+
+
+def test_pods_with_gpus_find_one_kind_of_nodes_and_those_without_any(rendered, overlay, values):
+    uses_kueue = yaml.safe_load((CHART / values).read_text()).get("kueue", {}).get("queue")
+    for pod in job_pods(rendered):
+        found = flavors_for(pod, overlay)
+        if pod_requests(pod).get("nvidia.com/gpu"):
+            assert len(found) == 1
+            assert found != ["cpu"]
+        elif uses_kueue:
+            assert found[:1] == ["cpu"]
+
+
+@pytest.mark.parametrize("values", ["values.yaml", "ci/laptop-values.yaml"], indirect=True)
+def test_one_job_fits_the_laptops_queue_and_the_standing_cluster_its_quota_beside_it(rendered, overlay):
+    (group,) = named(overlay, "ClusterQueue", "echotrain")["spec"]["resourceGroups"]
+    queue = {each["name"]: amount(each["nominalQuota"]) for each in group["flavors"][0]["resources"]}
+    job = total(pod_requests(pod) for pod in job_pods(rendered))
+    assert all(job[name] <= queue[name] for name in job)
+    cluster = named(rendered, "RayCluster", "echotrain")["spec"]
+    standing = [pod_requests(cluster["headGroupSpec"]["template"]["spec"])]
+    for group in cluster["workerGroupSpecs"]:
+        standing += [pod_requests(group["template"]["spec"])] * group["maxReplicas"]
+    standing += [cluster["autoscalerOptions"]["resources"]["requests"]]
+    standing += [pod_requests(named(overlay, "StatefulSet", "s3")["spec"]["template"]["spec"])]
+    needed = total([job, *standing])
+    quota = named(overlay, "ResourceQuota", "echotrain")["spec"]["hard"]
+    assert all(needed[name] <= amount(quota[f"requests.{name}"]) for name in ("cpu", "memory"))
+
+
+def test_operators_may_do_to_everything_in_the_chart_what_helm_does(rendered):
+    role, cluster_role = (named(build("base"), kind, "echotrain-operator") for kind in ("Role", "ClusterRole"))
+    assert allowed(role, "", "secrets") >= HELMS_VERBS
+    for document in rendered:
+        api_group = document["apiVersion"].rpartition("/")[0]
+        held = cluster_role if document["kind"] == "PriorityClass" else role
+        assert allowed(held, api_group, PLURALS[document["kind"]]) >= HELMS_VERBS, document["kind"]
+
+
+def test_operators_hold_all_that_they_grant_to_researchers(rendered):
+    role = named(build("base"), "Role", "echotrain-operator")
+    for rule in named(rendered, "Role", "echotrain-researcher")["rules"]:
+        for api_group, resource in itertools.product(rule["apiGroups"], rule["resources"]):
+            assert allowed(role, api_group, resource) >= set(rule["verbs"]), resource
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_an_operator_who_is_no_admin_installs_upgrades_and_removes_the_chart(api_server, helm, kubectl):
+    if not api_server.is_own:
+        pytest.skip("would change the namespace echotrain of this cluster")
+    api_server.run(kubectl, "apply", "--server-side", "-k", GROUND / "base")
+    here = helm.on(api_server)
+    settings = ["--values", CHART / "ci/kueue-values.yaml", "--set", "cluster.enabled=true", "--set", "podDisruptionBudget.enabled=false"]
+    settings += [f"--set=monitoring.{part}=true" for part in ("podMonitor", "alerts", "dashboards")]
+    settings += ["--set", "priorities.create.echotrain-high=1000"]
+    install = ["upgrade", "--install", "team-b", CHART, "--namespace", "echotrain", *settings]
+    nobody, operator = (["--kube-as-user", "olga", "--kube-as-group", group] for group in ("system:authenticated", "echotrain-operators"))
+    refused = here.run(*install, *nobody, check=False)
+    assert refused.returncode != 0
+    assert "forbidden" in refused.stderr
+    here.run(*install, *operator)
+    here.run(*install, *operator, "--set", "image.tag=another")
+    here.run("uninstall", "team-b", "--namespace", "echotrain", *operator)
+    left = api_server.run(
+        kubectl, "--namespace", "echotrain", "get", "rayclusters,roles,configmaps", "-l", "app.kubernetes.io/instance=team-b", "-o", "name"
+    )
+    assert not left.stdout.strip()
