@@ -3,13 +3,13 @@
 {{- include "echotrain.checkNames" . -}}
 {{- include "echotrain.checkSecrets" . -}}
 {{- include "echotrain.checkStorage" . -}}
+{{- if hasKey .Values.training "data" -}}
+{{- fail "\n\ntraining.data: the name is taken by the group of `data`. Rename the training group.\n" -}}
+{{- end -}}
 {{- range $name, $group := .Values.training -}}
 {{- include "echotrain.checkGroup" (list (printf "training.%s" $name) $name $group) -}}
 {{- end -}}
 {{- include "echotrain.checkGroup" (list "data" "data" .Values.data) -}}
-{{- if hasKey .Values.training "data" -}}
-{{- fail "\n\ntraining.data: the name is taken by the group of `data`. Rename the training group.\n" -}}
-{{- end -}}
 {{- include "echotrain.checkShm" (list "head" .Values.head) -}}
 {{- include "echotrain.checkKubeRay" . -}}
 {{- include "echotrain.checkQueues" . -}}

@@ -27,6 +27,10 @@ autoscalerOptions:
   resources:
     requests: {cpu: {{ $values.autoscaler.cpu | quote }}, memory: {{ $values.autoscaler.memory | quote }}}
     limits: {memory: {{ $values.autoscaler.memory | quote }}}
+  {{- with include "echotrain.authEnv" $root }}
+  env:
+    {{- . | nindent 4 }}
+  {{- end }}
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
 {{- end }}

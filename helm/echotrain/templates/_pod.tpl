@@ -138,23 +138,26 @@ ephemeral-storage: {{ .size | quote }}
 {{- end }}
 {{- end -}}
 
+{{/* Where it is not known which KubeRay is installed, authentication is not left to it: without this Secret no pod starts. */}}
+{{- define "echotrain.authEnv" -}}
+{{- if and (eq .Values.auth.mode "token") (eq (include "echotrain.has" (list . "auth")) "unknown") }}
+- {name: RAY_AUTH_MODE, value: token}
+- name: RAY_AUTH_TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.auth.existingSecret | default (include "echotrain.fullname" .) }}
+      key: auth_token
+{{- end }}
+{{- end -}}
+
 {{/* The submitter only hands over a command; the pods of Ray do the work, and have what it needs. */}}
 {{- define "echotrain.env" -}}
 {{- $root := .root -}}
 {{- $values := $root.Values -}}
 - {name: HOME, value: /home/echotrain}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
-{{- if and (eq $values.auth.mode "token") (ne (include "echotrain.has" (list $root "auth")) "yes") }}
-# Which KubeRay is installed is not known here, so authentication is not left to it: without this Secret no pod starts.
-- {name: RAY_AUTH_MODE, value: token}
-- name: RAY_AUTH_TOKEN
-  valueFrom:
-    secretKeyRef:
-      name: {{ $values.auth.existingSecret | default (include "echotrain.fullname" $root) }}
-      key: auth_token
-{{- end }}
+{{- include "echotrain.authEnv" $root }}
 {{- if ne .component "submitter" }}
-- {name: ECHOTRAIN_STORAGE, value: {{ $values.storage.uri | quote }}}
 - {name: WANDB_DIR, value: /tmp}
 - {name: MPLCONFIGDIR, value: /tmp/matplotlib}
 - {name: AWS_REGION, value: {{ $values.storage.region | quote }}}
