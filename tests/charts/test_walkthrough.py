@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.k8s.chart import chart_for
 from tests.k8s.crds import KUEUE, NEWEST
 from tests.k8s.kustomize import GROUND, build, named
 
@@ -128,14 +129,17 @@ def test_an_operator_who_types_the_walk_through_gets_to_the_sweep(api_server, he
     tools.mkdir()
     (tools / "helm").symlink_to(helm.executable)
     (tools / "kubectl").symlink_to(kubectl)
-    (tools / "python").symlink_to(sys.executable)
     here = tmp_path / "checkout"
     here.mkdir()
-    for name in ("helm", "k8s", "ray_jobs", "sweeps"):
+    for name in ("k8s", "ray_jobs", "sweeps"):
         (here / name).symlink_to(ROOT / name)
+    (here / "helm").mkdir()
+    (here / "helm/echotrain").symlink_to(chart_for(api_server, tmp_path))
     # The other Helm has walked here before.
     api_server.run(kubectl, "--namespace", "echotrain", "delete", "secret", "--all", check=False)
-    typed = "\n".join(f"echo '>> line {block.line}' >&2\n{block.text}" for block in BLOCKS if not block.needs)
+    # What Python does is the same beside either Helm: typed once.
+    to_type = [block for block in BLOCKS if not block.needs and (helm.major == 4 or "python " not in block.text)]
+    typed = "\n".join(f"echo '>> line {block.line}' >&2\n{block.text}" for block in to_type)
     done = api_server.run(
         "bash",
         "-euo",
@@ -150,5 +154,6 @@ def test_an_operator_who_types_the_walk_through_gets_to_the_sweep(api_server, he
         },
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert (here / "my-values.yaml").is_file()
-    assert len(list((here / "build/scans").rglob("*.h5"))) == 9
+    if helm.major == 4:
+        assert done.stdout.count("kueue.x-k8s.io/queue-name: echotrain") == 2  # The two jobs that would be made.
+        assert len(list((here / "build/scans").rglob("*.h5"))) == 9
