@@ -1,6 +1,7 @@
 """The ground and the chart together: nothing is in both, an operator's rights are enough, and what jobs request is in the queue."""
 
 import itertools
+import tomllib
 
 import pytest
 import yaml
@@ -134,6 +135,16 @@ def test_operators_hold_all_that_they_grant_to_researchers(rendered):
     for rule in named(rendered, "Role", "echotrain-researcher")["rules"]:
         for api_group, resource in itertools.product(rule["apiGroups"], rule["resources"]):
             assert allowed(role, api_group, resource) >= set(rule["verbs"]), resource
+
+
+def test_the_image_has_one_name_and_version_everywhere():
+    version = tomllib.loads((GROUND.parent / "pyproject.toml").read_text())["project"]["version"]
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == version
+    image = f"{yaml.safe_load((CHART / 'values.yaml').read_text())['image']['repository']}:{version}"
+    server = named(build("overlays/kind"), "StatefulSet", "s3")["spec"]["template"]["spec"]
+    assert {each["image"] for each in (*server["initContainers"], *server["containers"])} == {image}
+    assert f"image: {image}\n" in (GROUND / "pipelines/pipeline.yaml").read_text()
+    assert f"--tag {image} --load" in (GROUND / "README.md").read_text()
 
 
 @pytest.mark.cluster

@@ -1,12 +1,14 @@
 """The Kubeflow pipeline: what is committed is what its source compiles to, and its steps are commands that our verbs take."""
 
-import importlib
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+
+from ray_jobs import launch
+from ray_jobs.launchable import VERBS
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINES = ROOT / "k8s/pipelines"
@@ -56,14 +58,13 @@ def test_steps_follow_each_other_and_are_never_answered_from_a_cache(pipeline):
 @pytest.mark.parametrize(
     "experiment", ["sweep sweeps/mosaic_scaling_debug.yaml", "sweep sweeps/mosaic_scaling.yaml --resume", "train varnet_mosaic_x8"]
 )
-def test_each_step_is_a_command_line_of_its_verb(pipeline, experiment):
-    for _, _, text in commands(pipeline, experiment=experiment, settings="epochs=1 workers=2").values():
-        verb, *words = text.split()
-        parser = importlib.import_module(f"ray_jobs.{verb}").parser()
-        options = parser.parse_intermixed_args(words)
-        assert options
-        if verb == "sweep":
-            assert (ROOT / options.file).is_file()
+def test_each_step_is_one_that_the_launcher_takes(pipeline, experiment):
+    parameters = {"experiment": experiment, "settings": "epochs=1 workers=2", "options": "--queue q --priority=echotrain-low"}
+    for name, (_, _, text) in commands(pipeline, **parameters).items():
+        mine, (verb, *arguments) = launch.split(["--namespace", "lab", *text.split()])
+        assert launch.own_parser().parse_args(mine).queue == "q"
+        asked = VERBS[verb].ask(arguments)
+        assert all(place.startswith("s3://echotrain/") for place in asked.places.values()), name
 
 
 def test_a_step_splits_its_command_into_words_and_runs_nothing_in_it(pipeline, tmp_path):

@@ -91,6 +91,9 @@ def test_versions_are_those_that_the_charts_are_tested_with():
     assert f"--version {kuberay} --skip-crds" in text
     assert f"| {kueue} |" in text
     assert f"/v{kueue}/manifests.yaml" in text
+    for name in ("kube-prometheus-stack", "gpu-operator"):
+        (version,) = re.findall(rf"{name} \S+/{name} --version v?([0-9.]+)", text)
+        assert f"| {version} |" in text
 
 
 def test_no_command_holds_a_secret():
