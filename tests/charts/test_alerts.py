@@ -1,9 +1,6 @@
 """The alert rules: they ask for what exists, tell what to do, and fire when they should and not before."""
 
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +8,7 @@ import yaml
 
 from tests.charts.exported_metrics import OPTIONAL, TARGET_LABELS, labels_of
 from tests.charts.promql import asked
+from tests.charts.promtool import run_promtool
 
 ALERTS = Path(__file__).resolve().parents[2] / "helm" / "echotrain" / "files" / "alerts.yaml"
 RULES = [pytest.param(rule, id=rule["alert"]) for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
@@ -149,16 +147,7 @@ def test_no_two_alerts_have_one_name_and_every_one_has_a_case_that_fires():
     assert set(names) == {name for name, _, _, fires in CASES if fires}
 
 
-@pytest.fixture(scope="session")
-def promtool() -> str:
-    """Return Prometheus's own checker, or skip: Debian's package ``prometheus`` has it."""
-    found = os.environ.get("ECHOTRAIN_PROMTOOL") or shutil.which("promtool")
-    if not found:
-        pytest.skip("promtool is not here; install the package prometheus, or let ECHOTRAIN_PROMTOOL name it")
-    return found
-
-
-def test_prometheus_takes_the_rules_and_fires_them_when_it_should(promtool, tmp_path):
+def test_prometheus_takes_the_rules_and_fires_them_when_it_should(tmp_path):
     tests = [
         {
             "interval": "1m",
@@ -176,6 +165,5 @@ def test_prometheus_takes_the_rules_and_fires_them_when_it_should(promtool, tmp_
     ]
     cases = tmp_path / "cases.yaml"
     cases.write_text(yaml.safe_dump({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": tests}))
-    for command in (["check", "rules", str(ALERTS)], ["test", "rules", str(cases)]):
-        done = subprocess.run([promtool, *command], text=True, capture_output=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    run_promtool("check", "rules", str(ALERTS))
+    run_promtool("test", "rules", str(cases))

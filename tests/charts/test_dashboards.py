@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from echotrain.orchestration.prometheus import COUNTERS, GAUGES
 from tests.charts.exported_metrics import OPTIONAL, TARGET_LABELS, labels_of
 from tests.charts.promql import asked
+from tests.charts.promtool import run_promtool
 
 CHART = Path(__file__).resolve().parents[2] / "helm" / "echotrain"
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((CHART / "dashboards").glob("*.json"))}
@@ -39,6 +41,13 @@ def test_a_panel_asks_for_metrics_and_labels_that_exist(panel):
         assert grouped <= known, f"{grouped - known} in {target['expr']}"
         shown = set(re.findall(r"{{\s*(\w+)\s*}}", target["legendFormat"]))
         assert shown <= grouped, f"the legend of {target['expr']} names {shown - grouped}, by which nothing is grouped"
+
+
+def test_prometheus_can_read_every_expression(tmp_path):
+    expressions = [target["expr"] for param in PANELS for target in param.values[0]["targets"]]
+    rules = [{"record": f"panel:{number}", "expr": expression} for number, expression in enumerate(expressions)]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    run_promtool("check", "rules", str(tmp_path / "rules.yaml"))
 
 
 @pytest.mark.parametrize("panel", PANELS)
