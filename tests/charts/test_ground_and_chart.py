@@ -121,6 +121,23 @@ def test_one_job_fits_the_laptops_queue_and_the_standing_cluster_its_quota_besid
     assert all(needed[name] <= amount(quota[f"requests.{name}"]) for name in ("cpu", "memory"))
 
 
+def test_the_standing_clusters_volumes_fit_the_quota(rendered, overlay):
+    quota = named(overlay, "ResourceQuota", "echotrain")["spec"]["hard"]
+    limits = named(overlay, "LimitRange", "echotrain")["spec"]["limits"]
+    (largest,) = (amount(each["max"]["storage"]) for each in limits if each["type"] == "PersistentVolumeClaim")
+    for cluster in (each["spec"] for each in rendered if each["kind"] == "RayCluster"):
+        groups = [(cluster["headGroupSpec"], 1), *((group, group["maxReplicas"]) for group in cluster["workerGroupSpecs"])]
+        volumes = [
+            amount(volume["ephemeral"]["volumeClaimTemplate"]["spec"]["resources"]["requests"]["storage"])
+            for group, replicas in groups
+            for volume in group["template"]["spec"]["volumes"] * replicas
+            if "ephemeral" in volume
+        ]
+        assert max(volumes, default=0) <= largest
+        assert sum(volumes) <= amount(quota["requests.storage"])
+        assert len(volumes) <= amount(quota["persistentvolumeclaims"])
+
+
 def test_operators_may_do_to_everything_in_the_chart_what_helm_does(rendered):
     role, cluster_role = (named(build("base"), kind, "echotrain-operator") for kind in ("Role", "ClusterRole"))
     assert allowed(role, "", "secrets") >= HELMS_VERBS
