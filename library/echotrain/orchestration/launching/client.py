@@ -176,14 +176,16 @@ class KubeClient:
             kubernetes_config.load_incluster_config(client_configuration=configuration)
             self.namespace = self.namespace or _ACCOUNT_NAMESPACE.read_text().strip()
             return
-        contexts, active = kubernetes_config.list_kube_config_contexts()
+        # Named, because the client remembers what KUBECONFIG was when it was imported.
+        file = os.environ.get("KUBECONFIG") or None
+        contexts, active = kubernetes_config.list_kube_config_contexts(file)
         chosen = next((each for each in contexts if each["name"] == self._asked), None) if self._asked else active
         if chosen is None:
             raise kubernetes_config.ConfigException(f"there is no context of this name; there are {', '.join(c['name'] for c in contexts)}")
         self.context = str(chosen["name"])
         self.user = str(chosen["context"].get("user", ""))
         self.namespace = self.namespace or str(chosen["context"].get("namespace", ""))
-        kubernetes_config.load_kube_config(context=self.context, client_configuration=configuration)
+        kubernetes_config.load_kube_config(file, context=self.context, client_configuration=configuration)
 
 
 def _short(cause: object) -> str:

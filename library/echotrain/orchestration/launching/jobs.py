@@ -14,7 +14,8 @@ __all__ = ["Jobs"]
 
 _WORKLOAD_LABEL = "kueue.x-k8s.io/job-uid"
 _CREATE_ATTEMPTS = 3
-_LOG_IDLE_S = 120.0
+# A command that says nothing for so long has its log asked for again, in case the connection is gone and nobody said so.
+_LOG_IDLE_S = 30.0
 
 
 class Jobs:
