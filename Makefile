@@ -10,7 +10,7 @@ SETTINGS ?=
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install bart tools api-server demo study test test-charts lint format bench chart-readme lock clean
+.PHONY: help install bart tools api-server demo study test test-charts lint format bench chart-readme pipeline lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ $(TOOLS): .ci/get_tools .ci/tools.txt .ci/get_checkov .ci/checkov.txt $(READY)
 
 api-server:  ## build a Kubernetes API server for tests into that cache (Debian; about 12 minutes, once; no root)
 	@.ci/get_api_server
+
+pipeline:  ## compile the Kubeflow pipeline, with kfp in an environment of its own (IMAGE=...)
+	@k8s/pipelines/compile $(IMAGE)
 
 demo: $(READY)  ## simulate scans (or DATA=folder of your own), prepare into S3, train, evaluate, report
 	@$(RUN) -m ray_jobs.demo $(if $(DATA),--data '$(DATA)')

@@ -27,23 +27,10 @@ ESPIRIT = "espirit"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, write the result, print its table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ray_jobs.evaluate", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", metavar="RUN", help=f"folder or s3:// prefix of a training run; or {ESPIRIT}, the baseline by BART")
-    parser.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the run's: a catalog, a mask")
-    parser.add_argument("--split", default="test", help="train, val, test or all (default: %(default)s)")
-    parser.add_argument("--checkpoint", default="best", choices=("best", "latest"), help="which weights (default: %(default)s)")
-    parser.add_argument("--to", metavar="URI", help="where the result goes (default: RUN/evaluation; needed for espirit)")
-    parser.add_argument("--title", default="", help="name of the evaluation in reports")
-    parser.add_argument("--note", default="", help="what a reader must know, such as that the data is simulated")
-    parser.add_argument("--volumes", type=int, default=0, help="at most so many, of all anatomies and contrasts (default: all)")
-    parser.add_argument("--examples", type=int, default=6, help="slices kept as pictures (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=0, help="processes with a model each (default: as many as fit)")
-    options = parser.parse_intermixed_args(argv)
+    options = parser().parse_intermixed_args(argv)
     setup_logging()
     try:
-        method, to = chosen(options)
+        method, to = read(options)
         store = open_store(to)
         evaluation = evaluate(
             method,
@@ -64,7 +51,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def chosen(options: argparse.Namespace) -> tuple[Method, str]:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; nothing is read yet."""
+    verb = argparse.ArgumentParser(
+        prog="python -m ray_jobs.evaluate", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verb.add_argument("run", metavar="RUN", help=f"folder or s3:// prefix of a training run, or of a sweep (its best trial); or {ESPIRIT}")
+    verb.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the run's: a catalog, a mask")
+    verb.add_argument("--split", default="test", help="train, val, test or all (default: %(default)s)")
+    verb.add_argument("--checkpoint", default="best", choices=("best", "latest"), help="which weights (default: %(default)s)")
+    verb.add_argument("--to", metavar="URI", help="where the result goes (default: RUN/evaluation; needed for espirit)")
+    verb.add_argument("--title", default="", help="name of the evaluation in reports")
+    verb.add_argument("--note", default="", help="what a reader must know, such as that the data is simulated")
+    verb.add_argument("--volumes", type=int, default=0, help="at most so many, of all anatomies and contrasts (default: all)")
+    verb.add_argument("--examples", type=int, default=6, help="slices kept as pictures (default: %(default)s)")
+    verb.add_argument("--workers", type=int, default=0, help="processes with a model each (default: as many as fit)")
+    return verb
+
+
+def read(options: argparse.Namespace) -> tuple[Method, str]:
     """Return the method to evaluate, and where its result goes."""
     if options.run != ESPIRIT:
         run = InferenceConfig(run=options.run, checkpoint=options.checkpoint, overrides=options.settings, workers=options.workers)

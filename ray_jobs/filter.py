@@ -21,28 +21,39 @@ A subset is never changed: another choice needs another name. A killed job goes 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Choose, store, and say what was chosen."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ray_jobs.filter", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("catalog", metavar="CATALOG", help="folder or s3:// prefix that prepare wrote to")
-    parser.add_argument("--name", required=True, help="of the subset")
-    parser.add_argument("--query-split", default="val", help="where the queries come from (default: %(default)s; test is refused)")
-    parser.add_argument("--datasets", nargs="*", default=(), help="what the queries are of (default: all)")
-    parser.add_argument("--anatomies", nargs="*", default=(), help="what the queries show (default: all)")
-    parser.add_argument("--contrasts", nargs="*", default=(), help="likewise")
-    parser.add_argument("--k", type=int, default=4, help="neighbours of each query (default: %(default)s)")
-    parser.add_argument("--embedder", default="gradients", help=f"one of {', '.join(EMBEDDERS)} (default: %(default)s)")
-    parser.add_argument("--weights", default="", metavar="URI", help="what the embedder needs; never downloaded from elsewhere")
-    parser.add_argument("--workers", type=int, default=0, help="processes (default: every CPU)")
-    options = vars(parser.parse_args(argv))
+    options = parser().parse_intermixed_args(argv)
     setup_logging()
     try:
-        lists = {name: tuple(options.pop(name)) for name in ("datasets", "anatomies", "contrasts")}
-        print(described(filter_catalog(FilterConfig(**options, **lists))))
+        print(described(filter_catalog(read(options))))
     except EchotrainError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; nothing is read yet."""
+    verb = argparse.ArgumentParser(
+        prog="python -m ray_jobs.filter", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verb.add_argument("catalog", metavar="CATALOG", help="folder or s3:// prefix that prepare wrote to")
+    verb.add_argument("--name", required=True, help="of the subset")
+    verb.add_argument("--query-split", default="val", help="where the queries come from (default: %(default)s; test is refused)")
+    verb.add_argument("--datasets", nargs="*", default=(), help="what the queries are of (default: all)")
+    verb.add_argument("--anatomies", nargs="*", default=(), help="what the queries show (default: all)")
+    verb.add_argument("--contrasts", nargs="*", default=(), help="likewise")
+    verb.add_argument("--k", type=int, default=4, help="neighbours of each query (default: %(default)s)")
+    verb.add_argument("--embedder", default="gradients", help=f"one of {', '.join(EMBEDDERS)} (default: %(default)s)")
+    verb.add_argument("--weights", default="", metavar="URI", help="what the embedder needs; never downloaded from elsewhere")
+    verb.add_argument("--workers", type=int, default=0, help="processes (default: every CPU)")
+    return verb
+
+
+def read(options: argparse.Namespace) -> FilterConfig:
+    """Return what a command line chooses, and how."""
+    values = vars(options)
+    lists = {name: tuple(values[name]) for name in ("datasets", "anatomies", "contrasts")}
+    return FilterConfig(**{**values, **lists})
 
 
 def described(found: Filtered) -> str:

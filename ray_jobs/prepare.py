@@ -32,27 +32,10 @@ _SHOWN = 40
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a source and print what became of it."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ray_jobs.prepare", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", metavar="SOURCE", help="folder, S3 prefix or file: fastMRI-layout HDF5, ISMRMRD, Siemens twix")
-    parser.add_argument("--to", required=True, metavar="URI", help="folder or s3:// prefix for the shards and the catalog")
-    parser.add_argument("--payload", choices=("raw", "packed", "lines"), default="packed", help="how slices are laid out (default: packed)")
-    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="float16 halves the bytes at 3e-8 NMSE")
-    parser.add_argument(
-        "--split", default="70/15/15", metavar="TRAIN/VAL/TEST", help="shares of the slices, by patient (default: 70/15/15)"
-    )
-    parser.add_argument("--split-seed", type=int, default=0, help="decides between patients who are alike")
-    parser.add_argument("--workers", type=int, default=0, help="scans converted at a time (default: every CPU)")
-    parser.add_argument("--dataset", default="", help="name of the collection (default: what the files say)")
-    parser.add_argument("--acs-fraction", type=float, default=0.08, help="centre lines that --payload lines holds twice (default: 0.08)")
-    parser.add_argument("--index-only", action="store_true", help="with --payload raw: headers alone, no checksums")
-    parser.add_argument("--min-slices", type=int, default=1, help="leave out volumes with fewer slices")
-    parser.add_argument("--min-coils", type=int, default=1, help="leave out volumes with fewer coils")
-    options = parser.parse_args(argv)
+    options = parser().parse_intermixed_args(argv)
     setup_logging()
     try:
-        report = prepare(_config(options))
+        report = prepare(read(options))
     except EchotrainError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -60,7 +43,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _config(options: argparse.Namespace) -> PrepareConfig:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; nothing is read yet."""
+    verb = argparse.ArgumentParser(
+        prog="python -m ray_jobs.prepare", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verb.add_argument("source", metavar="SOURCE", help="folder, S3 prefix or file: fastMRI-layout HDF5, ISMRMRD, Siemens twix")
+    verb.add_argument("--to", required=True, metavar="URI", help="folder or s3:// prefix for the shards and the catalog")
+    verb.add_argument("--payload", choices=("raw", "packed", "lines"), default="packed", help="how slices are laid out (default: packed)")
+    verb.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="float16 halves the bytes at 3e-8 NMSE")
+    verb.add_argument("--split", default="70/15/15", metavar="TRAIN/VAL/TEST", help="shares of the slices, by patient (default: 70/15/15)")
+    verb.add_argument("--split-seed", type=int, default=0, help="decides between patients who are alike")
+    verb.add_argument("--workers", type=int, default=0, help="scans converted at a time (default: every CPU)")
+    verb.add_argument("--dataset", default="", help="name of the collection (default: what the files say)")
+    verb.add_argument("--acs-fraction", type=float, default=0.08, help="centre lines that --payload lines holds twice (default: 0.08)")
+    verb.add_argument("--index-only", action="store_true", help="with --payload raw: headers alone, no checksums")
+    verb.add_argument("--min-slices", type=int, default=1, help="leave out volumes with fewer slices")
+    verb.add_argument("--min-coils", type=int, default=1, help="leave out volumes with fewer coils")
+    return verb
+
+
+def read(options: argparse.Namespace) -> PrepareConfig:
+    """Return what a command line prepares, and how."""
     return PrepareConfig(
         source=options.source,
         to=options.to,

@@ -19,23 +19,11 @@ SOME_FAILED = 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Reconstruct every scan; return 1 where some had to be left out."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ray_jobs.reconstruct", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", metavar="RUN", help="folder or s3:// prefix of a training run")
-    parser.add_argument("source", metavar="SOURCE", help="folder, s3:// prefix or file: fastMRI-layout HDF5, ISMRMRD, Siemens twix")
-    parser.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the run's")
-    parser.add_argument("--to", required=True, metavar="URI", help="folder or s3:// prefix for the images")
-    parser.add_argument("--checkpoint", default="best", choices=("best", "latest"), help="which weights (default: %(default)s)")
-    parser.add_argument("--undersample", action="store_true", help="undersample fully sampled files by the run's mask")
-    parser.add_argument("--overwrite", action="store_true", help="reconstruct again what is there already")
-    parser.add_argument("--workers", type=int, default=0, help="processes with a model each (default: as many as fit)")
-    options = parser.parse_intermixed_args(argv)
+    options = parser().parse_intermixed_args(argv)
     setup_logging()
     failed = 0
     try:
-        config = InferenceConfig(run=options.run, checkpoint=options.checkpoint, overrides=options.settings, workers=options.workers)
-        for done in reconstruct(config, options.source, options.to, undersample=options.undersample, overwrite=options.overwrite):
+        for done in reconstruct(read(options), options.source, options.to, undersample=options.undersample, overwrite=options.overwrite):
             if done.error:
                 failed += 1
                 print(f"left out {done.source}: {done.error}", file=sys.stderr)
@@ -45,6 +33,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return SOME_FAILED if failed else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; nothing is read yet."""
+    verb = argparse.ArgumentParser(
+        prog="python -m ray_jobs.reconstruct", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verb.add_argument("run", metavar="RUN", help="folder or s3:// prefix of a training run")
+    verb.add_argument("source", metavar="SOURCE", help="folder, s3:// prefix or file: fastMRI-layout HDF5, ISMRMRD, Siemens twix")
+    verb.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the run's")
+    verb.add_argument("--to", required=True, metavar="URI", help="folder or s3:// prefix for the images")
+    verb.add_argument("--checkpoint", default="best", choices=("best", "latest"), help="which weights (default: %(default)s)")
+    verb.add_argument("--undersample", action="store_true", help="undersample fully sampled files by the run's mask")
+    verb.add_argument("--overwrite", action="store_true", help="reconstruct again what is there already")
+    verb.add_argument("--workers", type=int, default=0, help="processes with a model each (default: as many as fit)")
+    return verb
+
+
+def read(options: argparse.Namespace) -> InferenceConfig:
+    """Return the model that a command line names, and on what it runs."""
+    return InferenceConfig(run=options.run, checkpoint=options.checkpoint, overrides=options.settings, workers=options.workers)
 
 
 if __name__ == "__main__":

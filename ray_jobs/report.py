@@ -36,18 +36,10 @@ FORMATS: dict[str, Callable[[Sequence[Evaluation], Sequence[History], str], str]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read what the URIs hold, and write the page."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ray_jobs.report", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("uris", nargs="+", metavar="URI", help="folder or s3:// prefix of a training run or of an evaluation")
-    parser.add_argument("--out", default="report.html", help="a file or s3:// object ending in .html, .md or .csv (default: %(default)s)")
-    parser.add_argument("--title", default="Reconstruction report", help="heading of the page")
-    options = parser.parse_args(argv)
+    options = parser().parse_intermixed_args(argv)
     setup_logging()
     try:
-        form = options.out.rpartition(".")[2]
-        if form not in FORMATS:
-            raise ConfigError(f"--out {options.out}", f"must end in one of {', '.join(FORMATS)}", "Use report.html for the page.")
+        form = read(options)
         evaluations, runs = find_results(options.uris)
         page = FORMATS[form](evaluations, runs, options.title)
         folder, _, name = options.out.rpartition("/")
@@ -57,6 +49,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     print(options.out)
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; nothing is read yet."""
+    verb = argparse.ArgumentParser(
+        prog="python -m ray_jobs.report", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verb.add_argument("uris", nargs="+", metavar="URI", help="folder or s3:// prefix of a training run or of an evaluation")
+    verb.add_argument("--out", default="report.html", help="a file or s3:// object ending in .html, .md or .csv (default: %(default)s)")
+    verb.add_argument("--title", default="Reconstruction report", help="heading of the page")
+    return verb
+
+
+def read(options: argparse.Namespace) -> str:
+    """Return the form of the page, one of ``FORMATS``."""
+    form = str(options.out).rpartition(".")[2]
+    if form not in FORMATS:
+        raise ConfigError(f"--out {options.out}", f"must end in one of {', '.join(FORMATS)}", "Use report.html for the page.")
+    return form
 
 
 if __name__ == "__main__":

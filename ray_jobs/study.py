@@ -33,23 +33,14 @@ FAILED = 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; return 0 when the page is there, 1 where models failed, 2 for an error that a user can act on, 3 when stopped."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ray_jobs.study", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("study", nargs="?", help="name of a study; --list shows all")
-    parser.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the study's")
-    parser.add_argument("--list", action="store_true", help="list the studies and leave")
-    parser.add_argument("--show", action="store_true", help="print every setting, and leave")
-    parser.add_argument("--retry-failed", action="store_true", help="train models that failed again")
-    parser.add_argument("--concurrency", type=int, default=0, metavar="N", help="models trained at a time (default: as many as fit)")
-    options = parser.parse_intermixed_args(argv)
+    options = parser().parse_intermixed_args(argv)
     setup_logging()
     if options.list or options.study is None:
         for name, study in STUDIES.items():
             print(f"{name:20} {(study.__doc__ or '').splitlines()[0]}")
         return 0
     try:
-        study = override_study(find_study(options.study)(), options.settings)
+        study = read(options)
         if options.show:
             print(shown(study))
             return 0
@@ -69,6 +60,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     for trial in failed:
         print(f"failed: {trial.name}: {trial.reason}", file=sys.stderr)
     return FAILED if failed else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; nothing is read yet."""
+    verb = argparse.ArgumentParser(
+        prog="python -m ray_jobs.study", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verb.add_argument("study", nargs="?", help="name of a study; --list shows all")
+    verb.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the study's")
+    verb.add_argument("--list", action="store_true", help="list the studies and leave")
+    verb.add_argument("--show", action="store_true", help="print every setting, and leave")
+    verb.add_argument("--retry-failed", action="store_true", help="train models that failed again")
+    verb.add_argument("--concurrency", type=int, default=0, metavar="N", help="models trained at a time (default: as many as fit)")
+    return verb
+
+
+def read(options: argparse.Namespace) -> Study:
+    """Return the study that a command line names."""
+    return override_study(find_study(options.study)(), options.settings)
 
 
 def shown(study: Study) -> str:

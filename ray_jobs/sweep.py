@@ -40,17 +40,7 @@ _WIDTH = 120
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Sweep; return 0 when every trial has ended well, 1 where some failed, 2 for an error that a user can act on, 3 when stopped."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ray_jobs.sweep", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("file", metavar="FILE", type=Path, help="a sweep in W&B's format, say sweeps/mosaic_scaling.yaml")
-    parser.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings of every trial")
-    parser.add_argument("--resume", action="store_true", help="go on with the sweep of this name; what has ended is not run again")
-    parser.add_argument("--retry-failed", action="store_true", help="with --resume: run trials that failed again")
-    parser.add_argument("--concurrency", type=int, default=0, metavar="N", help="trials at a time (default: as many as the cluster holds)")
-    parser.add_argument("--seed", type=int, default=0, help="of a random or Bayesian search")
-    parser.add_argument("--show", action="store_true", help="print the trials that would run, and leave")
-    options = parser.parse_intermixed_args(argv)
+    options = parser().parse_intermixed_args(argv)
     setup_logging()
     try:
         spec, base = read_experiment(options.file, options.settings)
@@ -75,6 +65,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not result.is_finished:
         return STOPPED
     return FAILED if any(trial.state == "failed" for trial in result.trials) else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; nothing is read yet."""
+    verb = argparse.ArgumentParser(
+        prog="python -m ray_jobs.sweep", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verb.add_argument("file", metavar="FILE", type=Path, help="a sweep in W&B's format, say sweeps/mosaic_scaling.yaml")
+    verb.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings of every trial")
+    verb.add_argument("--resume", action="store_true", help="go on with the sweep of this name; what has ended is not run again")
+    verb.add_argument("--retry-failed", action="store_true", help="with --resume: run trials that failed again")
+    verb.add_argument("--concurrency", type=int, default=0, metavar="N", help="trials at a time (default: as many as the cluster holds)")
+    verb.add_argument("--seed", type=int, default=0, help="of a random or Bayesian search")
+    verb.add_argument("--show", action="store_true", help="print the trials that would run, and leave")
+    return verb
 
 
 def read_experiment(file: Path, settings: Sequence[str]) -> tuple[SweepSpec, Experiment]:

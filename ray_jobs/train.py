@@ -12,7 +12,7 @@ from echotrain.log import setup_logging
 from echotrain.orchestration.driver import fit
 from echotrain.recipes.debug_data import DEBUG_CATALOG, ensure_debug_data
 from echotrain.recipes.registry import RECIPES, find_recipe
-from echotrain.training.experiment import flatten
+from echotrain.training.experiment import Experiment, flatten
 
 EXAMPLES = """examples:
   python -m ray_jobs.train --list
@@ -30,21 +30,14 @@ STOPPED = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; return 0 when the last epoch is done, 2 for an error that a user can act on, 3 when stopped before the end."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ray_jobs.train", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("recipe", nargs="?", help="name of an experiment; --list shows all")
-    parser.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the recipe's")
-    parser.add_argument("--list", action="store_true", help="list the recipes and leave")
-    parser.add_argument("--show", action="store_true", help="print every setting that the run would have, and leave")
-    options = parser.parse_intermixed_args(argv)
+    options = parser().parse_intermixed_args(argv)
     setup_logging()
     if options.list or options.recipe is None:
         for name, recipe in RECIPES.items():
             print(f"{name:32} {(recipe.__doc__ or '').splitlines()[0]}")
         return 0
     try:
-        experiment = override(find_recipe(options.recipe)(), [*agent_settings(options.recipe), *options.settings])
+        experiment = read(options)
         if options.show:
             print("\n".join(f"{path}={json.dumps(value)}" for path, value in flatten(to_dict(experiment)).items()))
             return 0
@@ -58,6 +51,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{'finished' if result.is_finished else 'stopped'} at step {result.global_step}: {scores or 'not validated yet'}")
     print(result.run_uri)
     return 0 if result.is_finished else STOPPED
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; nothing is read yet."""
+    verb = argparse.ArgumentParser(
+        prog="python -m ray_jobs.train", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verb.add_argument("recipe", nargs="?", help="name of an experiment; --list shows all")
+    verb.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the recipe's")
+    verb.add_argument("--list", action="store_true", help="list the recipes and leave")
+    verb.add_argument("--show", action="store_true", help="print every setting that the run would have, and leave")
+    return verb
+
+
+def read(options: argparse.Namespace) -> Experiment:
+    """Return the experiment that a command line names."""
+    return override(find_recipe(options.recipe)(), [*agent_settings(options.recipe), *options.settings])
 
 
 def agent_settings(recipe: str) -> list[str]:

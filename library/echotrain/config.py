@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from echotrain.errors import ConfigError
 
-__all__ = ["fingerprint", "from_dict", "keys", "override", "parse_arguments", "to_dict"]
+__all__ = ["fingerprint", "from_dict", "keys", "override", "parse_arguments", "parse_assignment", "to_dict"]
 
 C = TypeVar("C")
 
@@ -82,7 +82,7 @@ def override(config: C, assignments: Sequence[str]) -> C:
     values = to_dict(config)
     known = set(keys(type(config), values))
     kinds = {f"{path}.kind" for path in _unions(type(config))}
-    for path, value in sorted(_flat(map(_split, assignments), known), key=lambda assignment: assignment[0] not in kinds):
+    for path, value in sorted(_flat(map(parse_assignment, assignments), known), key=lambda assignment: assignment[0] not in kinds):
         if path in kinds:
             _set_kind(values, path.split("."), value)
             known = set(keys(type(config), values))
@@ -101,7 +101,7 @@ def parse_arguments(function: Callable[..., Any], assignments: Sequence[str]) ->
     hints = get_type_hints(function)
     known = set(inspect.signature(function).parameters)
     values: dict[str, Any] = {}
-    for path, value in map(_split, assignments):
+    for path, value in map(parse_assignment, assignments):
         if path not in known:
             raise _unknown_key(path, known)
         try:
@@ -111,13 +111,12 @@ def parse_arguments(function: Callable[..., Any], assignments: Sequence[str]) ->
     return values
 
 
-def fingerprint(values: Mapping[str, Any]) -> str:
-    """Hash plain configuration values to 12 hexadecimal digits; the order of keys does not matter."""
-    text = json.dumps(values, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+def parse_assignment(assignment: str) -> tuple[str, Any]:
+    """Return the path and the value of one ``dotted.path=value``.
 
-
-def _split(assignment: str) -> tuple[str, Any]:
+    Raises:
+        ConfigError: It has no ``=``, or its value is no YAML.
+    """
     path, separator, text = assignment.partition("=")
     if not separator or not path:
         raise ConfigError(repr(assignment), "is not of the form dotted.path=value", "Write it as, say, optim.lr=1e-3.")
@@ -127,6 +126,12 @@ def _split(assignment: str) -> tuple[str, Any]:
         raise ConfigError(
             f"{path}={text}", "is not a YAML value", "Quote it for the shell, or write a plain number, word or [list]."
         ) from error
+
+
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """Hash plain configuration values to 12 hexadecimal digits; the order of keys does not matter."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 def _flat(assignments: Iterable[tuple[str, Any]], known: set[str]) -> Iterator[tuple[str, Any]]:

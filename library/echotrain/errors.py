@@ -8,9 +8,12 @@ __all__ = [
     "BartError",
     "CatalogError",
     "CheckpointError",
+    "ClusterError",
+    "ClusterUnreachableError",
     "ConfigError",
     "CredentialsError",
     "EchotrainError",
+    "LaunchError",
     "LeakageError",
     "NotFiniteError",
     "ObjectMissingError",
@@ -95,3 +98,15 @@ class BartError(EchotrainError):
 
 class SubmissionError(EchotrainError):
     """A submission breaks its challenge's rules; the remedy has a line for each of its problems."""
+
+
+class LaunchError(EchotrainError):
+    """A job is not one that the operator's template, or the cluster, can run."""
+
+
+class ClusterError(EchotrainError):
+    """The Kubernetes API refused a request: no permission, no such object, an object that it does not take."""
+
+
+class ClusterUnreachableError(ClusterError):
+    """The Kubernetes API did not answer, or was cut off; jobs that run on the cluster go on."""
