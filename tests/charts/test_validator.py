@@ -141,6 +141,8 @@ def test_the_job_template_in_a_config_map_is_validated_too(validator: Validator)
     assert "line 2: the key 'kind' is there twice" in validator.problems(config_map)[0]
     config_map["data"] = {"rayjob.yaml": ""}
     assert "has 0 documents" in validator.problems(config_map)[0]
+    config_map["data"] = {"rayjob.yaml": "text"}
+    assert "is no mapping" in validator.problems(config_map)[0]
 
 
 def toy_crd(folder: Path, **spec: Any) -> Path:

@@ -128,6 +128,8 @@ def embedded_rayjob(document: dict[str, Any]) -> dict[str, Any] | None:
     documents = read_manifests(text)
     if len(documents) != 1:
         raise yaml.YAMLError(f"has {len(documents)} documents, not one")
+    if not isinstance(documents[0], dict):
+        raise yaml.YAMLError("is no mapping")
     return documents[0]
 
 
