@@ -43,10 +43,11 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     It is shared: a test uses a namespace of its own, and who installs other CRDs puts the newest back. Where
     ``ECHOTRAIN_TEST_KUBECONFIG`` names a cluster, it is that one.
     """
+    crds = [path for path in crd_files() if not path.name.startswith(_UNUSED)]
     named = os.environ.get(KUBECONFIG_VARIABLE, "")
     if named:
         given = GivenCluster(Path(named), _tool("kubectl"), tmp_path_factory.mktemp("given"))
-        given.install_crds(crd_files())
+        given.install_crds(crds)
         yield given
         return
     try:
@@ -54,7 +55,7 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     except ResourceError as error:
         pytest.skip(str(error))
     with ApiServer(binaries) as server:
-        server.install_crds(path for path in crd_files() if not path.name.startswith(_UNUSED))
+        server.install_crds(crds)
         yield server
 
 
