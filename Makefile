@@ -35,14 +35,16 @@ $(BART): .ci/get_bart $(READY)
 	@.ci/get_bart $(VENV)
 	@touch $@
 
-tools: $(READY)  ## fetch helm 3, helm 4, kubectl and checkov into the cache of this user, ~/.cache/echotrain (no root)
+tools: $(READY)  ## fetch helm 3, helm 4, kubectl, checkov and promtool into the cache of this user, ~/.cache/echotrain (no root)
 	@$(RUN) .ci/get_tools
 	@.ci/get_checkov $(RUN)
+	@.ci/get_promtool
 
 # Sought once, as BART is.
-$(TOOLS): .ci/get_tools .ci/tools.txt .ci/get_checkov .ci/checkov.txt $(READY)
+$(TOOLS): .ci/get_tools .ci/tools.txt .ci/get_checkov .ci/checkov.txt .ci/get_promtool $(READY)
 	@$(RUN) .ci/get_tools
 	@.ci/get_checkov $(RUN)
+	@.ci/get_promtool
 	@touch $@
 
 api-server:  ## build a Kubernetes API server for tests into that cache (Debian; about 12 minutes, once; no root)
