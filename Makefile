@@ -10,7 +10,7 @@ SETTINGS ?=
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install bart tools api-server demo study test test-charts lint format bench lock clean
+.PHONY: help install bart tools api-server demo study test test-charts lint format bench chart-readme lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,11 +35,14 @@ $(BART): .ci/get_bart $(READY)
 	@.ci/get_bart $(VENV)
 	@touch $@
 
-tools: $(READY)  ## fetch helm 3, helm 4 and kubectl into the cache of this user, ~/.cache/echotrain (no root)
+tools: $(READY)  ## fetch helm 3, helm 4, kubectl and checkov into the cache of this user, ~/.cache/echotrain (no root)
 	@$(RUN) .ci/get_tools
+	@.ci/get_checkov $(RUN)
 
-$(TOOLS): .ci/get_tools .ci/tools.txt $(READY)
+# Sought once, as BART is.
+$(TOOLS): .ci/get_tools .ci/tools.txt .ci/get_checkov .ci/checkov.txt $(READY)
 	@$(RUN) .ci/get_tools
+	@.ci/get_checkov $(RUN)
 	@touch $@
 
 api-server:  ## build a Kubernetes API server for tests into that cache (Debian; about 12 minutes, once; no root)
@@ -69,6 +72,9 @@ format: $(READY)  ## let ruff put the code in order
 
 bench: $(READY)  ## measure against the baselines and print one table
 	@$(RUN) -m ray_jobs.bench all
+
+chart-readme: $(READY)  ## write the chart's README from its template and the comments in values.yaml
+	@$(RUN) .ci/chart_readme helm/echotrain
 
 lock: $(READY)  ## write what is installed now to .ci/constraints.txt
 	@$(RUN) -m pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+.*/\1/; /^nvidia-|^triton/d' > .ci/constraints.txt

@@ -15,6 +15,7 @@ __all__ = [
     "EchotrainError",
     "LaunchError",
     "LeakageError",
+    "NotFiniteError",
     "ObjectMissingError",
     "PayloadError",
     "ResourceError",
@@ -84,7 +85,11 @@ class CheckpointError(EchotrainError):
 
 
 class TrainingError(EchotrainError):
-    """Training cannot go on: a loss is not finite, or ranks disagree."""
+    """Training cannot go on: it has diverged, or workers died."""
+
+
+class NotFiniteError(TrainingError):
+    """A loss, a gradient or an image is not finite."""
 
 
 class BartError(EchotrainError):

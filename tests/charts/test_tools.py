@@ -1,11 +1,10 @@
 """The tools: what make tools leaves, and how tests find it or say why not."""
 
 import hashlib
-import importlib.util
+import os
 import subprocess
 import sys
 import zipfile
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -13,9 +12,9 @@ import pytest
 
 from echotrain.errors import ResourceError
 from tests.k8s.helm import Helm
+from tests.k8s.scripts import ROOT, load_script
 from tests.k8s.tools import cache_folder, find_tool
 
-ROOT = Path(__file__).resolve().parents[2]
 CHART = {
     "Chart.yaml": "apiVersion: v2\nname: toy\nversion: 0.1.0\n",
     "values.yaml": "name: toy\n",
@@ -37,12 +36,7 @@ def chart(tmp_path: Path) -> Path:
 @pytest.fixture
 def get_tools() -> ModuleType:
     """Return .ci/get_tools as a module."""
-    loader = SourceFileLoader("get_tools", str(ROOT / ".ci" / "get_tools"))
-    spec = importlib.util.spec_from_loader("get_tools", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    return load_script("get_tools")
 
 
 @pytest.mark.helm
@@ -137,3 +131,45 @@ def test_tools_that_cannot_be_had_are_a_line_and_no_failure(
 def test_an_archive_that_is_too_large_is_refused_before_it_is_unpacked(get_tools: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="more than"):
         get_tools.check_size(get_tools.LARGEST + 1, "bomb")
+
+
+def run_script(name: str, *arguments: str | Path, **env: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run .ci/NAME with nothing of the environment but PATH, and what is given."""
+    bare = {"PATH": os.environ["PATH"], **{key: str(value) for key, value in env.items()}}
+    command = [str(ROOT / ".ci" / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=bare, check=False)
+
+
+def executable(path: Path, text: str = "#!/bin/sh\nexit 1\n") -> Path:
+    """Write a program, by default one that fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def test_an_api_server_that_is_there_is_not_built_again(tmp_path: Path) -> None:
+    assert "ECHOTRAIN_API_SERVER" in run_script("get_api_server", ECHOTRAIN_API_SERVER=tmp_path, HOME=tmp_path).stdout
+    for name in ("etcd", "kube-apiserver", "apiextensions-apiserver"):
+        executable(tmp_path / "echotrain" / "api-server" / "bin" / name)
+    said = run_script("get_api_server", XDG_CACHE_HOME=tmp_path)
+    assert said.stdout.startswith(">> the API server for tests is in")
+
+
+def test_an_api_server_that_cannot_be_built_is_one_loud_line_and_no_failure(tmp_path: Path) -> None:
+    executable(tmp_path / "bin" / "apt-get")
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    done = run_script("get_api_server", PATH=path, XDG_CACHE_HOME=tmp_path)
+    assert done.returncode == 0, done.stderr
+    loud = [line for line in done.stdout.splitlines() if line.startswith(">> NO KUBERNETES API SERVER FOR TESTS: ")]
+    assert len(loud) == 1
+    assert not list(tmp_path.glob("echotrain/api-server/bin/*"))
+    assert not list(tmp_path.glob("echotrain/api-server/build.*"))
+
+
+def test_a_checkov_that_cannot_be_installed_leaves_nothing_and_is_no_failure(tmp_path: Path) -> None:
+    python = executable(tmp_path / "python", f'#!/bin/sh\n[ "$1" = -c ] && exec "{sys.executable}" "$@"\necho no venv; exit 1\n')
+    done = run_script("get_checkov", python, XDG_CACHE_HOME=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "checkov cannot be had here (no venv)" in done.stdout
+    assert not (tmp_path / "echotrain" / "checkov").exists()

@@ -19,6 +19,7 @@ What follows from that, for who writes a test:
 """
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -115,11 +116,15 @@ class ApiServer(Cluster):
 
     def install_crds(self, paths: Iterable[Path]) -> None:
         """Install CRDs, or replace those of the same name (another release of the same project), and wait until they are served."""
+        crds = sorted((crd for path in paths for crd in read_documents(path)), key=_group)
+        routed: set[tuple[str, str]] = set()
         with ThreadPoolExecutor(4) as pool:
-            served = list(pool.map(self._put_crd, [document for path in paths for document in read_documents(path)]))
-        versions = {version for crd in served for version in crd}
-        self.register(versions)
-        for group, version in sorted(versions):
+            for _, of_group in itertools.groupby(crds, _group):
+                versions = {version for served in pool.map(self._put_crd, of_group) for version in served}
+                # The front takes some seconds for each, and does so while the next group is installed.
+                self.register(versions)
+                routed |= versions
+        for group, version in sorted(routed):
             self._wait(f"/apis/{group}/{version}", self._front)
 
     def remove_crds(self, paths: Iterable[Path]) -> None:
@@ -313,6 +318,11 @@ class ApiServer(Cluster):
         path.touch(mode=0o600)
         path.write_text(json.dumps(config))
         return path
+
+
+def _group(crd: dict[str, Any]) -> str:
+    name: str = crd["spec"]["group"]
+    return name
 
 
 def _client(pair: KeyPair) -> dict[str, str]:

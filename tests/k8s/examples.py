@@ -37,7 +37,14 @@ def _template(name: str) -> dict[str, Any]:
 
 def ray_cluster() -> dict[str, Any]:
     """Return a RayCluster with one worker group."""
-    group = {"groupName": "data", "replicas": 1, "minReplicas": 0, "maxReplicas": 4, "rayStartParams": {}, "template": _template("ray-worker")}
+    group = {
+        "groupName": "data",
+        "replicas": 1,
+        "minReplicas": 0,
+        "maxReplicas": 4,
+        "rayStartParams": {},
+        "template": _template("ray-worker"),
+    }
     spec = {
         "rayVersion": "2.60.0",
         "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": _template("ray-head")},

@@ -22,8 +22,10 @@ class _Loader(_BASE):
 def _mapping(loader: Any, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node)
-        if key in seen and key != "<<":
+        if key in seen:
             raise DuplicateKeyError(f"line {key_node.start_mark.line + 1}: the key {key!r} is there twice")
         seen.add(key)
     loader.flatten_mapping(node)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["DNS_1035_LABEL", "DNS_LABEL", "DNS_SUBDOMAIN", "metadata_problems"]
+__all__ = ["DNS_1035_LABEL", "DNS_LABEL", "DNS_SUBDOMAIN", "is_label_value", "is_qualified_name", "metadata_problems"]
 
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 DNS_1035_LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -22,6 +22,19 @@ _NAMES = {
     "Role": _ANY_PATH_SEGMENT,
     "RoleBinding": _ANY_PATH_SEGMENT,
 }
+
+
+def is_qualified_name(key: Any) -> bool:
+    """Return whether a label can have this key: a name, and before a slash a DNS subdomain."""
+    if not isinstance(key, str):
+        return False
+    prefix, slash, name = key.rpartition("/")
+    return bool(_WORD.fullmatch(name)) and (not slash or bool(DNS_SUBDOMAIN.fullmatch(prefix)))
+
+
+def is_label_value(value: str) -> bool:
+    """Return whether a label can have this value."""
+    return not value or bool(_WORD.fullmatch(value))
 
 
 def metadata_problems(document: dict[str, Any]) -> Iterator[str]:
@@ -52,24 +65,17 @@ def _walk(value: Any, path: str) -> Iterator[str]:
 
 def _labels(labels: Any, path: str) -> Iterator[str]:
     for key, value in labels.items() if isinstance(labels, dict) else ():
-        if not _is_qualified_name(key):
+        if not is_qualified_name(key):
             yield f"{path}: {key!r} is no valid key of a label"
-        if isinstance(value, str) and value and not _WORD.fullmatch(value):
+        if isinstance(value, str) and not is_label_value(value):
             yield f"{path}: {value!r} is no valid value of the label {key!r} (63 letters, digits, '-', '_' and '.')"
 
 
 def _annotations(annotations: Any, path: str) -> Iterator[str]:
     items = annotations.items() if isinstance(annotations, dict) else ()
     for key, _ in items:
-        if not isinstance(key, str) or not _is_qualified_name(key.lower()):
+        if not isinstance(key, str) or not is_qualified_name(key.lower()):
             yield f"{path}: {key!r} is no valid key of an annotation"
     size = sum(len(str(key).encode()) + len(str(value).encode()) for key, value in items)
     if size > _ANNOTATIONS_LIMIT:
         yield f"{path}: {size} bytes, more than {_ANNOTATIONS_LIMIT}"
-
-
-def _is_qualified_name(key: Any) -> bool:
-    if not isinstance(key, str):
-        return False
-    prefix, slash, name = key.rpartition("/")
-    return bool(_WORD.fullmatch(name)) and (not slash or bool(DNS_SUBDOMAIN.fullmatch(prefix)))

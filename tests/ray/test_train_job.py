@@ -1,6 +1,8 @@
 """The real thing, small: a standing cluster, ``ray job submit``, data and checkpoints in S3, and a driver that is asked to end."""
 
+import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -17,10 +19,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from echotrain.orchestration.prometheus import GAUGES
 from echotrain.storage.embedded import serve_folder
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint, load_weights
+from tests.charts.exported_metrics import labels_of
+from tests.charts.promql import asked
+from tests.scrape import Scraper
 from tests.simulated import write_simulated_catalog
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -31,12 +38,13 @@ BIN = Path(sys.executable).parent
 
 @dataclass
 class Cluster:
-    """A standing cluster with an S3 server beside it."""
+    """A standing cluster with an S3 server beside it, and what Prometheus would have seen of it."""
 
     dashboard: str
     address: str
     bucket: str
     env: dict[str, str]
+    scraper: Scraper
 
     def run(self, *command: str, address: str = "", timeout: float = 240) -> subprocess.CompletedProcess[str]:
         env = {**self.env, **({"RAY_ADDRESS": address} if address else {})}
@@ -95,7 +103,8 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
             head = subprocess.Popen(command, env=env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
         try:
             wait_for(f"http://127.0.0.1:{dashboard}/api/version", env["RAY_AUTH_TOKEN"], head, folder / "head.log")
-            yield Cluster(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}", bucket, env)
+            with Scraper(f"http://127.0.0.1:{metrics}/metrics") as scraper:
+                yield Cluster(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}", bucket, env, scraper)
         finally:
             os.killpg(head.pid, signal.SIGTERM)
             try:
@@ -138,6 +147,45 @@ def test_a_submitted_job_trains_to_a_checkpoint_in_s3(cluster, submitted):
     assert meta is not None
     assert meta.position["epoch"] == 3
     assert 0 < meta.scores["ssim"] <= 1
+
+
+def test_prometheus_sees_the_numbers_of_a_run(cluster, submitted):
+    missing = []
+    for name in GAUGES.keys() - {"echotrain_task"}:  # Reconstruction logs nothing besides its loss.
+        if not cluster.scraper.wait_for(f"ray_{name}", lambda labels, _: labels.get("run") == "submitted", timeout_s=15):
+            missing.append(name)
+    assert not missing
+    scores = {labels["metric"] for labels, _ in cluster.scraper.series("ray_echotrain_score")}
+    assert {"ssim", "psnr", "nmse"} <= scores
+    (epochs,) = {value for _, value in cluster.scraper.series("ray_echotrain_epochs")}
+    assert epochs == 3
+
+
+def test_prometheus_counts_a_run_whose_loss_is_not_finite(cluster):
+    done = cluster.run(sys.executable, "-m", "ray_jobs.train", *settings(cluster, "diverged", "optim.lr=1e37"), address=cluster.address)
+    assert done.returncode == 2
+    assert "not finite" in done.stderr
+    assert cluster.scraper.wait_for(
+        "ray_echotrain_failed_runs_total",
+        lambda labels, value: (labels["run"], labels["error"], value) == ("diverged", "NotFiniteError", 1.0),
+        timeout_s=20,
+    ), done.stderr
+
+
+def test_what_dashboards_and_alerts_ask_of_ray_is_on_its_metrics_port(cluster, submitted):
+    chart = ROOT / "helm" / "echotrain"
+    boards = [json.loads(path.read_text()) for path in (chart / "dashboards").glob("*.json")]
+    expressions = [target["expr"] for board in boards for panel in board["panels"] for target in panel.get("targets", ())]
+    groups = yaml.safe_load((chart / "files" / "alerts.yaml").read_text())["groups"]
+    expressions += [rule["expr"] for group in groups for rule in group["rules"]]
+    metrics = {metric for expression in expressions for metric in asked(expression).matched if metric.startswith("ray_")}
+    # Not here: a GPU, and a worker that died.
+    metrics = {metric for metric in metrics if not re.match(r"ray_(echotrain_|node_(gpu|gram)|node_manager_|memory_manager_)", metric)}
+    assert {"ray_node_mem_total", "ray_object_store_memory", "ray_resources"} <= metrics
+    for metric in metrics:
+        assert cluster.scraper.wait_for(metric, lambda labels, _: True, timeout_s=15), metric
+        have = set().union(*(labels for labels, _ in cluster.scraper.series(metric)))
+        assert labels_of(metric) <= have, metric
 
 
 def test_a_driver_asked_to_end_saves_first_and_the_same_command_ends_the_run_as_if_nothing_had_happened(cluster, submitted):

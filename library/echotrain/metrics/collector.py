@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from echotrain.errors import CatalogError, ScanError, TrainingError
+from echotrain.errors import CatalogError, NotFiniteError, ScanError
 from echotrain.metrics.volume import Quality, evaluation_crop, ssim
 
 __all__ = ["SliceKey", "SliceScore", "VolumeCollector", "VolumeKey", "VolumeScore", "mean_quality"]
@@ -61,14 +61,14 @@ class VolumeCollector:
 
         Raises:
             ScanError: The data range is not a positive number, or the images do not fit each other.
-            TrainingError: The reconstruction is not finite.
+            NotFiniteError: The reconstruction is not finite.
         """
         dataset, volume, index = key
         name = f"{dataset}/{volume}/{index}"
         if not 0 < data_range < float("inf"):
             raise ScanError(f"{name}: maximum {data_range:g} of the target volume", "must be positive", "Prepare the catalog again.")
         if not np.isfinite(reconstruction).all():
-            raise TrainingError(
+            raise NotFiniteError(
                 f"{name}: reconstruction", "has pixels that are not finite", "The model has diverged; try a lower learning rate."
             )
         target, reconstruction = evaluation_crop(target[None], reconstruction[None])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from echotrain.errors import ScanError, TrainingError
+from echotrain.errors import NotFiniteError, ScanError
 from echotrain.physics.crop import center_crop, center_crop_to_smallest
 
 __all__ = ["SSIM_WINDOW", "Quality", "evaluation_crop", "nmse", "psnr", "score_volume", "ssim"]
@@ -84,7 +84,7 @@ def _check(target: Magnitudes, reconstruction: Magnitudes) -> None:
     if not np.isfinite(target).all():
         raise ScanError("target volume", "has pixels that are not finite", "Leave this volume out of the catalog.")
     if not np.isfinite(reconstruction).all():
-        raise TrainingError("reconstruction", "has pixels that are not finite", "The model has diverged; try a lower learning rate.")
+        raise NotFiniteError("reconstruction", "has pixels that are not finite", "The model has diverged; try a lower learning rate.")
 
 
 def _peak(target: Magnitudes) -> float:

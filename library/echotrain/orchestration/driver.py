@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from echotrain.config import to_dict
+from echotrain.errors import EchotrainError
 from echotrain.log import console as default_console
 from echotrain.orchestration.checks import (
     check_resumable,
@@ -21,8 +22,9 @@ from echotrain.orchestration.checks import (
     with_absolute_paths,
     with_pinned_catalog,
 )
-from echotrain.orchestration.cluster import connect
+from echotrain.orchestration.cluster import connect, has_dashboard
 from echotrain.orchestration.group import Workers
+from echotrain.orchestration.prometheus import count_failed_run
 from echotrain.orchestration.signals import catch_signals
 from echotrain.storage.open import open_store
 from echotrain.storage.store import Store
@@ -82,7 +84,8 @@ def fit(
         StorageError: The run's folder cannot be written.
         CheckpointError: The folder holds another experiment's checkpoint, or a damaged one.
         ResourceError: The cluster has too few CPUs or GPUs.
-        TrainingError: A loss is not finite, or workers died more than ``max_failures`` times.
+        NotFiniteError: A loss is not finite.
+        TrainingError: Workers died more than ``max_failures`` times.
     """
     experiment = with_absolute_paths(experiment)
     store = open_store(experiment.run_uri)
@@ -108,7 +111,12 @@ def fit(
         stack.callback(progress.close)
         stop = stack.enter_context(catch_signals(asked))
         group = workers if workers is not None else stack.enter_context(Workers())
-        outcome = group.run(experiment, device=device, run_id=run_id, asked=stop, show=show)
+        try:
+            outcome = group.run(experiment, device=device, run_id=run_id, asked=stop, show=show)
+        except EchotrainError as error:
+            if has_dashboard():
+                count_failed_run(experiment.name, error)
+            raise
     return FitResult(
         run_uri=experiment.run_uri,
         is_finished=outcome["epoch"] >= experiment.epochs,

@@ -15,7 +15,8 @@ from echotrain.data.catalog import Catalog
 from echotrain.log import setup_logging
 from echotrain.models.pretrained import NamesWeights
 from echotrain.orchestration.channel import GroupChannel, Order, RunChannel
-from echotrain.orchestration.cluster import DriverEnvironment
+from echotrain.orchestration.cluster import DriverEnvironment, has_dashboard
+from echotrain.orchestration.prometheus import PrometheusSink
 from echotrain.orchestration.signals import WorkerSignals
 from echotrain.orchestration.streaming import RayStream
 from echotrain.seeding import derive_seed
@@ -162,6 +163,8 @@ def _run_files(experiment: Experiment, run_id: str, store: Store, state: TrainSt
                 catalog=(f"{catalog.root}@{catalog.version}", catalog_identity(catalog)),
             )
         )
+    if has_dashboard():  # A cluster that ``connect`` started is scraped by nobody.
+        sinks.append(PrometheusSink(experiment.name))
     return RunFiles(
         writer=CheckpointWriter(store, keep=experiment.keep_checkpoints),
         metrics=JsonLinesSink(store, lines=state.position.lines),

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from echotrain.data.batch import Batch, SampleId
 from echotrain.data.stream import StepData, Stream
-from echotrain.errors import TrainingError
+from echotrain.errors import NotFiniteError
 from echotrain.seeding import derive_seed
 from echotrain.tasks.task import Panel, Task
 from echotrain.training.checkpoint import CheckpointMeta
@@ -87,7 +87,7 @@ class Trainer:
         """Train until the last epoch's end or a signal.
 
         Raises:
-            TrainingError: A loss or a gradient is not finite; the message names the samples. Every rank raises it.
+            NotFiniteError: A loss or a gradient is not finite; the message names the samples. Every rank raises it.
             StorageError: A checkpoint could not be stored.
         """
         self._log_start()
@@ -209,7 +209,7 @@ class Trainer:
         named = sorted({_text(i) for part, _ in gathered for i in part} or {_text(i) for _, part in gathered for i in part})
         names = self._ranks.share(", ".join(named))
         what = "loss" if not _is_finite(loss_sum) else "gradient"
-        raise TrainingError(
+        raise NotFiniteError(
             f"{what} of step {position.global_step} (epoch {position.epoch})",
             f"is not finite; samples: {names}",
             "Look at these slices, lower optim.lr, or set optim.clip_norm; the latest checkpoint is from before this step.",

@@ -1,0 +1,240 @@
+{{/*
+Pods, written once for the head, the workers and the submitter of jobs. Each helper takes
+  dict "root" $ "component" (head | worker | submitter) "pod" SETTINGS "mode" (cluster | job)
+where SETTINGS are those of `head`, `data` or a training group.
+*/}}
+
+{{- define "echotrain.podTemplate" -}}
+{{- $root := .root -}}
+{{- $values := $root.Values -}}
+{{- $pod := .pod -}}
+metadata:
+  labels:
+    {{- include "echotrain.podLabels" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ .component }}
+    {{- with $values.pods.labels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with merge dict ($pod.podAnnotations | default dict) $values.pods.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  serviceAccountName: {{ include "echotrain.serviceAccountName" $root }}
+  # Only the autoscaler, beside the standing cluster's head, speaks with the Kubernetes API.
+  automountServiceAccountToken: {{ and (eq .component "head") (eq .mode "cluster") $values.autoscaler.enabled }}
+  enableServiceLinks: false
+  # KubeRay replaces pods; one that restarts in place would be a node that Ray has counted as dead.
+  restartPolicy: Never
+  terminationGracePeriodSeconds: {{ $values.pods.terminationGracePeriodSeconds }}
+  securityContext:
+    runAsNonRoot: true
+    runAsUser: {{ $values.pods.userId }}
+    runAsGroup: {{ $values.pods.userId }}
+    fsGroup: {{ $values.pods.userId }}
+    fsGroupChangePolicy: OnRootMismatch
+    seccompProfile:
+      type: RuntimeDefault
+  {{- with $values.image.pullSecrets }}
+  imagePullSecrets:
+    {{- range . }}
+    - name: {{ . }}
+    {{- end }}
+  {{- end }}
+  {{- $priority := $pod.priorityClassName | default $values.pods.priorityClassName }}
+  {{- if and (eq .mode "job") (not $values.kueue.queue) $values.priorities.default }}
+  {{- $priority = $values.priorities.default }}
+  {{- end }}
+  {{- with $priority }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with $pod.runtimeClassName }}
+  runtimeClassName: {{ . }}
+  {{- end }}
+  {{- with merge dict ($pod.nodeSelector | default dict) $values.pods.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with concat ($pod.tolerations | default list) $values.pods.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $pod.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $pod.topologySpreadConstraints }}
+  topologySpreadConstraints:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  containers:
+    - {{ include "echotrain.container" . | indent 6 | trim }}
+  volumes:
+    {{- include "echotrain.volumes" . | nindent 4 }}
+{{- end -}}
+
+{{- define "echotrain.container" -}}
+{{- $root := .root -}}
+{{- $pod := .pod -}}
+name: {{ get (dict "head" "ray-head" "worker" "ray-worker" "submitter" "ray-job-submitter") .component }}
+image: {{ include "echotrain.image" $root | quote }}
+imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+securityContext:
+  {{- include "echotrain.containerSecurity" $root | nindent 2 }}
+resources:
+  # Memory is requested as it is limited, so that a node is never promised more than it has; CPUs are not limited, since a throttled
+  # process would hold up all ranks.
+  requests:
+    cpu: {{ $pod.cpu | quote }}
+    memory: {{ $pod.memory | quote }}
+    {{- include "echotrain.extendedResources" $pod | nindent 4 }}
+  limits:
+    memory: {{ $pod.memory | quote }}
+    {{- include "echotrain.extendedResources" $pod | nindent 4 }}
+{{- if ne .component "submitter" }}
+ports:
+  {{- if eq .component "head" }}
+  - {name: gcs-server, containerPort: 6379}
+  - {name: dashboard, containerPort: 8265}
+  - {name: client, containerPort: 10001}
+  - {name: as-metrics, containerPort: 44217}
+  - {name: dash-metrics, containerPort: 44227}
+  {{- end }}
+  - {name: metrics, containerPort: 8080}
+{{- end }}
+env:
+  {{- include "echotrain.env" . | nindent 2 }}
+{{- with $root.Values.pods.envFromSecrets }}
+envFrom:
+  {{- range . }}
+  - secretRef: {name: {{ . }}}
+  {{- end }}
+{{- end }}
+volumeMounts:
+  {{- include "echotrain.volumeMounts" . | nindent 2 }}
+{{- end -}}
+
+{{- define "echotrain.containerSecurity" -}}
+runAsNonRoot: true
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "echotrain.extendedResources" -}}
+{{- with .gpus }}
+{{ $.gpuResource | default "nvidia.com/gpu" }}: {{ . | quote }}
+{{- end }}
+{{- range $name, $amount := .resources }}
+{{ $name }}: {{ $amount | quote }}
+{{- end }}
+{{- with .spill }}
+{{- if not .storageClassName }}
+ephemeral-storage: {{ .size | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Where it is not known which KubeRay is installed, authentication is not left to it: without this Secret no pod starts. */}}
+{{- define "echotrain.authEnv" -}}
+{{- if and (eq .Values.auth.mode "token") (eq (include "echotrain.has" (list . "auth")) "unknown") }}
+- {name: RAY_AUTH_MODE, value: token}
+- name: RAY_AUTH_TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.auth.existingSecret | default (include "echotrain.fullname" .) }}
+      key: auth_token
+{{- end }}
+{{- end -}}
+
+{{/* The submitter only hands over a command; the pods of Ray do the work, and have what it needs. */}}
+{{- define "echotrain.env" -}}
+{{- $root := .root -}}
+{{- $values := $root.Values -}}
+- {name: HOME, value: /home/echotrain}
+- {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+{{- include "echotrain.authEnv" $root }}
+{{- if ne .component "submitter" }}
+- {name: WANDB_DIR, value: /tmp}
+- {name: MPLCONFIGDIR, value: /tmp/matplotlib}
+- {name: AWS_REGION, value: {{ $values.storage.region | quote }}}
+{{- with $values.storage.endpoint }}
+- {name: AWS_ENDPOINT_URL, value: {{ . | quote }}}
+{{- end }}
+{{- with $values.storage.existingSecret }}
+{{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+- name: {{ . }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $values.storage.existingSecret }}
+      key: {{ . }}
+{{- end }}
+{{- end }}
+{{- if $values.storage.caConfigMap }}
+- {name: AWS_CA_BUNDLE, value: /etc/echotrain/ca/ca.crt}
+{{- end }}
+{{- with $values.wandb.existingSecret }}
+- name: WANDB_API_KEY
+  valueFrom:
+    secretKeyRef: {name: {{ . }}, key: WANDB_API_KEY}
+{{- end }}
+{{- with $values.wandb.url }}
+- {name: WANDB_BASE_URL, value: {{ . | quote }}}
+{{- end }}
+{{- with $values.deidentification.existingSecret }}
+- name: ECHOTRAIN_DEID_SALT
+  valueFrom:
+    secretKeyRef: {name: {{ . }}, key: ECHOTRAIN_DEID_SALT}
+{{- end }}
+{{- range $name, $value := merge dict (.pod.env | default dict) $values.pods.env }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "echotrain.volumeMounts" -}}
+- {name: tmp, mountPath: /tmp}
+- {name: home, mountPath: /home/echotrain}
+{{- if ne .component "submitter" }}
+- {name: shared-memory, mountPath: /dev/shm}
+- {name: spill, mountPath: /spill}
+{{- if .root.Values.storage.caConfigMap }}
+- {name: storage-ca, mountPath: /etc/echotrain/ca, readOnly: true}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "echotrain.volumes" -}}
+- name: tmp
+  emptyDir: {}
+- name: home
+  emptyDir: {}
+{{- if ne .component "submitter" }}
+- name: shared-memory
+  emptyDir:
+    medium: Memory
+    sizeLimit: {{ .pod.shm }}
+- name: spill
+  {{- if .pod.spill.storageClassName }}
+  ephemeral:
+    volumeClaimTemplate:
+      spec:
+        accessModes: [ReadWriteOnce]
+        storageClassName: {{ .pod.spill.storageClassName }}
+        resources:
+          requests:
+            storage: {{ .pod.spill.size }}
+  {{- else }}
+  emptyDir:
+    sizeLimit: {{ .pod.spill.size }}
+  {{- end }}
+{{- if .root.Values.storage.caConfigMap }}
+- name: storage-ca
+  configMap:
+    name: {{ .root.Values.storage.caConfigMap }}
+{{- end }}
+{{- end }}
+{{- end -}}
