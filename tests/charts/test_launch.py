@@ -19,7 +19,9 @@ from echotrain.errors import ClusterUnreachableError
 from echotrain.orchestration.launching.follow import Pace
 from ray_jobs import launch
 from tests.k8s.api_server import ApiServer
+from tests.k8s.chart import SHAPES, Release, chart_for
 from tests.k8s.cluster import Cluster
+from tests.k8s.helm import Helm
 from tests.k8s.kubelet import Kubelet
 from tests.k8s.kuberay import PlayedJob, await_job
 from tests.k8s.rayjob_template import config_map, rayjob
@@ -56,6 +58,8 @@ class Desk:
         self.said: list[PlayedJob] = []
 
     def offer(self, template: dict) -> None:
+        """Do what the chart does, in small: publish a template, and let researchers use it."""
+        permit(self.server, self.namespace)
         template["metadata"]["namespace"] = self.namespace
         self.server.request("POST", f"/api/v1/namespaces/{self.namespace}/configmaps", template)
 
@@ -111,7 +115,6 @@ def desk(server: ApiServer, kubelet: Kubelet, wire: Wire, tmp_path: Path, monkey
     """Return the desk of a researcher, who has the chart's permissions in a namespace of this test's own."""
     namespace = f"launch-{next(_namespaces)}"
     server.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
-    permit(server, namespace)
     config = json.loads(server.as_user("alice", "researchers").read_text())
     config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{wire.port}"
     kubeconfig = tmp_path / "kubeconfig"
@@ -136,6 +139,12 @@ def permit(server: ApiServer, namespace: str) -> None:
     group = {"kind": "Group", "name": "researchers", "apiGroup": "rbac.authorization.k8s.io"}
     reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "researcher"}
     server.request("POST", f"{api}/rolebindings", {"metadata": {"name": "researcher"}, "roleRef": reference, "subjects": [group]})
+
+
+def make_queue(desk: Desk, name: str) -> None:
+    """Make a LocalQueue."""
+    queue = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "LocalQueue", "metadata": {"name": name}, "spec": {"clusterQueue": "research"}}
+    desk.server.request("POST", f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{desk.namespace}/localqueues", queue)
 
 
 def begin(desk: Desk, job: PlayedJob) -> None:
@@ -199,13 +208,7 @@ def test_the_launcher_exits_as_the_command_did(desk, exit_code, expected, text):
 
 def test_a_job_that_waits_in_a_queue_says_for_what_and_goes_on_when_it_is_suspended_and_admitted_again(desk):
     desk.offer(config_map(queue="team-a", queues=["team-a", "night"]))
-    queue = {
-        "apiVersion": "kueue.x-k8s.io/v1beta2",
-        "kind": "LocalQueue",
-        "metadata": {"name": "team-a"},
-        "spec": {"clusterQueue": "research"},
-    }
-    desk.server.request("POST", f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{desk.namespace}/localqueues", queue)
+    make_queue(desk, "team-a")
     pending = "couldn't assign flavors to pod set h100: insufficient unused quota for nvidia.com/gpu in flavor h100, 8 more needed"
 
     def play(job: PlayedJob) -> None:
@@ -452,6 +455,7 @@ def test_a_job_that_the_operator_ends_says_why(desk, status, code, text):
 
 
 def test_what_is_missing_is_named_with_who_can_help(desk):
+    permit(desk.server, desk.namespace)
     assert desk.run(*TRAIN) == 2
     assert f"ConfigMap echotrain-rayjob: is not in namespace {desk.namespace}" in desk.screen.getvalue()
     assert desk.run(*TRAIN, "--template", "other-rayjob") == 2
@@ -460,6 +464,42 @@ def test_what_is_missing_is_named_with_who_can_help(desk):
     assert desk.run("list", "--context", "elsewhere") == 2
     assert "context elsewhere: cannot be used" in desk.screen.getvalue()
     assert "there are user-alice" in desk.screen.getvalue()
+
+
+@pytest.fixture
+def release(desk: Desk, helm4: Helm, kubectl: Path, tmp_path: Path) -> Release:
+    """Return a release that is not installed yet, of the chart itself, in the desk's namespace."""
+    chart = chart_for(desk.server, tmp_path)
+    return Release(helm=helm4, cluster=desk.server, kubectl=kubectl, namespace=desk.namespace, chart=chart)
+
+
+@pytest.mark.helm
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_charts_own_template_takes_jobs_of_every_shape_from_its_own_researchers(desk, release, shape):
+    release.install("-f", SHAPES[shape], "--set", "rbac.researchers.groups={researchers}")
+    words = ["train", "varnet_mosaic_x8", "data.catalog=s3://lab/mosaic", "workers=1", "--dry-run"]
+    if shape == "spot":
+        assert desk.run(*words) == 2
+        assert "several that fit: a10g (15 CPUs and 1 GPU a pod, at most 16); l40s" in desk.screen.getvalue()
+        words += ["--group", "l40s"]
+    assert desk.run(*words) == 0, desk.screen.getvalue()
+    printed = yaml.safe_load(desk.output.getvalue())
+    assert printed["metadata"]["namespace"] == desk.namespace
+    assert sum(group["replicas"] for group in printed["spec"]["rayClusterSpec"]["workerGroupSpecs"]) >= 1
+
+
+@pytest.mark.helm
+def test_a_job_of_the_charts_template_is_followed_to_its_end(desk, release):
+    release.install("-f", SHAPES["one-gpu-node"], "--set", "rbac.researchers.groups={researchers}")
+
+    def play(job: PlayedJob) -> None:
+        begin(desk, job)
+        job.say("epoch 3/3 done")
+        job.succeed()
+
+    assert desk.run("train", "varnet_mosaic_x8", "data.catalog=s3://mri/mosaic", "workers=1", play=play) == 0
+    assert desk.lines[-1] == "epoch 3/3 done"
+    assert desk.said[0].manifest["spec"]["entrypoint"].endswith("storage=s3://mri/runs")
 
 
 def test_credentials_that_are_not_let_in_are_said_to_be_and_not_shown(desk, tmp_path):

@@ -219,8 +219,8 @@ class PlayedJob:
         first, *others = template["spec"]["containers"]
         variables = [*first.get("env", []), *({"name": key, "value": value} for key, value in (env or {}).items())]
         spec = {**template["spec"], "nodeName": self._kubelet.name, "containers": [{**first, "env": variables}, *others]}
-        # A PriorityClass must exist before a pod names it; which pods name one is in the manifest.
-        spec.pop("priorityClassName", None)
+        # What a pod names of the cluster must exist, and there is nothing here.
+        spec = {key: value for key, value in spec.items() if key not in ("priorityClassName", "runtimeClassName")}
         self._server.request("POST", f"{self._core}/pods", {"metadata": metadata, "spec": spec})
         self.pods.append(name)
 
