@@ -21,6 +21,9 @@ class Kubelet:
         server: Where the node is made.
         folder: For its certificate.
         name: Of the node.
+
+    Attributes:
+        num_asked: Times that a log was asked for.
     """
 
     def __init__(self, server: ApiServer, folder: Path, name: str) -> None:
@@ -29,6 +32,7 @@ class Kubelet:
         self._ended: set[str] = set()
         self._changed = threading.Condition()
         self._cuts = 0
+        self.num_asked = 0
 
     def __enter__(self) -> "Kubelet":
         pair = make_authority(self._folder, f"kubelet-{self.name}").sign(f"node-{self.name}", "/CN=node")
@@ -102,6 +106,7 @@ class Kubelet:
         since = dt.datetime.fromisoformat(query["sinceTime"]) if "sinceTime" in query else dt.datetime.min.replace(tzinfo=dt.UTC)
         sent = max(0, len(self._lines.get(pod, [])) - int(query["tailLines"])) if "tailLines" in query else 0
         cuts = self._cuts
+        self.num_asked += 1
         while True:
             with self._changed:
                 have = self._lines.get(pod, [])

@@ -23,7 +23,7 @@ def await_job(server: ApiServer, kubelet: Kubelet, namespace: str, seconds: floa
     deadline = time.monotonic() + seconds
     path = f"/apis/ray.io/v1/namespaces/{namespace}/rayjobs"
     while time.monotonic() < deadline:
-        found = server.request("GET", path)["items"]
+        found = _ask(server, "GET", path)["items"]
         if found:
             return PlayedJob(server, kubelet, namespace, found[-1])
         time.sleep(0.05)
@@ -44,9 +44,9 @@ class PlayedJob:
 
     def status(self, **changes: Any) -> None:
         """Change the RayJob's status."""
-        job = self._server.request("GET", self._path)
+        job = self._ask("GET", self._path)
         job["status"] = {**job.get("status", {}), **changes}
-        self._server.request("PUT", f"{self._path}/status", job)
+        self._ask("PUT", f"{self._path}/status", job)
 
     def initialize(self) -> None:
         """Take the job up."""
@@ -147,7 +147,7 @@ class PlayedJob:
             "queueName": self.manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"],
             "podSets": [{"name": "head", "count": 1, "template": pod}],
         }
-        self._server.request(
+        self._ask(
             "POST", self._workloads(), {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "Workload", "metadata": metadata, "spec": spec}
         )
         self.condition("QuotaReserved", "False", reason, message)
@@ -169,11 +169,11 @@ class PlayedJob:
     def condition(self, kind: str, status: str, reason: str, message: str) -> None:
         """Set a condition of the Workload."""
         path = f"{self._workloads()}/rayjob-{self.name}"
-        workload = self._server.request("GET", path)
+        workload = self._ask("GET", path)
         others = [each for each in workload.get("status", {}).get("conditions", []) if each["type"] != kind]
         new = {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": _now()}
         workload["status"] = {**workload.get("status", {}), "conditions": [*others, new]}
-        self._server.request("PUT", f"{path}/status", workload)
+        self._ask("PUT", f"{path}/status", workload)
 
     def event(self, kind: str, name: str, reason: str, message: str, category: str = "Normal") -> None:
         """Record an event."""
@@ -185,24 +185,27 @@ class PlayedJob:
             "type": category,
             "lastTimestamp": _now(),
         }
-        self._server.request("POST", f"{self._core}/events", body)
+        self._ask("POST", f"{self._core}/events", body)
 
     def delete(self) -> None:
         """Delete the job, with all that was made for it."""
-        self._server.request("DELETE", self._path)
+        self._ask("DELETE", self._path)
         self._remove_pods()
 
     def is_there(self) -> bool:
         """Whether the job has not been deleted."""
         try:
-            self._server.request("GET", self._path)
+            self._ask("GET", self._path)
         except urllib.error.HTTPError as error:
             return error.code != 404
         return True
 
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        return _ask(self._server, method, path, body)
+
     def _remove_pods(self) -> None:
         for pod in [*self.pods, *([self.submitter] if self.submitter else [])]:
-            self._server.request("DELETE", f"{self._core}/pods/{pod}?gracePeriodSeconds=0")
+            self._ask("DELETE", f"{self._core}/pods/{pod}?gracePeriodSeconds=0")
             self._kubelet.end(pod)
         self.pods, self.submitter = [], ""
 
@@ -210,18 +213,18 @@ class PlayedJob:
         return f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{self.namespace}/workloads"
 
     def _suspend(self, value: bool) -> None:
-        job = self._server.request("GET", self._path)
+        job = self._ask("GET", self._path)
         job["spec"]["suspend"] = value
-        self._server.request("PUT", self._path, job)
+        self._ask("PUT", self._path, job)
 
     def _make_pod(self, name: str, template: dict[str, Any], labels: dict[str, str], env: dict[str, str] | None = None) -> None:
         metadata = {"name": name, "labels": {**template["metadata"]["labels"], **labels}}
         first, *others = template["spec"]["containers"]
         variables = [*first.get("env", []), *({"name": key, "value": value} for key, value in (env or {}).items())]
         spec = {**template["spec"], "nodeName": self._kubelet.name, "containers": [{**first, "env": variables}, *others]}
-        # A PriorityClass must exist before a pod names it; which pods name one is in the manifest.
-        spec.pop("priorityClassName", None)
-        self._server.request("POST", f"{self._core}/pods", {"metadata": metadata, "spec": spec})
+        # What a pod names of the cluster must exist, and there is nothing here.
+        spec = {key: value for key, value in spec.items() if key not in ("priorityClassName", "runtimeClassName")}
+        self._ask("POST", f"{self._core}/pods", {"metadata": metadata, "spec": spec})
         self.pods.append(name)
 
     def _run(self, pod: str) -> None:
@@ -232,15 +235,27 @@ class PlayedJob:
         )
 
     def _set_pod(self, name: str, status: dict[str, Any]) -> None:
-        pod = self._server.request("GET", f"{self._core}/pods/{name}")
-        self._server.request("PUT", f"{self._core}/pods/{name}/status", {**pod, "status": status})
+        pod = self._ask("GET", f"{self._core}/pods/{name}")
+        self._ask("PUT", f"{self._core}/pods/{name}/status", {**pod, "status": status})
 
     def _containers(self, pod: str) -> list[dict[str, Any]]:
-        containers: list[dict[str, Any]] = self._server.request("GET", f"{self._core}/pods/{pod}")["spec"]["containers"]
+        containers: list[dict[str, Any]] = self._ask("GET", f"{self._core}/pods/{pod}")["spec"]["containers"]
         return containers
 
     def _image(self, pod: str) -> str:
         return str(self._containers(pod)[0]["image"])
+
+
+def _ask(server: ApiServer, method: str, path: str, body: Any = None) -> Any:
+    """Send a request, again while the server says that the storage of a new CRD is not ready."""
+    for _ in range(100):
+        try:
+            return server.request(method, path, body)
+        except urllib.error.HTTPError as error:
+            if error.code != 429:
+                raise
+            time.sleep(0.1)
+    raise TimeoutError(f"{path} is never ready")
 
 
 def _states(containers: list[dict[str, Any]], state: dict[str, Any], *, ready: bool = False) -> dict[str, Any]:

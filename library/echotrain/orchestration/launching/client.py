@@ -127,7 +127,8 @@ class KubeClient:
     def _guarded(self, call: Callable[[], T]) -> T:
         try:
             return call()
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        # The client makes an exception of its own, without a status, of TLS that is broken off.
+        except (urllib3.exceptions.HTTPError, OSError, kubernetes_client.ApiException) as error:
             cause = getattr(error, "reason", None) or error
             if "CERTIFICATE" in str(cause):
                 remedy = "Check certificate-authority of the context, or get a new kubeconfig."
@@ -190,4 +191,4 @@ class KubeClient:
 
 def _short(cause: object) -> str:
     """Return an error without the object that it happened to."""
-    return str(cause).rpartition(">: ")[2].strip() or type(cause).__name__
+    return " ".join(str(cause).rpartition(">: ")[2].split()) or type(cause).__name__

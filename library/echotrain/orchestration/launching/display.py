@@ -34,6 +34,7 @@ class Display:
         self._shown: Phase | None = None
         self._since = time.monotonic()
         self._progress = ""
+        self._spinner = Spinner("dots")
         # Where the output goes to the same terminal, the spinner's line is kept below it.
         redirect = sys.stdout.isatty()
         self._live = Live(get_renderable=self._now, console=console, transient=True, redirect_stdout=redirect, redirect_stderr=True)
@@ -69,7 +70,8 @@ class Display:
         seconds = int(time.monotonic() - self._since)
         what = " ".join(str(self._shown or "").split())
         text = f"{what[: max(20, self._console.width - 30)]}  {seconds // 60}:{seconds % 60:02d}  {self._progress}"
-        return Spinner("dots", Text(text, no_wrap=True, overflow="ellipsis"))
+        self._spinner.update(text=Text(text, no_wrap=True, overflow="ellipsis"))
+        return self._spinner
 
 
 def progress_of(line: str) -> str:

@@ -100,7 +100,7 @@ def _drain(jobs: Jobs, name: str, log: LogStream, reporter: Reporter, pace: Pace
 
 def observe_patiently(jobs: Jobs, name: str, reporter: Reporter, *, pace: Pace) -> Observed:
     """Look at a job, again and again while the API server does not answer."""
-    since, pause = time.monotonic(), pace.least
+    since, pause, is_told = time.monotonic(), pace.least, False
     while True:
         try:
             seen = jobs.observe(name)
@@ -109,11 +109,13 @@ def observe_patiently(jobs: Jobs, name: str, reporter: Reporter, *, pace: Pace) 
             if away > pace.patience:
                 remedy = f"The job goes on. Follow it again with python -m ray_jobs.launch logs {name} --follow."
                 raise ClusterUnreachableError(error.value, f"{error.limit}, for {away:.0f} s now", remedy) from error
-            if pause == pace.least:
+            # Once is nothing: servers restart, and ask for a moment.
+            if pause > pace.least and not is_told:
+                is_told = True
                 reporter.note(f"{error.value} {error.limit}; the job goes on, trying again for {pace.patience / 60:.3g} min")
             time.sleep(min(pause, max(0.0, pace.patience - away)) + 0.01)
             pause = min(2 * pause, 10.0)
         else:
-            if pause > pace.least:
+            if is_told:
                 reporter.note("the API server answers again")
             return seen

@@ -16,7 +16,8 @@ def dashboard_link(platform: Platform, *, namespace: str, name: str) -> str:
         name: Likewise.
     """
     if not platform.dashboard:
-        return f"kubectl --namespace {namespace} port-forward service/{name}-head-svc 8265, then http://localhost:8265"
+        # The chart's researchers may not: whoever reaches the port may do on the cluster what its pods may.
+        return f"who may forward ports: kubectl --namespace {namespace} port-forward service/{name}-head-svc 8265"
     return platform.dashboard.replace("{namespace}", namespace).replace("{name}", name)
 
 

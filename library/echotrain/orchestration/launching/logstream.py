@@ -32,7 +32,7 @@ class LogStream:
         self._is_closed = False
         self._submission = ""
         self._repetition = Repetition()
-        self._thread = threading.Thread(target=self._read_all, name="launch-log", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="launch-log", daemon=True)
 
     def see(self, seen: Observed) -> None:
         """Take what is known of the submitter pods now."""
@@ -52,13 +52,21 @@ class LogStream:
     def drain(self, seconds: float) -> bool:
         """Wait until all that the pods have printed is read; return False where it takes longer."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._num_read == len(self._pods), seconds)
+            return self._changed.wait_for(lambda: self._is_closed or self._num_read == len(self._pods), seconds)
 
     def close(self) -> None:
         """Read no further."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
+
+    def _run(self) -> None:
+        try:
+            self._read_all()
+        except Exception as error:
+            # A thread that ended without a word would leave the output cut short.
+            self._note(f"the output cannot be read any further ({error!r}); the job goes on")
+            self.close()
 
     def _read_all(self) -> None:
         while True:

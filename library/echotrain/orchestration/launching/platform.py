@@ -27,7 +27,7 @@ class GroupSize:
     max: int
 
     def __str__(self) -> str:
-        return f"{self.cpus:g} CPUs and {self.gpus} GPUs a pod, at most {self.max}"
+        return f"{self.cpus:g} CPUs and {self.gpus} GPU{'s' * (self.gpus != 1)} a pod, at most {self.max}"
 
 
 @dataclass(frozen=True, kw_only=True)
