@@ -10,7 +10,7 @@ SETTINGS ?=
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install bart tools api-server demo study test test-charts lint format bench chart-readme lock clean
+.PHONY: help install bart tools api-server demo study test test-charts lint format bench chart-readme pipeline lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,18 +35,23 @@ $(BART): .ci/get_bart $(READY)
 	@.ci/get_bart $(VENV)
 	@touch $@
 
-tools: $(READY)  ## fetch helm 3, helm 4, kubectl and checkov into the cache of this user, ~/.cache/echotrain (no root)
+tools: $(READY)  ## fetch helm 3, helm 4, kubectl, checkov and promtool into the cache of this user, ~/.cache/echotrain (no root)
 	@$(RUN) .ci/get_tools
 	@.ci/get_checkov $(RUN)
+	@.ci/get_promtool
 
 # Sought once, as BART is.
-$(TOOLS): .ci/get_tools .ci/tools.txt .ci/get_checkov .ci/checkov.txt $(READY)
+$(TOOLS): .ci/get_tools .ci/tools.txt .ci/get_checkov .ci/checkov.txt .ci/get_promtool $(READY)
 	@$(RUN) .ci/get_tools
 	@.ci/get_checkov $(RUN)
+	@.ci/get_promtool
 	@touch $@
 
 api-server:  ## build a Kubernetes API server for tests into that cache (Debian; about 12 minutes, once; no root)
 	@.ci/get_api_server
+
+pipeline:  ## compile the Kubeflow pipeline, with kfp in an environment of its own (IMAGE=...)
+	@k8s/pipelines/compile $(IMAGE)
 
 demo: $(READY)  ## simulate scans (or DATA=folder of your own), prepare into S3, train, evaluate, report
 	@$(RUN) -m ray_jobs.demo $(if $(DATA),--data '$(DATA)')

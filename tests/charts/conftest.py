@@ -8,6 +8,7 @@ import pytest
 
 from echotrain.errors import ResourceError
 from tests.k8s.api_server import ApiServer, find_api_server
+from tests.k8s.chart import CHART, MakeRelease, Release, chart_for, make_namespace
 from tests.k8s.cluster import KUBECONFIG_VARIABLE, Cluster, GivenCluster
 from tests.k8s.crds import crd_files
 from tests.k8s.helm import Helm
@@ -42,10 +43,11 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     It is shared: a test uses a namespace of its own, and who installs other CRDs puts the newest back. Where
     ``ECHOTRAIN_TEST_KUBECONFIG`` names a cluster, it is that one.
     """
+    crds = [path for path in crd_files() if not path.name.startswith(_UNUSED)]
     named = os.environ.get(KUBECONFIG_VARIABLE, "")
     if named:
         given = GivenCluster(Path(named), _tool("kubectl"), tmp_path_factory.mktemp("given"))
-        given.install_crds(crd_files())
+        given.install_crds(crds)
         yield given
         return
     try:
@@ -53,8 +55,20 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     except ResourceError as error:
         pytest.skip(str(error))
     with ApiServer(binaries) as server:
-        server.install_crds(path for path in crd_files() if not path.name.startswith(_UNUSED))
+        server.install_crds(crds)
         yield server
+
+
+@pytest.fixture
+def make(helm: Helm, api_server: Cluster, kubectl: Path, tmp_path: Path) -> MakeRelease:
+    """Return a maker of releases, with each Helm in turn."""
+
+    def make_release(chart: Path = CHART) -> Release:
+        namespace = make_namespace(api_server, kubectl)
+        copy = chart_for(api_server, tmp_path / namespace, chart)
+        return Release(helm=helm, cluster=api_server, kubectl=kubectl, namespace=namespace, chart=copy)
+
+    return make_release
 
 
 def _tool(name: str) -> Path:

@@ -14,6 +14,7 @@ from echotrain.errors import ResourceError
 from tests.k8s.api_server import ApiServer, find_api_server
 from tests.k8s.certificates import make_authority
 from tests.k8s.cluster import Cluster, GivenCluster
+from tests.k8s.crds import NEWEST, crd_files
 
 CLUSTERS = "/apis/ray.io/v1/namespaces/default/rayclusters"
 
@@ -95,6 +96,21 @@ def test_logs_of_a_pod_come_from_whoever_plays_its_nodes_kubelet(server: ApiServ
     server.request("POST", "/api/v1/namespaces/default/pods", {"metadata": {"name": "talker"}, "spec": spec})
     log = server.request("GET", "/api/v1/namespaces/default/pods/talker/log?container=main&tailLines=5")
     assert log == "/containerLogs/default/talker/main?tailLines=5"
+
+
+@pytest.mark.cluster
+@pytest.mark.helm
+def test_a_given_cluster_is_used_as_it_is(server: ApiServer, kubectl: Path, tmp_path: Path) -> None:
+    given = GivenCluster(server.kubeconfig, kubectl, tmp_path)
+    role(server, "given", {"kind": "Group", "name": "given", "apiGroup": "rbac.authorization.k8s.io"})
+    assert given.run(kubectl, "auth", "can-i", "list", "pods", kubeconfig=given.as_user("anna", "given")).stdout == "yes\n"
+    assert given.run(kubectl, "auth", "can-i", "list", "pods", kubeconfig=given.as_user("anna"), check=False).stdout == "no\n"
+    server.request("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "given"}})
+    role(server, "given-robot", {"kind": "ServiceAccount", "name": "given", "namespace": "default"})
+    assert given.run(kubectl, "get", "pods", kubeconfig=given.as_service_account("default", "given")).returncode == 0
+    given.install_crds(path for path in crd_files(NEWEST) if "rayclusters" in path.name)
+    with pytest.raises(ResourceError, match=r"lacks the CRDs raycronjobs\.ray\.io, rayservices\.ray\.io"):
+        given.install_crds(crd_files(NEWEST))
 
 
 def test_a_folder_without_the_servers_is_named_with_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

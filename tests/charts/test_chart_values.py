@@ -106,8 +106,8 @@ REFUSED = {
         "key: nvidia.com/gpu, operator: Exists",
     ),
     "a name too long for KubeRay": (
-        ["fullnameOverride=" + "a" * 54],
-        "has 54 characters, and KubeRay takes 53",
+        ["fullnameOverride=" + "a" * 51],
+        "has 51 characters, and KubeRay takes 50",
         "Shorten the release's name",
     ),
     "a name that begins with a digit": (["fullnameOverride=3t"], "3t: KubeRay takes names of lower-case", "set fullnameOverride"),

@@ -77,13 +77,11 @@ def test_a_tool_may_be_named_and_must_then_be_there(tmp_path: Path, monkeypatch:
 
 
 def test_a_machine_without_any_tool_skips_and_says_why(tmp_path: Path) -> None:
-    here = Path(__file__).parent
-    tests = [f"{here}/test_tools.py::test_each_helm_is_of_its_major_and_renders", f"{here}/test_api_server.py"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--no-header", "-m", "helm or cluster", str(Path(__file__).parent)]
     bare = {"PATH": "/usr/bin:/bin", "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--no-header", *tests]
     done = subprocess.run(command, cwd=ROOT, env=bare, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert "failed" not in done.stdout
+    assert " skipped" in done.stdout.splitlines()[-1]
     assert "make tools" in done.stdout
     assert "make api-server" in done.stdout
 

@@ -20,7 +20,7 @@ from tests.k8s.mutants import mutants
 from tests.k8s.schemas import Validator
 
 EXAMPLES = [examples.ray_cluster, examples.ray_job, examples.pod_monitor, examples.local_queue, examples.cluster_queue]
-DEPLOYMENT = {
+DEPLOYMENT: dict[str, Any] = {
     "apiVersion": "apps/v1",
     "kind": "Deployment",
     "metadata": {"name": "toy"},
@@ -100,6 +100,15 @@ def test_a_deployment_is_right_and_a_service_too(validator: Validator) -> None:
     assert validator.problems({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "toy"}, "spec": {"ports": ports}}) == []
 
 
+@pytest.mark.parametrize("kubernetes", ["1.28", "1.37"])
+def test_manifests_can_be_held_against_a_release_of_kubernetes(kubernetes: str) -> None:
+    validator = Validator(kubernetes=kubernetes)
+    assert validator.problems(DEPLOYMENT) == []
+    pod = {**DEPLOYMENT["spec"]["template"], "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "toy"}}
+    pod["spec"] = {**pod["spec"], "resources": {"limits": {"cpu": "1"}}}
+    assert bool(validator.problems(pod)) == (kubernetes == "1.28"), "resources of a whole pod came with 1.32"
+
+
 def test_what_is_twice_in_a_list_by_its_keys_is_told(validator: Validator) -> None:
     document = examples.ray_cluster()
     container = document["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
@@ -141,6 +150,8 @@ def test_the_job_template_in_a_config_map_is_validated_too(validator: Validator)
     assert "line 2: the key 'kind' is there twice" in validator.problems(config_map)[0]
     config_map["data"] = {"rayjob.yaml": ""}
     assert "has 0 documents" in validator.problems(config_map)[0]
+    config_map["data"] = {"rayjob.yaml": "text"}
+    assert "is no mapping" in validator.problems(config_map)[0]
 
 
 def toy_crd(folder: Path, **spec: Any) -> Path:

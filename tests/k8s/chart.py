@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 from tests.k8s.cluster import Cluster
 from tests.k8s.helm import Helm
 
-__all__ = ["CHART", "SHAPES", "Release", "chart_for", "make_namespace"]
+__all__ = ["CHART", "NAIVE", "SHAPES", "MakeRelease", "Release", "chart_for", "make_namespace"]
 
 CHART = Path(__file__).parents[2] / "helm" / "echotrain"
+# A chart as one writes it first; each known bug of such charts is shown on it.
+NAIVE = Path(__file__).parents[1] / "charts" / "naive"
 # Values of each supported shape, by name.
 SHAPES = {path.name.removesuffix("-values.yaml"): path for path in sorted((CHART / "ci").glob("*-values.yaml"))}
 
@@ -105,3 +108,7 @@ class Release:
     def _run(self, verb: str, *arguments: str | Path, **options: Any) -> str:
         done = self.helm.on(self.cluster).run(verb, *arguments, "--namespace", self.namespace, **options)
         return done.stdout + done.stderr
+
+
+# A release of a chart, by default of the project's, in a namespace of its own.
+MakeRelease = Callable[..., Release]

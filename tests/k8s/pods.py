@@ -1,8 +1,8 @@
 """The pods that manifests lead to, as plain Pods that every judge of pods understands.
 
 KubeRay, Jobs and Deployments make pods from templates in different places; here each template becomes one synthetic Pod, with what KubeRay
-adds beside Ray's container: the autoscaler in the head, the default submitter of a RayJob, and the workers' init container, which takes
-its security context from Ray's.
+adds: probes of Ray's container, the autoscaler in the head, the default submitter of a RayJob, and the workers' init container, which
+takes its security context from Ray's.
 """
 
 import copy
@@ -15,6 +15,8 @@ from tests.k8s.schemas import embedded_rayjob
 
 __all__ = ["pods_of"]
 
+# Of Ray 2.53 and later; older ones are probed by a command. The details matter to nobody who judges.
+_PROBE = {"httpGet": {"path": "/api/healthz", "port": 52365}}
 _TEMPLATED = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job")
 
 
@@ -45,12 +47,12 @@ def _pods_of(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _ray_pods(name: str, cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    head = _pod(f"{name}-head", part(part(cluster, "headGroupSpec"), "template"))
+    head = _ray_pod(f"{name}-head", part(cluster, "headGroupSpec"))
     if cluster.get("enableInTreeAutoscaling"):
         head["spec"]["containers"].append(_autoscaler(part(cluster, "autoscalerOptions"), head))
     yield head
     for group in cluster.get("workerGroupSpecs") or []:
-        worker = _pod(f"{name}-{group.get('groupName')}", part(group, "template"))
+        worker = _ray_pod(f"{name}-{group.get('groupName')}", group)
         for ray in worker["spec"]["containers"][:1]:
             copied = ("image", "env", "volumeMounts", "securityContext")
             waiting = {"name": "wait-gcs-ready", **{key: ray[key] for key in copied if key in ray}}
@@ -58,6 +60,13 @@ def _ray_pods(name: str, cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
             waiting["resources"] = {"requests": resources, "limits": resources}
             worker["spec"].setdefault("initContainers", []).append(copy.deepcopy(waiting))
         yield worker
+
+
+def _ray_pod(name: str, group: dict[str, Any]) -> dict[str, Any]:
+    pod = _pod(name, part(group, "template"))
+    for ray in pod["spec"]["containers"][:1]:
+        ray |= {key: ray.get(key, copy.deepcopy(_PROBE)) for key in ("livenessProbe", "readinessProbe")}
+    return pod
 
 
 def _pod(name: str, template: dict[str, Any]) -> dict[str, Any]:

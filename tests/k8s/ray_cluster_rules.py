@@ -118,7 +118,7 @@ def fault_tolerance_is_configured_by_its_options_alone(cluster: Cluster) -> Iter
         if "RAY_REDIS_ADDRESS" in env and cluster.annotations.get("ray.io/ft-enabled", "").lower() != "true":
             yield "the head's environment has RAY_REDIS_ADDRESS, and there are no gcsFaultToleranceOptions"
     else:
-        beside = [name for name in ("REDIS_PASSWORD", "RAY_REDIS_ADDRESS") if name in env]
+        beside: list[str] = [name for name in ("REDIS_PASSWORD", "RAY_REDIS_ADDRESS") if name in env]
         beside += ["rayStartParams redis-password"] if start.get("redis-password") else []
         beside += [name for name in ("ray.io/ft-enabled", "ray.io/external-storage-namespace") if cluster.annotations.get(name)]
         yield from (f"gcsFaultToleranceOptions are set, and so is {name}" for name in beside)

@@ -61,11 +61,11 @@ class Validator:
         metadata = document.get("metadata")
         if not isinstance(metadata, dict) or not (metadata.get("name") or metadata.get("generateName")):
             found.append("metadata.name: is missing")
-        if embedded_rayjob_text(document) is not None:
-            try:
-                template = embedded_rayjob(document)
-            except (DuplicateKeyError, yaml.YAMLError) as error:
-                return [*found, f"data[{_TEMPLATE_KEY!r}]: {error}"]
+        try:
+            template = embedded_rayjob(document)
+        except (DuplicateKeyError, yaml.YAMLError) as error:
+            return [*found, f"data[{_TEMPLATE_KEY!r}]: {error}"]
+        if template is not None:
             found += [f"data[{_TEMPLATE_KEY!r}]: {problem}" for problem in self._problems(template)]
         return found
 
@@ -108,26 +108,22 @@ class Validator:
 _OBJECT: dict[str, Any] = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"$ref": f"#/$defs/{_META}"}}
 
 
-def embedded_rayjob_text(document: dict[str, Any]) -> str | None:
-    """Return the text of the RayJob template that a ConfigMap of the chart publishes, None of any other document."""
-    if document.get("kind") != "ConfigMap" or not str((document.get("metadata") or {}).get("name", "")).endswith(_TEMPLATE_SUFFIX):
-        return None
-    return (document.get("data") or {}).get(_TEMPLATE_KEY)
-
-
 def embedded_rayjob(document: dict[str, Any]) -> dict[str, Any] | None:
     """Return the RayJob template that a ConfigMap of the chart publishes, None of any other document.
 
     Raises:
         DuplicateKeyError: It has one key twice.
-        yaml.YAMLError: It is not one YAML document.
+        yaml.YAMLError: It is not one YAML mapping.
     """
-    text = embedded_rayjob_text(document)
-    if text is None:
+    name = str((document.get("metadata") or {}).get("name", ""))
+    text = (document.get("data") or {}).get(_TEMPLATE_KEY) if document.get("kind") == "ConfigMap" else None
+    if text is None or not name.endswith(_TEMPLATE_SUFFIX):
         return None
     documents = read_manifests(text)
     if len(documents) != 1:
         raise yaml.YAMLError(f"has {len(documents)} documents, not one")
+    if not isinstance(documents[0], dict):
+        raise yaml.YAMLError("is no mapping")
     return documents[0]
 
 
@@ -151,15 +147,21 @@ def _core_kinds(kubernetes: str) -> dict[tuple[str, str], str]:
 
 
 def _with_ranges(schema: Any) -> Any:
-    """Return a schema whose formats of integers are ranges, which JSON Schema knows."""
+    """Return a schema whose formats of integers are ranges, at every depth."""
     if isinstance(schema, list):
         return [_with_ranges(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    changed = {key: _with_ranges(value) for key, value in schema.items()}
-    if isinstance(low_high := _INTEGERS.get(schema.get("format")) if isinstance(schema.get("format"), str) else None, tuple):
-        changed = {"minimum": low_high[0], "maximum": low_high[1], **changed}
-    return changed
+    return _with_range({key: _with_ranges(value) for key, value in schema.items()})
+
+
+def _with_range(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema whose format of an integer is a range, which JSON Schema knows."""
+    name = schema.get("format")
+    if not isinstance(name, str) or name not in _INTEGERS:  # A field may be called "format".
+        return schema
+    low, high = _INTEGERS[name]
+    return {"minimum": low, "maximum": high, **schema}
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
@@ -191,13 +193,6 @@ _PLAIN_KEYWORDS = (
     *("type", "format", "enum", "required", "pattern", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum"),
     *("exclusiveMaximum", "multipleOf", "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties"),
 )
-
-
-def _with_range(schema: dict[str, Any]) -> dict[str, Any]:
-    if schema.get("format") in _INTEGERS:
-        low, high = _INTEGERS[schema["format"]]
-        return {"minimum": low, "maximum": high, **schema}
-    return schema
 
 
 def _is_closed(schema: dict[str, Any]) -> bool:

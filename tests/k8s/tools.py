@@ -16,7 +16,7 @@ def cache_folder() -> Path:
 
 
 def find_tool(name: str) -> Path:
-    """Return ``helm3``, ``helm4`` or ``kubectl``: what ``ECHOTRAIN_HELM3`` (and so on) names, else that of ``make tools``.
+    """Return ``helm3``, ``helm4``, ``kubectl`` or ``promtool``: what ``ECHOTRAIN_HELM3`` (and so on) names, else that of ``make tools``.
 
     What is on PATH is left alone: tests are to say the same on every machine, so the versions are the project's own.
 

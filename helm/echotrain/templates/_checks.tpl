@@ -18,8 +18,8 @@
 
 {{- define "echotrain.checkNames" -}}
 {{- $name := include "echotrain.fullname" . -}}
-{{- if gt (len $name) 53 -}}
-{{- printf "\n\n%s: the name has %d characters, and KubeRay takes 53. Shorten the release's name or set fullnameOverride.\n" $name (len $name) | fail -}}
+{{- if gt (len $name) 50 -}}
+{{- printf "\n\n%s: the name has %d characters, and KubeRay takes 50 (53, but it names the token's Secret by 50). Shorten the release's name or set fullnameOverride.\n" $name (len $name) | fail -}}
 {{- end -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
 {{- printf "\n\n%s: KubeRay takes names of lower-case letters, digits and dashes that begin with a letter. Rename the release or set fullnameOverride.\n" $name | fail -}}

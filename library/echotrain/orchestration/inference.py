@@ -16,7 +16,7 @@ from echotrain.log import setup_logging
 from echotrain.orchestration.checks import located
 from echotrain.orchestration.cluster import DriverEnvironment, num_cpus, num_gpus
 from echotrain.shapes import Magnitude
-from echotrain.storage.open import open_store
+from echotrain.sweeps.best import best_run
 from echotrain.training.experiment import flatten
 from echotrain.training.trained import TrainedModel, Which, describe_trained, load_trained
 
@@ -80,7 +80,7 @@ class InferenceConfig:
     """A trained model, and on how many workers it runs.
 
     Attributes:
-        run: Folder of a training run.
+        run: Folder of a training run, or of a sweep, whose best trial it then is.
         checkpoint: The best or the latest one, or one by its name.
         overrides: ``dotted.path=value`` changes to the run's configuration: another catalog, another mask.
         workers: Processes with a model each; 0 takes one per GPU, or one per CPU where there is no GPU.
@@ -104,7 +104,7 @@ class InferenceConfig:
 
     def resolved(self) -> tuple["InferenceConfig", Subject]:
         """Name one checkpoint, whatever a run that is still training writes meanwhile, by a path that holds in every process."""
-        run = open_store(self.run).uri
+        run = best_run(self.run)
         experiment, meta = describe_trained(run, self.checkpoint, self.overrides)
         model = flatten({"model": to_dict(located(experiment.model, begins=False))})
         overrides = [*self.overrides, *(f"{path}={json.dumps(value)}" for path, value in model.items())]
