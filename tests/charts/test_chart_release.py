@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from tests.k8s.chart import CHART, MakeRelease, chart_for
+from tests.k8s.cluster import Cluster
 
 RELEASES = Path(__file__).parent / "releases"
 # Not in a package, or written into it anew.
@@ -39,8 +40,8 @@ def test_a_chart_that_differs_from_the_last_release_has_a_higher_version(last: P
 
 @pytest.mark.cluster
 @pytest.mark.helm
-def test_an_upgrade_from_the_last_release_keeps_the_cluster(make: MakeRelease, last: Path, tmp_path: Path):
-    released, head = make(last), chart_for(make().cluster, tmp_path / "head")
+def test_an_upgrade_from_the_last_release_keeps_the_cluster(make: MakeRelease, api_server: Cluster, last: Path, tmp_path: Path):
+    released, head = make(last), chart_for(api_server, tmp_path / "head")
     released.install()
     released.scale(0, 2, marked=("pod-7",))
     before = released.raycluster()
@@ -50,9 +51,7 @@ def test_an_upgrade_from_the_last_release_keeps_the_cluster(make: MakeRelease, l
     group = after["spec"]["workerGroupSpecs"][0]
     assert group["replicas"] == 2
     assert group["scaleStrategy"] == {"workersToDelete": ["pod-7"]}
-    assert (
-        released.get("configmap", "echotrain-rayjob")["metadata"]["labels"]["helm.sh/chart"]
-        == f"echotrain-{'.'.join(map(str, version(CHART)))}"
-    )
+    labels = released.get("configmap", "echotrain-rayjob")["metadata"]["labels"]
+    assert labels["helm.sh/chart"] == f"echotrain-{'.'.join(map(str, version(CHART)))}"
     released.rollback(1)
     assert released.raycluster()["metadata"]["uid"] == before["metadata"]["uid"]
