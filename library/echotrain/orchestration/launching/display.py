@@ -87,14 +87,10 @@ def job_table(jobs: Sequence[Observed], now: dt.datetime) -> str:
     for seen in jobs:
         assert seen.job is not None
         command = seen.notes.get(COMMAND, "").removeprefix("python -m ray_jobs.")
-        table.add_row(
-            name_of(seen.job),
-            phase_of(seen).kind,
-            age_of(seen.job, now),
-            seen.labels.get(QUEUE_LABEL, ""),
-            seen.notes.get(USER, ""),
-            command,
-        )
+        queue, user = seen.labels.get(QUEUE_LABEL, ""), seen.notes.get(USER, "")
+        row = (name_of(seen.job), phase_of(seen).kind, age_of(seen.job, now), queue, user, command)
+        # As text: a list in brackets is no markup.
+        table.add_row(*map(Text, row))
     wide = Console(width=_WIDE)
     with wide.capture() as capture:
         wide.print(table)
