@@ -194,7 +194,7 @@ def list_jobs(arguments: Sequence[str]) -> int:
     options = command_parser("list", name=False).parse_args(arguments)
     jobs = connect(options)
     found = [Observed(job=job, workloads=jobs.workloads(job)) for job in jobs.launched()]
-    print(job_table(found, dt.datetime.now(dt.UTC), console) if found else f"no jobs in namespace {jobs.client.namespace}")
+    print(job_table(found, dt.datetime.now(dt.UTC)) if found else f"no jobs in namespace {jobs.client.namespace}")
     return 0
 
 

@@ -19,7 +19,8 @@ __all__ = ["Display", "job_table", "progress_of"]
 
 # How training and sweeps tell how far they are.
 _PROGRESS = re.compile(r"\s*(epoch \d+/\d+ .*|\d+/\d+ ended.*)")
-_WIDE = 160
+# Commands are long, and a row is a line for who greps.
+_WIDE = 4000
 
 
 class Display:
@@ -80,21 +81,17 @@ def progress_of(line: str) -> str:
     return found[1] if found else ""
 
 
-def job_table(jobs: Sequence[Observed], now: dt.datetime, console: Console) -> str:
+def job_table(jobs: Sequence[Observed], now: dt.datetime) -> str:
     """Return jobs as a table, in their order."""
     table = Table("job", "phase", "age", "queue", "user", "command", box=None, pad_edge=False, header_style="bold")
     for seen in jobs:
         assert seen.job is not None
         command = seen.notes.get(COMMAND, "").removeprefix("python -m ray_jobs.")
-        table.add_row(
-            name_of(seen.job),
-            phase_of(seen).kind,
-            age_of(seen.job, now),
-            seen.labels.get(QUEUE_LABEL, ""),
-            seen.notes.get(USER, ""),
-            command,
-        )
-    wide = Console(width=max(console.width, _WIDE), soft_wrap=True)
+        queue, user = seen.labels.get(QUEUE_LABEL, ""), seen.notes.get(USER, "")
+        row = (name_of(seen.job), phase_of(seen).kind, age_of(seen.job, now), queue, user, command)
+        # As text: a list in brackets is no markup.
+        table.add_row(*map(Text, row))
+    wide = Console(width=_WIDE)
     with wide.capture() as capture:
         wide.print(table)
     return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())

@@ -2,7 +2,6 @@
 
 import contextlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,9 +45,7 @@ class Pace:
     drain: float = 15.0
 
 
-def follow(
-    jobs: Jobs, name: str, reporter: Reporter, *, pace: Pace, with_log: bool = True, on_look: Callable[[Observed], None] | None = None
-) -> Phase:
+def follow(jobs: Jobs, name: str, reporter: Reporter, *, pace: Pace) -> Phase:
     """Show a job's phases and its command's output until it is over; return how it ended.
 
     What is shown is what was read last, never the sum of what was heard: a watch only says when to read again, so one that is dropped,
@@ -59,8 +56,6 @@ def follow(
         name: Of the job.
         reporter: Shows it.
         pace: How often to look.
-        with_log: Whether the output is shown.
-        on_look: Is also given everything that is read.
 
     Raises:
         ClusterUnreachableError: The API server stayed away for longer than ``pace.patience``.
@@ -73,13 +68,9 @@ def follow(
             seen = observe_patiently(jobs, name, reporter, pace=pace)
             phase = phase_of(seen)
             reporter.phase(phase)
-            if on_look is not None:
-                on_look(seen)
-            if with_log:
-                log.see(seen)
+            log.see(seen)
             if phase.is_final:
-                if with_log:
-                    _drain(jobs, name, log, reporter, pace)
+                _drain(jobs, name, log, reporter, pace)
                 return phase
             is_whole = jobs.await_change(name, seen.version, pace.running if phase.kind == "running" else pace.starting)
             time.sleep(max(0.0, looked + (pace.least if is_whole else 2 * pace.least) - time.monotonic()))

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -83,6 +84,7 @@ class Jobs:
                 # The job may have been made: the name says so in the next attempt.
                 if attempt == _CREATE_ATTEMPTS:
                     raise
+                time.sleep(attempt)
             else:
                 return made
         raise AssertionError("unreachable")

@@ -86,7 +86,7 @@ class LogStream:
 
     def _read(self, name: str) -> None:
         """Read a pod's log to its end: until a reading that began after the container's end brings nothing new."""
-        cursor, pause = LogCursor(), _FIRST_PAUSE_S
+        cursor, pause, is_told = LogCursor(), _FIRST_PAUSE_S, False
         while not self._is_closed:
             was_terminated = name in self._terminated
             try:
@@ -101,9 +101,11 @@ class LogStream:
                 if error.status != 400:
                     self._note(f"the output cannot be read: {error}")
                     return
-            except ClusterUnreachableError:
-                # The one who looks after the job says so, and for how long to be patient.
-                pass
+            except ClusterUnreachableError as error:
+                # A short absence is told of by the one who looks after the job; a node's own may be longer.
+                if pause == _LONGEST_PAUSE_S and not is_told:
+                    is_told = True
+                    self._note(f"the output cannot be read for now ({error.limit}); trying again")
             with self._changed:
                 self._changed.wait_for(lambda: self._is_closed, pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
