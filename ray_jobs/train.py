@@ -19,7 +19,7 @@ EXAMPLES = """examples:
   python -m ray_jobs.train varnet_mosaic_x8 --show           all its settings, as they would be given
   python -m ray_jobs.train varnet_mosaic_x8_debug            a recipe cut to seconds, on scans simulated on the spot
   python -m ray_jobs.train varnet_demo data.catalog=s3://bucket/prepared storage=s3://bucket/runs
-  python -m ray_jobs.train varnet_mosaic_x8 data.catalog=s3://bucket/mosaic model.num_cascades=8 workers=8 name=mosaic-8
+  python -m ray_jobs.train varnet_mosaic_x8 data.catalog=s3://bucket/mosaic model.num_cascades=8 workers=4 name=mosaic-8
   ray job submit --working-dir . -- python -m ray_jobs.train varnet_mosaic_x4 data.catalog=s3://bucket/mosaic storage=s3://bucket/runs
 
 Any setting of the experiment can be given as dotted.path=value; --show prints all of them.

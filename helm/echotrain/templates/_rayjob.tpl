@@ -5,8 +5,9 @@ apiVersion: ray.io/v1
 kind: RayJob
 metadata:
   namespace: {{ .Release.Namespace }}
+  # Not Helm's: who launches it owns it.
   labels:
-    {{- include "echotrain.labels" . | nindent 4 }}
+    {{- include "echotrain.podLabels" . | nindent 4 }}
     app.kubernetes.io/component: job
     {{- with .Values.kueue.queue }}
     kueue.x-k8s.io/queue-name: {{ . }}
