@@ -87,10 +87,10 @@ resources:
   requests:
     cpu: {{ $pod.cpu | quote }}
     memory: {{ $pod.memory | quote }}
-    {{- include "echotrain.extendedResources" $pod | nindent 4 }}
+    {{- include "echotrain.extendedResources" . | nindent 4 }}
   limits:
     memory: {{ $pod.memory | quote }}
-    {{- include "echotrain.extendedResources" $pod | nindent 4 }}
+    {{- include "echotrain.extendedResources" . | nindent 4 }}
 {{- if ne .component "submitter" }}
 ports:
   {{- if eq .component "head" }}
@@ -125,17 +125,22 @@ seccompProfile:
 {{- end -}}
 
 {{- define "echotrain.extendedResources" -}}
-{{- with .gpus }}
-{{ $.gpuResource | default "nvidia.com/gpu" }}: {{ . | quote }}
+{{- $root := .root -}}
+{{- $pod := .pod -}}
+{{- with $pod.gpus }}
+{{ $pod.gpuResource | default "nvidia.com/gpu" }}: {{ . | quote }}
 {{- end }}
-{{- range $name, $amount := .resources }}
+{{- range $name, $amount := $pod.resources }}
 {{ $name }}: {{ $amount | quote }}
 {{- end }}
-{{- with .spill }}
+{{- /* What lies on the node's own disk: a pod that takes more is evicted. */}}
+{{- $disk := include "echotrain.bytes" ($pod.tmpSize | default $root.Values.pods.tmpSize) | int64 }}
+{{- with $pod.spill }}
 {{- if not .storageClassName }}
-ephemeral-storage: {{ .size | quote }}
+{{- $disk = add $disk (include "echotrain.bytes" .size | int64) }}
 {{- end }}
 {{- end }}
+ephemeral-storage: {{ div $disk 1048576 }}Mi
 {{- end -}}
 
 {{/* Where it is not known which KubeRay is installed, authentication is not left to it: without this Secret no pod starts. */}}
@@ -209,9 +214,11 @@ ephemeral-storage: {{ .size | quote }}
 
 {{- define "echotrain.volumes" -}}
 - name: tmp
-  emptyDir: {}
+  emptyDir:
+    sizeLimit: {{ .pod.tmpSize | default .root.Values.pods.tmpSize }}
 - name: home
-  emptyDir: {}
+  emptyDir:
+    sizeLimit: 1Gi
 {{- if ne .component "submitter" }}
 - name: shared-memory
   emptyDir:

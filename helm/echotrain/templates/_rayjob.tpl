@@ -28,7 +28,7 @@ spec:
   rayClusterSpec:
     {{- include "echotrain.clusterSpec" (dict "root" . "mode" "job") | nindent 4 }}
   submitterPodTemplate:
-    {{- include "echotrain.podTemplate" (dict "root" . "component" "submitter" "pod" (dict "cpu" "200m" "memory" "512Mi") "mode" "job") | nindent 4 }}
+    {{- include "echotrain.podTemplate" (dict "root" . "component" "submitter" "pod" (dict "cpu" "200m" "memory" "512Mi" "tmpSize" "512Mi") "mode" "job") | nindent 4 }}
 {{- end -}}
 
 {{/* What a launcher must know of the platform before it makes a job. */}}
