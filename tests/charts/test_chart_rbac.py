@@ -78,6 +78,7 @@ def test_rights_end_at_the_namespace(release: Release):
     assert not can_i(release, "create rayjobs.ray.io", anna, namespace="default")
 
 
-def test_the_pods_account_may_do_nothing(release: Release):
+def test_the_pods_account_is_given_nothing_by_the_chart(release: Release):
+    """KubeRay gives it what the autoscaler needs; a token of it is in no other container (``test_chart_render.py``)."""
     pods = release.cluster.as_user(f"system:serviceaccount:{release.namespace}:echotrain")
     assert [action for action in (*MAY, *MAY_NOT) if can_i(release, action, pods)] == []

@@ -180,7 +180,9 @@ def test_a_job_says_what_a_launcher_must_know(helm4: Helm):
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
     groups = {group["groupName"]: group for group in job["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
     assert [groups["a100"][name] for name in ("replicas", "minReplicas", "maxReplicas")] == [0, 0, 0]
-    assert groups["data"]["replicas"] == 1
+    assert groups["data"]["replicas"] == 0
+    assert job["spec"]["shutdownAfterJobFinishes"] is True
+    assert job["spec"]["ttlSecondsAfterFinished"] == 0, "KubeRay counts it to the end of the cluster, whose GPUs idle meanwhile"
 
 
 def test_priorities_are_those_of_pods_without_kueue_and_of_workloads_with_it(helm4: Helm):
@@ -193,17 +195,43 @@ def test_priorities_are_those_of_pods_without_kueue_and_of_workloads_with_it(hel
     assert "priorityClassName" not in queued["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
 
 
-def test_the_policy_lets_pods_reach_s3_where_it_is_and_no_other_port(helm4: Helm):
-    def egress(*flags: str) -> dict[str, Any]:
-        policy = next(d for d in read_manifests(render(helm4, DEFAULT, *flags)) if d["kind"] == "NetworkPolicy")
-        return policy["spec"]["egress"][2]
+def test_a_job_has_the_time_to_end_that_its_pod_has(helm4: Helm):
+    for document in read_manifests(render(helm4, "spot")):
+        for name, pod in pods(document).items():
+            assert pod["terminationGracePeriodSeconds"] == 100
+            env = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
+            if "submitter" not in name:
+                assert env["RAY_JOB_STOP_WAIT_TIME_S"] == env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] == "80"
 
-    inside = egress()
-    assert [port["port"] for port in inside["ports"]] == [9000]
-    assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "echotrain"}}} in inside["to"]
-    outside = egress("--set", "storage.endpoint=", "--set", "storage.existingSecret=keys", "--set", "wandb.existingSecret=wandb")
-    assert [port["port"] for port in outside["ports"]] == [443]
-    assert outside["to"] == [{"ipBlock": {"cidr": "0.0.0.0/0"}}]
+
+@pytest.mark.parametrize("shape", ALL)
+def test_only_the_autoscaler_has_a_token_of_the_api(helm4: Helm, shape: str):
+    for document in read_manifests(render(helm4, shape)):
+        for pod in pods(document).values():
+            assert pod["automountServiceAccountToken"] is False
+            mounts = [mount["mountPath"] for container in pod["containers"] for mount in container["volumeMounts"]]
+            assert not [path for path in mounts if "serviceaccount" in path]
+        if document["kind"] == "RayCluster" and document["spec"]["enableInTreeAutoscaling"]:
+            mounted = {mount["mountPath"]: mount["name"] for mount in document["spec"]["autoscalerOptions"]["volumeMounts"]}
+            volumes = {volume["name"]: volume for volume in document["spec"]["headGroupSpec"]["template"]["spec"]["volumes"]}
+            sources = volumes[mounted["/var/run/secrets/kubernetes.io/serviceaccount"]]["projected"]["sources"]
+            assert [next(iter(source)) for source in sources] == ["serviceAccountToken", "configMap", "downwardAPI"]
+
+
+@pytest.mark.parametrize("shape", ALL)
+def test_disk_is_requested_for_all_that_lies_on_it(helm4: Helm, shape: str):
+    for document in read_manifests(render(helm4, shape)):
+        for name, pod in pods(document).items():
+            volumes = [
+                volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if volume.get("emptyDir", {"medium": 1}).get("medium") is None
+            ]
+            resources = pod["containers"][0]["resources"]
+            assert resources["limits"]["ephemeral-storage"] == resources["requests"]["ephemeral-storage"], name
+            assert mebibytes(resources["limits"]["ephemeral-storage"]) > sum(map(mebibytes, volumes)), name
+
+
+def mebibytes(quantity: str) -> int:
+    return int(quantity[:-2]) * {"Mi": 1, "Gi": 1024, "Ti": 1024**2}[quantity[-2:]]
 
 
 def test_own_objects_are_rendered_as_templates(helm4: Helm):

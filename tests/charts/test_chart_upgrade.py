@@ -78,14 +78,24 @@ def test_an_upgrade_that_scales_down_would_be_seen(make: MakeRelease):
     assert group(release)["replicas"] == 0
 
 
-def test_an_upgrade_says_what_becomes_of_running_pods(make: MakeRelease):
-    """Bug E: a changed image changes no running pod, unless the strategy says so; the notes say which."""
-    release = make()
-    assert "pods' definition" not in release.install()
-    assert "has not changed; nothing restarts" in release.upgrade("--set", "rbac.researchers.groups={mri}")
-    said = release.upgrade("--set", "image.tag=v2")
+def assert_old_pods_are_spoken_of(release: Release, *flags: str) -> None:
+    """Bug E: a changed image changes no running pod, unless the strategy says so, and nobody notices."""
+    release.install(*flags)
+    said = release.upgrade(*flags, "--set", "image.tag=v2")
+    assert image(release) == "echotrain:v2"
     assert "running pods of the standing cluster keep the old one" in said
     assert f"kubectl -n {release.namespace} delete pods -l ray.io/cluster=echotrain" in said
+
+
+def test_old_pods_left_unspoken_of_would_be_seen(make: MakeRelease):
+    with pytest.raises(AssertionError, match="keep the old one"):
+        assert_old_pods_are_spoken_of(make(NAIVE), *UNTYPED)
+
+
+def test_an_upgrade_says_what_becomes_of_running_pods(make: MakeRelease):
+    release = make()
+    assert_old_pods_are_spoken_of(release)
+    assert "has not changed; nothing restarts" in release.upgrade("--set", "image.tag=v2", "--set", "rbac.researchers.groups={mri}")
     said = release.upgrade("--set", "image.tag=v3", "--set", "cluster.upgradeStrategy=Recreate")
     assert "KubeRay now replaces ALL pods" in said
     assert release.raycluster()["spec"]["upgradeStrategy"] == {"type": "Recreate"}

@@ -89,6 +89,7 @@ def test_a_misspelt_key_is_refused(helm4: Helm, tmp_path: Path, path: tuple[str,
 
 
 GROUP = '{"cpu": 8, "memory": "64Gi", "shm": "16Gi", "spill": {"size": "50Gi"}, "gpus": 8, "minReplicas": 0, "maxReplicas": 2}'
+AMD = GROUP.replace('"gpus"', '"gpuResource": "amd.com/gpu", "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}], "gpus"')
 REFUSED = {
     "a W&B key": (["wandb.apiKey=x"], "wandb.apiKey: a secret must not stand in values", "set wandb.existingSecret"),
     "an S3 key": (["storage.secretAccessKey=x"], "storage.secretAccessKey: a secret must not", "set storage.existingSecret"),
@@ -102,8 +103,18 @@ REFUSED = {
     "a folder": (["storage.uri=/data"], "storage.uri=/data: pods share no disk", "s3://bucket/prefix"),
     "GPUs without tolerations": (
         [f"training.h100={GROUP}"],
-        "training.h100: asks for GPUs and tolerates no taint",
+        "training.h100: asks for GPUs and does not tolerate the taint nvidia.com/gpu",
         "key: nvidia.com/gpu, operator: Exists",
+    ),
+    "GPUs of another kind than the taint tolerated": (
+        [f"training.mi300={AMD}"],
+        "training.mi300: asks for GPUs and does not tolerate the taint amd.com/gpu",
+        "key: amd.com/gpu, operator: Exists",
+    ),
+    "a Secret among own objects": (
+        ['extraObjects=[{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": {"a": "b"}}]'],
+        "extraObjects: Secret keys: a secret must not stand in values",
+        "Make it with kubectl",
     ),
     "a name too long for KubeRay": (
         ["fullnameOverride=" + "a" * 51],
@@ -137,7 +148,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_work_is_refused_with_the_remedy(helm: Helm, case: str):
     settings, reason, remedy = REFUSED[case]
-    flags = [part for setting in settings for part in ("--set-json" if setting.endswith("}") and ": " in setting else "--set", setting)]
+    flags = [part for setting in settings for part in ("--set-json" if ": " in setting else "--set", setting)]
     done = helm.run("template", "echotrain", CHART, *flags, check=False)
     assert done.returncode != 0
     assert reason in done.stderr

@@ -76,8 +76,15 @@
 {{- printf "\n\n%s: names of groups have at most 30 lower-case letters, digits and dashes, and begin with a letter. Rename the group.\n" $path | fail -}}
 {{- end -}}
 {{- $gpus := $group.gpus | default 0 | int -}}
-{{- if and $gpus (not $group.tolerations) -}}
-{{- printf "\n\n%s: asks for GPUs and tolerates no taint, while GPU nodes are tainted so that nothing else lands on them. Set %s.tolerations=[{key: %s, operator: Exists, effect: NoSchedule}].\n" $path $path ($group.gpuResource | default "nvidia.com/gpu") | fail -}}
+{{- $resource := $group.gpuResource | default "nvidia.com/gpu" -}}
+{{- $tolerates := false -}}
+{{- range $group.tolerations -}}
+{{- if or (eq (.key | default "") $resource) (and (not .key) (eq (.operator | default "") "Exists")) -}}
+{{- $tolerates = true -}}
+{{- end -}}
+{{- end -}}
+{{- if and $gpus (not $tolerates) -}}
+{{- printf "\n\n%s: asks for GPUs and does not tolerate the taint %s, which keeps everything else off GPU nodes. Set %s.tolerations=[{key: %s, operator: Exists, effect: NoSchedule}]; it does no harm where nodes are not tainted.\n" $path $resource $path $resource | fail -}}
 {{- end -}}
 {{- if gt (int $group.minReplicas) (int $group.maxReplicas) -}}
 {{- printf "\n\n%s.minReplicas=%d: is more than maxReplicas=%d. Raise maxReplicas or lower minReplicas.\n" $path (int $group.minReplicas) (int $group.maxReplicas) | fail -}}

@@ -33,6 +33,7 @@ autoscalerOptions:
   {{- end }}
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
+    - {name: api-token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
 {{- end }}
 {{- if eq $mode "cluster" }}
 {{- include "echotrain.gcsOptions" $root }}
@@ -136,10 +137,12 @@ gcsFaultToleranceOptions:
 {{- end }}
 {{- end -}}
 
-{{/* A checksum of everything that a running pod was made from; the number of pods is no part of it. */}}
+{{/* A checksum of what KubeRay replaces pods for: not their number, and not tolerations, which Kueue may add. */}}
 {{- define "echotrain.podsChecksum" -}}
 {{- $spec := include "echotrain.clusterSpec" (dict "root" . "mode" "cluster") | fromYaml -}}
+{{- $_ := unset $spec.headGroupSpec.template.spec "tolerations" -}}
 {{- range $spec.workerGroupSpecs -}}
+{{- $_ := unset .template.spec "tolerations" -}}
 {{- $_ := unset (unset (unset (unset . "replicas") "minReplicas") "maxReplicas") "scaleStrategy" -}}
 {{- end -}}
 {{- omit $spec "upgradeStrategy" "suspend" | toJson | sha256sum | trunc 16 -}}

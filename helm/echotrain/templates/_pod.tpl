@@ -15,14 +15,14 @@ metadata:
     {{- with $values.pods.labels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- with merge dict ($pod.podAnnotations | default dict) $values.pods.annotations }}
+  {{- with merge dict ($pod.podAnnotations | default dict) $values.pods.annotations (ternary $values.jobs.podAnnotations dict (eq .mode "job")) }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
   serviceAccountName: {{ include "echotrain.serviceAccountName" $root }}
-  # Only the autoscaler, beside the standing cluster's head, speaks with the Kubernetes API.
-  automountServiceAccountToken: {{ and (eq .component "head") (eq .mode "cluster") $values.autoscaler.enabled }}
+  # Only the autoscaler speaks with the Kubernetes API, and has a token mounted of its own.
+  automountServiceAccountToken: false
   enableServiceLinks: false
   # KubeRay replaces pods; one that restarts in place would be a node that Ray has counted as dead.
   restartPolicy: Never
@@ -133,8 +133,8 @@ seccompProfile:
 {{- range $name, $amount := $pod.resources }}
 {{ $name }}: {{ $amount | quote }}
 {{- end }}
-{{- /* What lies on the node's own disk: a pod that takes more is evicted. */}}
-{{- $disk := include "echotrain.bytes" ($pod.tmpSize | default $root.Values.pods.tmpSize) | int64 }}
+{{- /* What lies on the node's own disk: a pod that takes more is evicted. The home and the logs of containers are one gibibyte each. */}}
+{{- $disk := add (mul 2 1073741824) (include "echotrain.bytes" ($pod.tmpSize | default $root.Values.pods.tmpSize) | int64) }}
 {{- with $pod.spill }}
 {{- if not .storageClassName }}
 {{- $disk = add $disk (include "echotrain.bytes" .size | int64) }}
@@ -163,7 +163,10 @@ ephemeral-storage: {{ div $disk 1048576 }}Mi
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 {{- include "echotrain.authEnv" $root }}
 {{- if ne .component "submitter" }}
-- {name: WANDB_DIR, value: /tmp}
+# Ray's own waits between SIGTERM and SIGKILL, of a job that is stopped and of a node that leaves; by default 3 and 30 s.
+{{- $grace := sub (int $values.pods.terminationGracePeriodSeconds) 20 }}
+- {name: RAY_JOB_STOP_WAIT_TIME_S, value: {{ $grace | quote }}}
+- {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ $grace | quote }}}
 - {name: MPLCONFIGDIR, value: /tmp/matplotlib}
 - {name: AWS_REGION, value: {{ $values.storage.region | quote }}}
 {{- with $values.storage.endpoint }}
@@ -180,6 +183,10 @@ ephemeral-storage: {{ div $disk 1048576 }}Mi
 {{- end }}
 {{- if $values.storage.caConfigMap }}
 - {name: AWS_CA_BUNDLE, value: /etc/echotrain/ca/ca.crt}
+{{- if $values.wandb.url }}
+- {name: REQUESTS_CA_BUNDLE, value: /etc/echotrain/ca/ca.crt}
+- {name: SSL_CERT_FILE, value: /etc/echotrain/ca/ca.crt}
+{{- end }}
 {{- end }}
 {{- with $values.wandb.existingSecret }}
 - name: WANDB_API_KEY
@@ -238,6 +245,15 @@ ephemeral-storage: {{ div $disk 1048576 }}Mi
   emptyDir:
     sizeLimit: {{ .pod.spill.size }}
   {{- end }}
+{{- if and (eq .component "head") (eq .mode "cluster") .root.Values.autoscaler.enabled }}
+# What a mounted ServiceAccount is made of.
+- name: api-token
+  projected:
+    sources:
+      - serviceAccountToken: {path: token, expirationSeconds: 3600}
+      - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
+      - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
+{{- end }}
 {{- if .root.Values.storage.caConfigMap }}
 - name: storage-ca
   configMap:

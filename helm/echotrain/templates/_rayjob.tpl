@@ -17,9 +17,10 @@ metadata:
     {{- end }}
 spec:
   submissionMode: K8sJobMode
-  # Its cluster ends with the job; the job itself, and its log, stay for a while.
+  # The cluster ends with the job; the job itself, and the submitter's log, stay until somebody deletes them (launch prune). KubeRay counts
+  # this time to the end of the cluster, not of the job, and Kueue gives its quota to others meanwhile.
   shutdownAfterJobFinishes: true
-  ttlSecondsAfterFinished: {{ int64 $jobs.ttlSecondsAfterFinished }}
+  ttlSecondsAfterFinished: 0
   activeDeadlineSeconds: {{ int64 $jobs.activeDeadlineSeconds }}
   {{- with int64 $jobs.preRunningDeadlineSeconds }}
   preRunningDeadlineSeconds: {{ . }}
