@@ -42,7 +42,7 @@ def test_a_chart_that_differs_from_the_last_release_has_a_higher_version(last: P
 @pytest.mark.helm
 def test_an_upgrade_from_the_last_release_keeps_the_cluster(make: MakeRelease, api_server: Cluster, last: Path, tmp_path: Path):
     released, head = make(last), chart_for(api_server, tmp_path / "head")
-    released.install()
+    released.install("--set", "image.tag=old")
     released.scale(0, 2, marked=("pod-7",))
     before = released.raycluster()
     released.upgrade(chart=head)
