@@ -1,8 +1,8 @@
 """The pods that manifests lead to, as plain Pods that every judge of pods understands.
 
 KubeRay, Jobs and Deployments make pods from templates in different places; here each template becomes one synthetic Pod, with what KubeRay
-adds: probes of Ray's container, the autoscaler in the head, the default submitter of a RayJob, and the workers' init container, which
-takes its security context from Ray's.
+adds: labels, probes of Ray's container, the autoscaler in the head, the default submitter of a RayJob, and the workers' init container,
+which takes its security context from Ray's.
 """
 
 import copy
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from tests.k8s.kuberay_labels import ray_labels, submitter_labels
 from tests.k8s.ray_resources import part
 from tests.k8s.schemas import embedded_rayjob
 
@@ -17,6 +18,8 @@ __all__ = ["pods_of"]
 
 # Of Ray 2.53 and later; older ones are probed by a command. The details matter to nobody who judges.
 _PROBE = {"httpGet": {"path": "/api/healthz", "port": 52365}}
+# Of the name of a RayJob's cluster: five random characters.
+_SUFFIX = "x7k2p"
 _TEMPLATED = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job")
 
 
@@ -30,7 +33,8 @@ def _pods_of(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if template is not None:
         document = {**template, "metadata": {**part(template, "metadata"), "name": document["metadata"]["name"]}}
     kind, spec = document.get("kind", ""), part(document, "spec")
-    name = f"{kind}-{part(document, 'metadata').get('name', '')}"
+    own_name = part(document, "metadata").get("name", "")
+    name = f"{kind}-{own_name}"
     if kind == "Pod":
         yield _pod(name, document)
     elif kind in _TEMPLATED:
@@ -38,21 +42,23 @@ def _pods_of(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     elif kind == "CronJob":
         yield _pod(name, part(part(part(spec, "jobTemplate"), "spec"), "template"))
     elif kind == "RayCluster":
-        yield from _ray_pods(name, spec)
+        yield from _ray_pods(name, own_name, spec)
     elif kind == "RayJob":
         cluster = part(spec, "rayClusterSpec")
-        yield from _ray_pods(name, cluster)
+        yield from _ray_pods(name, f"{own_name}-{_SUFFIX}", cluster)
         if spec.get("submissionMode", "K8sJobMode") == "K8sJobMode":
-            yield _pod(f"{name}-submitter", spec.get("submitterPodTemplate") or _default_submitter(cluster))
+            template = spec.get("submitterPodTemplate") or _default_submitter(cluster)
+            yield _pod(f"{name}-submitter", template, submitter_labels(own_name, template))
 
 
-def _ray_pods(name: str, cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    head = _ray_pod(f"{name}-head", part(cluster, "headGroupSpec"))
+def _ray_pods(name: str, own_name: str, cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    head_group = part(cluster, "headGroupSpec")
+    head = _ray_pod(f"{name}-head", head_group, ray_labels(own_name, "head", head_group))
     if cluster.get("enableInTreeAutoscaling"):
         head["spec"]["containers"].append(_autoscaler(part(cluster, "autoscalerOptions"), head))
     yield head
     for group in cluster.get("workerGroupSpecs") or []:
-        worker = _ray_pod(f"{name}-{group.get('groupName')}", group)
+        worker = _ray_pod(f"{name}-{group.get('groupName')}", group, ray_labels(own_name, "worker", group))
         for ray in worker["spec"]["containers"][:1]:
             copied = ("image", "env", "volumeMounts", "securityContext")
             waiting = {"name": "wait-gcs-ready", **{key: ray[key] for key in copied if key in ray}}
@@ -62,17 +68,18 @@ def _ray_pods(name: str, cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield worker
 
 
-def _ray_pod(name: str, group: dict[str, Any]) -> dict[str, Any]:
-    pod = _pod(name, part(group, "template"))
+def _ray_pod(name: str, group: dict[str, Any], labels: dict[str, str]) -> dict[str, Any]:
+    pod = _pod(name, part(group, "template"), labels)
     for ray in pod["spec"]["containers"][:1]:
         ray |= {key: ray.get(key, copy.deepcopy(_PROBE)) for key in ("livenessProbe", "readinessProbe")}
     return pod
 
 
-def _pod(name: str, template: dict[str, Any]) -> dict[str, Any]:
+def _pod(name: str, template: dict[str, Any], labels: dict[str, str] | None = None) -> dict[str, Any]:
     spec = copy.deepcopy(part(template, "spec"))
     spec["containers"] = spec.get("containers") or []
     metadata = {key: copy.deepcopy(value) for key, value in part(template, "metadata").items() if key in ("labels", "annotations")}
+    metadata |= {"labels": labels} if labels else {}
     # A chart leaves the namespace to helm; a judge of pods is to know that it is not "default".
     metadata |= {"name": re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-"), "namespace": "echotrain"}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
