@@ -122,6 +122,11 @@ REFUSED = {
         "Shorten the release's name",
     ),
     "a name that begins with a digit": (["fullnameOverride=3t"], "3t: KubeRay takes names of lower-case", "set fullnameOverride"),
+    "a label of KubeRay's": (
+        [r"commonLabels.app\.kubernetes\.io/created-by=me"],
+        "commonLabels.app.kubernetes.io/created-by: is the chart's or KubeRay's",
+        "Use a label of your own",
+    ),
     "a group's name": ([f"training.H100={GROUP}"], "training.H100: names of groups", "Rename the group"),
     "a second data group": ([f"training.data={GROUP}"], "training.data: the name is taken", "Rename the training group"),
     "shared memory that is all memory": (["data.shm=6Gi"], "data.shm=6Gi: shared memory counts as memory", "Lower shm or raise memory"),

@@ -17,6 +17,13 @@
 {{- end -}}
 
 {{- define "echotrain.checkNames" -}}
+{{- range $path, $labels := dict "commonLabels" .Values.commonLabels "pods.labels" .Values.pods.labels -}}
+{{- range $label, $_ := $labels -}}
+{{- if regexMatch "^(app\\.kubernetes\\.io|ray\\.io|helm\\.sh|kueue\\.x-k8s\\.io)/" $label -}}
+{{- printf "\n\n%s.%s: is the chart's or KubeRay's, whose Services and policies find pods by it. Use a label of your own, such as example.org/team.\n" $path $label | fail -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- $name := include "echotrain.fullname" . -}}
 {{- if gt (len $name) 50 -}}
 {{- printf "\n\n%s: the name has %d characters, and KubeRay takes 50 (53, but it names the token's Secret by 50). Shorten the release's name or set fullnameOverride.\n" $name (len $name) | fail -}}
