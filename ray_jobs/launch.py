@@ -21,6 +21,7 @@ from echotrain.orchestration.launching.looking import links_of, printed_lines, s
 from echotrain.orchestration.launching.objects import Observed
 from echotrain.orchestration.launching.ordering import Asked, Choices, make_order, storage_of
 from echotrain.orchestration.launching.phase import phase_of
+from echotrain.orchestration.launching.pruning import prunable
 from echotrain.orchestration.launching.template import Template, fill
 from ray_jobs.launchable import VERBS
 
@@ -37,6 +38,7 @@ examples:
   python -m ray_jobs.launch status NAME               what a job is doing, and where to look at it
   python -m ray_jobs.launch logs NAME [--follow]      what it prints; --follow goes on to its end
   python -m ray_jobs.launch cancel NAME
+  python -m ray_jobs.launch prune [--dry-run]         delete what is left of your jobs that ended two weeks ago
 
 A job goes on where the launcher is interrupted (Ctrl-C) or loses the cluster. Exit codes: 0 succeeded, 1 failed, 2 an error that you can
 act on, 3 stopped or cancelled, 130 interrupted.
@@ -122,7 +124,8 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def own_parser() -> argparse.ArgumentParser:
     """Return the parser of the launcher's own options."""
-    usage = f"{_MODULE} VERB [options] [what the verb takes]\n       {_MODULE} list | status NAME | logs NAME [--follow] | cancel NAME"
+    commands = "list | status NAME | logs NAME [--follow] | cancel NAME | prune"
+    usage = f"{_MODULE} VERB [options] [what the verb takes]\n       {_MODULE} {commands}"
     parser = argparse.ArgumentParser(
         prog=_MODULE,
         usage=usage,
@@ -227,22 +230,49 @@ def cancel(arguments: Sequence[str]) -> int:
     """End a job and take its cluster down; its driver is asked to save a checkpoint first."""
     options = command_parser("cancel").parse_args(arguments)
     jobs = connect(options)
-    jobs.get(options.name)
+    job = jobs.get(options.name)
     phase = phase_of(jobs.observe(options.name))
     if phase.is_final:
         say(f"job {options.name} is over already ({phase})")
         return 0
-    jobs.delete(options.name)
+    jobs.delete(job)
     say(f"asked for the end of job {options.name}")
     deadline = time.monotonic() + _CANCEL_TIMEOUT_S
     while time.monotonic() < deadline:
         seen = jobs.observe(options.name)
-        if seen.job is None:
+        if seen.job is None or seen.job["metadata"]["uid"] != job["metadata"]["uid"]:
             say("it is gone; the same command, launched again, goes on from its last checkpoint")
             return 0
         jobs.await_change(options.name, seen.version, PACE.starting)
         time.sleep(PACE.least)
-    raise LaunchError(f"job {options.name}", f"is not gone after {_CANCEL_TIMEOUT_S:.0f} s", "Tell the operator: is KubeRay running?")
+    remedy = (
+        "Tell the operator: KubeRay does not run, or it cannot ask Ray to stop the job, "
+        "since the Secret with Ray's token that the job's cluster names is not there."
+    )
+    raise LaunchError(f"job {options.name}", f"is not gone after {_CANCEL_TIMEOUT_S:.0f} s", remedy)
+
+
+def prune(arguments: Sequence[str]) -> int:
+    """Delete jobs that ended some time ago, with their logs; what they stored stays."""
+    parser = command_parser("prune", name=False)
+    older = "that ended longer ago than, say, 90m, 12h or 2d (default: %(default)s)"
+    parser.add_argument("--older-than", type=seconds, default="14d", metavar="TIME", help=older)
+    parser.add_argument("--all", action="store_true", help="everybody's (default: those of the kubeconfig's user)")
+    parser.add_argument("--dry-run", action="store_true", help="list them, and delete nothing")
+    options = parser.parse_args(arguments)
+    jobs, now = connect(options), dt.datetime.now(dt.UTC)
+    before = now - dt.timedelta(seconds=options.older_than)
+    found = prunable(jobs.launched(), before=before, user=None if options.all else jobs.client.user)
+    if not found:
+        say(f"no such jobs in namespace {jobs.client.namespace}")
+        return 0
+    print(job_table(found, now))
+    if options.dry_run:
+        say("nothing was deleted")
+        return 0
+    num_deleted = sum(jobs.delete(seen.job) for seen in found if seen.job is not None)
+    say(f"deleted {num_deleted} job{'s' * (num_deleted != 1)}")
+    return 0
 
 
 def command_parser(command: str, *, name: bool = True) -> argparse.ArgumentParser:
@@ -268,7 +298,13 @@ def say(*lines: str) -> None:
         console.print(line, highlight=False, markup=False)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"list": list_jobs, "status": show_status, "logs": show_logs, "cancel": cancel}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "list": list_jobs,
+    "status": show_status,
+    "logs": show_logs,
+    "cancel": cancel,
+    "prune": prune,
+}
 
 
 if __name__ == "__main__":

@@ -1,25 +1,32 @@
 """The launcher end to end: a real API server, a researcher's permissions, and an operator, a queue and nodes that the test plays."""
 
 import contextlib
+import datetime as dt
 import io
 import itertools
 import json
+import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+import urllib3
 import yaml
 from rich.console import Console
 
 from echotrain.errors import ClusterUnreachableError
+from echotrain.orchestration.launching import jobs
+from echotrain.orchestration.launching.client import ApiRefusalError, KubeClient
 from echotrain.orchestration.launching.follow import Pace
+from echotrain.orchestration.launching.refusals import explained
 from ray_jobs import launch
 from tests.k8s.api_server import ApiServer
-from tests.k8s.chart import SHAPES, Release, chart_for
+from tests.k8s.chart import CHART, SHAPES, Release, chart_for
 from tests.k8s.cluster import Cluster
 from tests.k8s.helm import Helm
 from tests.k8s.kubelet import Kubelet
@@ -27,7 +34,7 @@ from tests.k8s.kuberay import PlayedJob, await_job
 from tests.k8s.rayjob_template import config_map, rayjob
 from tests.k8s.wire import Wire
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.helm]
 
 TRAIN = ["train", "varnet_mosaic_x8", "data.catalog=s3://lab/mosaic", "workers=4"]
 _namespaces = itertools.count(1)
@@ -53,13 +60,20 @@ class Screen(io.StringIO):
 class Desk:
     """A researcher's desk: the launcher in one hand, and the test playing the cluster behind it."""
 
-    def __init__(self, server: ApiServer, kubelet: Kubelet, namespace: str, screen: Screen, output: Screen) -> None:
+    def __init__(self, server: ApiServer, kubelet: Kubelet, namespace: str, rights: list[dict], screen: Screen, output: Screen) -> None:
         self.server, self.kubelet, self.namespace, self.screen, self.output = server, kubelet, namespace, screen, output
         self.said: list[PlayedJob] = []
+        self._rights = rights
+
+    def permit(self) -> None:
+        """Give researchers what the chart gives them."""
+        for document in self._rights:
+            path = f"/apis/{document['apiVersion']}/namespaces/{self.namespace}/{document['kind'].lower()}s"
+            self.server.request("POST", path, {**document, "metadata": {"name": document["metadata"]["name"]}})
 
     def offer(self, template: dict) -> None:
         """Do what the chart does, in small: publish a template, and let researchers use it."""
-        permit(self.server, self.namespace)
+        self.permit()
         template["metadata"]["namespace"] = self.namespace
         self.server.request("POST", f"/api/v1/namespaces/{self.namespace}/configmaps", template)
 
@@ -82,6 +96,23 @@ class Desk:
             if future is not None:
                 future.result(timeout=30)
         return code
+
+    def job(self, name: str) -> PlayedJob:
+        """Return a job as its operator has it."""
+        path = f"/apis/ray.io/v1/namespaces/{self.namespace}/rayjobs/{name}"
+        return PlayedJob(self.server, self.kubelet, self.namespace, self.server.request("GET", path))
+
+    def job_is_there(self, name: str) -> bool:
+        """Whether there is a job of this name."""
+        path = f"/apis/ray.io/v1/namespaces/{self.namespace}/rayjobs"
+        return name in [job["metadata"]["name"] for job in self.server.request("GET", path)["items"]]
+
+    def selected(self, service: str) -> list[str]:
+        """Return the pods that a Service leads to."""
+        core = f"/api/v1/namespaces/{self.namespace}"
+        selector = self.server.request("GET", f"{core}/services/{service}")["spec"]["selector"]
+        wanted = quote(",".join(f"{key}={value}" for key, value in selector.items()))
+        return [pod["metadata"]["name"] for pod in self.server.request("GET", f"{core}/pods?labelSelector={wanted}")["items"]]
 
     @property
     def lines(self) -> list[str]:
@@ -110,8 +141,15 @@ def wire(server: ApiServer) -> Iterator[Wire]:
         yield wire
 
 
+@pytest.fixture(scope="module")
+def rights(helm4: Helm) -> list[dict]:
+    """Return the chart's Role, and its binding to the group of researchers."""
+    group = ("--set", "rbac.researchers.groups={researchers}")
+    return helm4.template("echotrain", CHART, "--show-only", "templates/rbac.yaml", *group)
+
+
 @pytest.fixture
-def desk(server: ApiServer, kubelet: Kubelet, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+def desk(server: ApiServer, kubelet: Kubelet, wire: Wire, rights: list[dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """Return the desk of a researcher, who has the chart's permissions in a namespace of this test's own."""
     namespace = f"launch-{next(_namespaces)}"
     server.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
@@ -123,22 +161,8 @@ def desk(server: ApiServer, kubelet: Kubelet, wire: Wire, tmp_path: Path, monkey
     screen, output = Screen(), Screen()
     monkeypatch.setattr(launch, "console", Console(file=screen, width=200, soft_wrap=True))
     monkeypatch.setattr(launch, "PACE", Pace(starting=1, running=1, least=0.05, patience=20, drain=10))
-    return Desk(server, kubelet, namespace, screen, output)
-
-
-def permit(server: ApiServer, namespace: str) -> None:
-    """Give the group of researchers what the chart's Role gives."""
-    rules = [
-        {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get", "list", "watch", "delete"]},
-        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["echotrain-rayjob"], "verbs": ["get"]},
-        {"apiGroups": [""], "resources": ["pods", "pods/log", "events"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": ["kueue.x-k8s.io"], "resources": ["localqueues", "workloads"], "verbs": ["get", "list", "watch"]},
-    ]
-    api = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
-    server.request("POST", f"{api}/roles", {"metadata": {"name": "researcher"}, "rules": rules})
-    group = {"kind": "Group", "name": "researchers", "apiGroup": "rbac.authorization.k8s.io"}
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "researcher"}
-    server.request("POST", f"{api}/rolebindings", {"metadata": {"name": "researcher"}, "roleRef": reference, "subjects": [group]})
+    monkeypatch.setattr(jobs, "_EVENTS_EVERY_S", 0.0)
+    return Desk(server, kubelet, namespace, rights, screen, output)
 
 
 def make_queue(desk: Desk, name: str) -> None:
@@ -165,6 +189,9 @@ def test_a_job_is_made_and_followed_through_nodes_images_and_steps_to_its_end(de
         job.initialize()
         desk.screen.await_text("the operator makes the Ray cluster")
         job.make_pods()
+        desk.screen.await_text("dashboard  who may forward ports: ")
+        (told,) = re.findall(r"port-forward service/(\S+) 8265", desk.screen.getvalue())
+        assert desk.selected(told) == [f"{job.cluster}-head"]
         job.find_no_node("0/3 nodes are available: 3 Insufficient nvidia.com/gpu.")
         desk.screen.await_text("waiting: for nodes for 2 of 2 pods: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu.")
         job.fail_to_pull("Back-off pulling image: not found")
@@ -175,6 +202,7 @@ def test_a_job_is_made_and_followed_through_nodes_images_and_steps_to_its_end(de
         desk.screen.await_text("starting: 2 of 2 pods of the Ray cluster are ready")
         job.submit()
         desk.screen.await_text("running")
+        assert desk.selected(f"{job.name}-head-svc") == []  # which is why it is not the one that is told
         job.say("epoch 1/3  step 1/2  loss 0.5000  3.0 slices/s", "epoch 1/3 done")
         desk.output.await_text("loss 0.5000")
         job.succeed()
@@ -183,7 +211,6 @@ def test_a_job_is_made_and_followed_through_nodes_images_and_steps_to_its_end(de
     assert desk.lines == ["epoch 1/3  step 1/2  loss 0.5000  3.0 slices/s", "epoch 1/3 done"]
     said = desk.screen.getvalue()
     assert "no storage= was given: added storage=s3://lab/runs" in said
-    assert f"port-forward service/{desk.said[0].name}-head-svc 8265" in said
     assert "https://wandb.ai (project echotrain of the key's own account)" in said
     assert re.search(r"succeeded: after \d+ s", said)
     made = desk.said[0].manifest
@@ -200,10 +227,46 @@ def test_the_launcher_exits_as_the_command_did(desk, exit_code, expected, text):
 
     def play(job: PlayedJob) -> None:
         begin(desk, job)
-        job.fail(exit_code)
+        assert not job.fail(exit_code)
 
-    assert desk.run(*TRAIN, play=play) == expected
+    assert desk.run(*TRAIN, "--retries", "0", play=play) == expected
     assert text in desk.screen.getvalue()
+
+
+def test_an_error_of_the_users_that_is_tried_again_says_so_and_how_to_end_it(desk):
+    desk.offer(config_map())
+
+    def play(job: PlayedJob) -> None:
+        begin(desk, job)
+        assert job.fail(2)
+        desk.screen.await_text("retrying: attempt 1 of 2 failed: the command refused its arguments or its data")
+        job.clear()
+        begin_quietly(job)
+        assert not job.fail(2)
+
+    assert desk.run(*TRAIN, "--retries", "1", play=play) == 2
+    cancel = f"KubeRay tries again all the same: cancel it with python -m ray_jobs.launch cancel {desk.said[0].name} "
+    assert desk.screen.getvalue().count(f"{cancel}--namespace {desk.namespace}") == 1
+
+
+def test_the_log_of_a_job_that_is_over_outlives_its_cluster(desk):
+    desk.offer(config_map())
+
+    def play(job: PlayedJob) -> None:
+        begin(desk, job)
+        job.say("epoch 3/3 done")
+        job.succeed()
+
+    assert desk.run(*TRAIN, "--job-name", "knee-x8", play=play) == 0
+    left = desk.server.request("GET", f"/api/v1/namespaces/{desk.namespace}/pods")["items"]
+    assert [pod["metadata"]["labels"].get("job-name") for pod in left] == ["knee-x8"]
+    before = len(desk.lines)
+    assert desk.run("logs", "knee-x8") == 0
+    assert desk.lines[before:] == desk.lines[:before]
+    assert desk.lines[-1] == "epoch 3/3 done"
+    assert desk.run("status", "knee-x8") == 0
+    assert "succeeded" in desk.output.getvalue()
+    assert "port-forward" not in desk.output.getvalue()
 
 
 def test_a_job_that_waits_in_a_queue_says_for_what_and_goes_on_when_it_is_suspended_and_admitted_again(desk):
@@ -250,7 +313,7 @@ def test_another_attempt_prints_its_own_lines_and_says_so(desk):
 
     def play(job: PlayedJob) -> None:
         begin(desk, job)
-        job.begin_retry()
+        assert job.fail(1)
         desk.screen.await_text("retrying: attempt 1 of 3 failed: the command ended with exit code 1")
         job.clear()
         job.initialize()
@@ -260,6 +323,7 @@ def test_another_attempt_prints_its_own_lines_and_says_so(desk):
         job.submit()
         job.say("starting: 1,000 parameters, 4 worker(s) on cuda, 3 epochs of 2 steps", "epoch 3/3 done")
         desk.output.await_text("epoch 3/3 done")
+        desk.screen.await_text(f"port-forward service/{job.cluster}-head-svc 8265")
         job.succeed()
 
     assert desk.run(*TRAIN, play=play) == 0
@@ -433,29 +497,118 @@ def test_a_dry_run_prints_what_would_be_made_and_makes_nothing(desk):
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "text"),
+    ("end", "code", "text"),
     [
-        (
-            {"jobDeploymentStatus": "Failed", "jobStatus": "RUNNING", "reason": "DeadlineExceeded", "message": "…"},
-            1,
-            "its time limit of 24 h is over",
-        ),
-        (
-            {"jobDeploymentStatus": "ValidationFailed", "reason": "ValidationFailed", "message": "no"},
-            1,
-            "the KubeRay operator refuses the job: no",
-        ),
-        ({"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}, 3, "somebody stopped the job in Ray"),
+        (PlayedJob.expire, 1, "its time limit of 24 h is over"),
+        (PlayedJob.stop, 3, "somebody stopped the job in Ray"),
     ],
 )
-def test_a_job_that_the_operator_ends_says_why(desk, status, code, text):
+def test_a_job_that_is_ended_from_without_says_why(desk, end, code, text):
     desk.offer(config_map())
-    assert desk.run(*TRAIN, play=lambda job: job.status(**status)) == code
+
+    def play(job: PlayedJob) -> None:
+        begin(desk, job)
+        assert not end(job)
+
+    assert desk.run(*TRAIN, play=play) == code
     assert text in desk.screen.getvalue()
 
 
+def test_a_job_that_the_operator_refuses_says_why(desk):
+    desk.offer(config_map())
+    assert desk.run(*TRAIN, play=lambda job: job.refuse("no")) == 1
+    assert "the KubeRay operator refuses the job: no" in desk.screen.getvalue()
+
+
+def test_a_cancelled_job_that_stays_is_told_with_what_may_hold_it(desk, monkeypatch):
+    desk.offer(config_map())
+    monkeypatch.setattr(launch, "_CANCEL_TIMEOUT_S", 1.0)
+    assert desk.run(*TRAIN, "--job-name", "knee-x8", "--detach") == 0
+    desk.job("knee-x8").hold()
+    assert desk.run("cancel", "knee-x8") == 2
+    said = desk.screen.getvalue()
+    assert "is not gone after 1 s" in said
+    assert "KubeRay does not run" in said
+    assert "the Secret with Ray's token" in said
+    desk.job("knee-x8").let_go()
+    assert not desk.job_is_there("knee-x8")
+
+
+def test_pruning_deletes_what_ended_long_ago_of_ones_own_and_of_everybody_where_asked(desk, monkeypatch):
+    desk.offer(config_map())
+    mine = os.environ["KUBECONFIG"]
+    for name in ("old", "recent", "refused", "going"):
+        assert desk.run(*TRAIN, "--job-name", name, "--detach") == 0
+    monkeypatch.setenv("KUBECONFIG", str(desk.server.as_user("bert", "researchers")))
+    assert desk.run(*TRAIN, "--job-name", "theirs", "--detach") == 0
+    monkeypatch.setenv("KUBECONFIG", mine)
+    for name, days in (("old", 15), ("theirs", 15), ("recent", 13)):
+        end = f"{dt.datetime.now(dt.UTC) - dt.timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"
+        desk.job(name).status(jobDeploymentStatus="Complete", jobStatus="SUCCEEDED", endTime=end)
+    desk.job("refused").refuse("no")
+
+    def left(*words: str) -> list[str]:
+        assert desk.run("prune", *words) == 0
+        return [name for name in ("old", "recent", "refused", "going", "theirs") if desk.job_is_there(name)]
+
+    assert left("--dry-run", "--all") == ["old", "recent", "refused", "going", "theirs"]
+    assert [line.split()[0] for line in desk.lines] == ["job", "old", "theirs"]
+    assert "nothing was deleted" in desk.screen.getvalue()
+    assert left() == ["recent", "refused", "going", "theirs"]
+    assert "deleted 1 job\n" in desk.screen.getvalue()
+    assert left("--all") == ["recent", "refused", "going"]
+    assert left() == ["recent", "refused", "going"]
+    assert f"no such jobs in namespace {desk.namespace}" in desk.screen.getvalue()
+    assert left("--older-than", "0s") == ["going"]
+
+
+def test_a_quota_on_jobs_that_is_used_up_is_named_with_how_to_make_room(desk, monkeypatch):
+    desk.offer(config_map())
+    send = launch.KubeClient._send
+    refusal = (
+        'rayjobs.ray.io "knee-x8" is forbidden: exceeded quota: echotrain, requested: count/rayjobs.ray.io=1, '
+        "used: count/rayjobs.ray.io=500, limited: count/rayjobs.ray.io=500"
+    )
+
+    def over(client: KubeClient, method: str, *rest: object) -> urllib3.BaseHTTPResponse:
+        if method != "POST":
+            return send(client, method, *rest)
+        return urllib3.HTTPResponse(json.dumps({"message": refusal}).encode(), status=403)
+
+    monkeypatch.setattr(launch.KubeClient, "_send", over)
+    assert desk.run(*TRAIN) == 2
+    said = desk.screen.getvalue()
+    assert f"quota echotrain of namespace {desk.namespace}: is used up: 500 of 500 count/rayjobs.ray.io are used" in said
+    assert "python -m ray_jobs.launch prune" in said
+    assert "rbac" not in said
+
+
+def test_what_an_api_server_says_of_a_quota_is_understood(desk, monkeypatch):
+    # Jobs are counted by servers of today alone: this one counts what it serves itself.
+    core = f"/api/v1/namespaces/{desk.namespace}"
+    hard = {"count/configmaps": "1", "count/secrets": "5"}
+    desk.server.request("POST", f"{core}/configmaps", {"metadata": {"name": "first"}})
+    quota = desk.server.request("POST", f"{core}/resourcequotas", {"metadata": {"name": "small"}, "spec": {"hard": hard}})
+    used = {"count/configmaps": "1", "count/secrets": "0"}
+    desk.server.request("PUT", f"{core}/resourcequotas/small/status", {**quota, "status": {"hard": hard, "used": used}})
+    monkeypatch.setenv("KUBECONFIG", str(desk.server.kubeconfig))
+    client = KubeClient(namespace=desk.namespace)
+
+    def fill_up() -> None:
+        for number in range(100):
+            # The server hears of a new quota after a moment.
+            client.post(f"{core}/configmaps", {"metadata": {"name": f"more-{number}"}})
+            time.sleep(0.1)
+
+    with pytest.raises(ApiRefusalError, match="refuses this") as refused:
+        fill_up()
+    told = str(explained(refused.value, namespace=desk.namespace))
+    assert f"quota small of namespace {desk.namespace}: is used up: 1 of 1 count/configmaps are used, and 1 more asked for" in told
+    assert "Wait until other jobs end" in told
+
+
 def test_what_is_missing_is_named_with_who_can_help(desk):
-    permit(desk.server, desk.namespace)
+    desk.permit()
     assert desk.run(*TRAIN) == 2
     assert f"ConfigMap echotrain-rayjob: is not in namespace {desk.namespace}" in desk.screen.getvalue()
     assert desk.run(*TRAIN, "--template", "other-rayjob") == 2
@@ -473,7 +626,6 @@ def release(desk: Desk, helm4: Helm, kubectl: Path, tmp_path: Path) -> Release:
     return Release(helm=helm4, cluster=desk.server, kubectl=kubectl, namespace=desk.namespace, chart=chart)
 
 
-@pytest.mark.helm
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_charts_own_template_takes_jobs_of_every_shape_from_its_own_researchers(desk, release, shape):
     release.install("-f", SHAPES[shape], "--set", "rbac.researchers.groups={researchers}")
@@ -488,12 +640,12 @@ def test_the_charts_own_template_takes_jobs_of_every_shape_from_its_own_research
     assert sum(group["replicas"] for group in printed["spec"]["rayClusterSpec"]["workerGroupSpecs"]) >= 1
 
 
-@pytest.mark.helm
 def test_a_job_of_the_charts_template_is_followed_to_its_end(desk, release):
     release.install("-f", SHAPES["one-gpu-node"], "--set", "rbac.researchers.groups={researchers}")
 
     def play(job: PlayedJob) -> None:
         begin(desk, job)
+        assert desk.selected(f"{job.cluster}-head-svc") == [f"{job.cluster}-head"]
         job.say("epoch 3/3 done")
         job.succeed()
 

@@ -16,6 +16,9 @@ from tests.k8s.kubelet import Kubelet
 __all__ = ["PlayedJob", "await_job"]
 
 _numbers = itertools.count(1)
+# Failures after which there is no other attempt, whatever backoffLimit says.
+_EXEMPT = ("DeadlineExceeded", "JobStatusCheckTimeoutExceeded")
+_FINALIZER = "ray.io/rayjob-finalizer"
 
 
 def await_job(server: ApiServer, kubelet: Kubelet, namespace: str, seconds: float = 20) -> "PlayedJob":
@@ -56,13 +59,15 @@ class PlayedJob:
         self.status(jobDeploymentStatus="Initializing", jobId=self.submission, rayClusterName=self.cluster, startTime=_now())
 
     def make_pods(self) -> None:
-        """Make the pods of the Ray cluster, by the job's own templates; they wait for a node."""
+        """Make the Service and the pods of the Ray cluster, by the job's own templates; the pods wait for a node."""
         cluster = self.manifest["spec"]["rayClusterSpec"]
-        self._make_pod(f"{self.cluster}-head", cluster["headGroupSpec"]["template"], {"ray.io/node-type": "head"})
+        head = cluster["headGroupSpec"]["template"]
+        # The cluster's own controller takes over this label of the template; that of RayJobs (``submit``) does not.
+        self._make_service(f"{self.cluster}-head-svc", head["metadata"]["labels"].get("app.kubernetes.io/name", "kuberay"))
+        self._make_ray_pod(f"{self.cluster}-head", head, "head", "headgroup")
         for group in cluster.get("workerGroupSpecs", []):
             for number in range(group["replicas"]):
-                labels = {"ray.io/node-type": "worker", "ray.io/group": group["groupName"]}
-                self._make_pod(f"{self.cluster}-{group['groupName']}-{number}", group["template"], labels)
+                self._make_ray_pod(f"{self.cluster}-{group['groupName']}-{number}", group["template"], "worker", group["groupName"])
 
     def find_no_node(self, message: str) -> None:
         """Let no node be found for the pods."""
@@ -92,13 +97,13 @@ class PlayedJob:
         """Make the submitter, and let the command begin."""
         self.make_submitter()
         self.status(jobDeploymentStatus="Running", jobStatus="RUNNING")
+        self._make_service(f"{self.name}-head-svc", "kuberay")
 
     def make_submitter(self) -> None:
         """Make a pod that submits the command, or, where an earlier one was lost, goes on to tell of it."""
         self.submitter = f"{self.name}-{next(_numbers):05d}"
         template = self.manifest["spec"]["submitterPodTemplate"]
         self._make_pod(self.submitter, template, {"job-name": self.name}, env={"RAY_JOB_SUBMISSION_ID": self.submission})
-        self.pods.remove(self.submitter)
         self._run(self.submitter)
 
     def say(self, *lines: str) -> None:
@@ -115,23 +120,41 @@ class PlayedJob:
     def succeed(self) -> None:
         """Let the command end well."""
         self.end_submitter()
-        self.status(jobDeploymentStatus="Complete", jobStatus="SUCCEEDED", endTime=_now(), succeeded=1)
+        self._end(jobDeploymentStatus="Complete", jobStatus="SUCCEEDED", succeeded=1)
 
-    def fail(self, exit_code: int) -> None:
-        """Let the command end with an exit code, for good."""
+    def stop(self) -> None:
+        """Let somebody stop the command in Ray."""
+        self.end_submitter()
+        self._end(jobDeploymentStatus="Complete", jobStatus="STOPPED")
+
+    def fail(self, exit_code: int) -> bool:
+        """Let the command end with an exit code; return whether there will be another attempt."""
         self.end_submitter(1)
         message = f"Job entrypoint command failed with exit code {exit_code}, last available logs (truncated to 20,000 chars):\n..."
-        self.status(jobDeploymentStatus="Failed", jobStatus="FAILED", reason="AppFailed", message=message, endTime=_now(), failed=1)
+        return self._fail("AppFailed", message, jobStatus="FAILED")
 
-    def begin_retry(self) -> None:
-        """Let the command fail, with another attempt to come."""
-        message = "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\n..."
+    def expire(self) -> bool:
+        """Let the time limit pass; return whether there will be another attempt."""
+        is_retried = self._fail("DeadlineExceeded", "The RayJob has passed the activeDeadlineSeconds. StartTime: ...")
+        # Its cluster is gone, and with it what it follows.
         self.end_submitter(1)
-        self.status(jobDeploymentStatus="Retrying", jobStatus="FAILED", reason="AppFailed", message=message, failed=1)
+        return is_retried
+
+    def refuse(self, message: str) -> None:
+        """Find the job wrong: it is not taken up, and has no end."""
+        self.status(jobDeploymentStatus="ValidationFailed", reason="ValidationFailed", message=message)
+
+    def hold(self) -> None:
+        """Keep the job when it is deleted, as long as Ray has not been asked to stop it."""
+        self._finalize([_FINALIZER])
+
+    def let_go(self) -> None:
+        """Keep it no longer."""
+        self._finalize([])
 
     def clear(self) -> None:
-        """Take down what was made, and begin anew."""
-        self._remove_pods()
+        """Take down the cluster and the submitter of a job that is suspended or tried again, and begin anew."""
+        self._remove_all()
         self.status(jobDeploymentStatus="", jobStatus="", jobId="", rayClusterName="", dashboardURL="", reason="", message="")
 
     def suspend(self) -> None:
@@ -190,7 +213,7 @@ class PlayedJob:
     def delete(self) -> None:
         """Delete the job, with all that was made for it."""
         self._ask("DELETE", self._path)
-        self._remove_pods()
+        self._remove_all()
 
     def is_there(self) -> bool:
         """Whether the job has not been deleted."""
@@ -203,11 +226,45 @@ class PlayedJob:
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
         return _ask(self._server, method, path, body)
 
-    def _remove_pods(self) -> None:
-        for pod in [*self.pods, *([self.submitter] if self.submitter else [])]:
-            self._ask("DELETE", f"{self._core}/pods/{pod}?gracePeriodSeconds=0")
-            self._kubelet.end(pod)
-        self.pods, self.submitter = [], ""
+    def _fail(self, reason: str, message: str, **status: Any) -> bool:
+        """Try again until the attempts are used up (KubeRay's ``checkBackoffLimitAndUpdateStatusIfNeeded``)."""
+        job = self._ask("GET", self._path)
+        failed = job["status"].get("failed", 0) + 1
+        changes = {"reason": reason, "message": message, "failed": failed, **status}
+        if failed <= job["spec"].get("backoffLimit", 0) and reason not in _EXEMPT:
+            self.status(jobDeploymentStatus="Retrying", **changes)
+            return True
+        self._end(jobDeploymentStatus="Failed", **changes)
+        return False
+
+    def _end(self, **status: Any) -> None:
+        """End the job: then its cluster is deleted at once, or later than a test lasts; the submitter stays, with its log."""
+        self.status(endTime=_now(), **status)
+        spec = self.manifest["spec"]
+        if spec.get("shutdownAfterJobFinishes") and not spec.get("ttlSecondsAfterFinished"):
+            self._remove_cluster()
+
+    def _finalize(self, finalizers: list[str]) -> None:
+        job = self._ask("GET", self._path)
+        job["metadata"]["finalizers"] = finalizers
+        self._ask("PUT", self._path, job)
+
+    def _remove_all(self) -> None:
+        self._remove_cluster()
+        if self.submitter:
+            self._remove_pod(self.submitter)
+        self.submitter = ""
+
+    def _remove_cluster(self) -> None:
+        for pod in self.pods:
+            self._remove_pod(pod)
+        if self.pods:
+            self._ask("DELETE", f"{self._core}/services/{self.cluster}-head-svc")
+        self.pods = []
+
+    def _remove_pod(self, name: str) -> None:
+        self._ask("DELETE", f"{self._core}/pods/{name}?gracePeriodSeconds=0")
+        self._kubelet.end(name)
 
     def _workloads(self) -> str:
         return f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{self.namespace}/workloads"
@@ -217,6 +274,32 @@ class PlayedJob:
         job["spec"]["suspend"] = value
         self._ask("PUT", self._path, job)
 
+    def _make_service(self, name: str, application: str) -> None:
+        """Make a Service for the head's pod, or turn it to the pod of another attempt."""
+        selector = {**self._identity("head"), "app.kubernetes.io/name": application}
+        spec = {"clusterIP": "None", "selector": selector, "ports": [{"name": "dashboard", "port": 8265}]}
+        path = f"{self._core}/services"
+        there = [each for each in self._ask("GET", path)["items"] if each["metadata"]["name"] == name]
+        if there:
+            self._ask("PUT", f"{path}/{name}", {**there[0], "spec": {**there[0]["spec"], "selector": selector}})
+        else:
+            self._ask("POST", path, {"metadata": {"name": name}, "spec": spec})
+
+    def _make_ray_pod(self, name: str, template: dict[str, Any], kind: str, group: str) -> None:
+        """Make a pod of the cluster, labelled as KubeRay's ``labelPod`` does: the template's labels win, but for three."""
+        mine = self._identity(kind) | {"ray.io/is-ray-node": "yes", "app.kubernetes.io/name": "kuberay"}
+        fixed = {"ray.io/node-type": kind, "ray.io/group": group, "ray.io/cluster": self.cluster}
+        self._make_pod(name, template, {**mine, **template["metadata"]["labels"], **fixed})
+        self.pods.append(name)
+
+    def _identity(self, kind: str) -> dict[str, str]:
+        return {
+            "ray.io/cluster": self.cluster,
+            "ray.io/node-type": kind,
+            "ray.io/identifier": f"{self.cluster}-{kind}",
+            "app.kubernetes.io/created-by": "kuberay-operator",
+        }
+
     def _make_pod(self, name: str, template: dict[str, Any], labels: dict[str, str], env: dict[str, str] | None = None) -> None:
         metadata = {"name": name, "labels": {**template["metadata"]["labels"], **labels}}
         first, *others = template["spec"]["containers"]
@@ -225,7 +308,6 @@ class PlayedJob:
         # What a pod names of the cluster must exist, and there is nothing here.
         spec = {key: value for key, value in spec.items() if key not in ("priorityClassName", "runtimeClassName")}
         self._ask("POST", f"{self._core}/pods", {"metadata": metadata, "spec": spec})
-        self.pods.append(name)
 
     def _run(self, pod: str) -> None:
         self.event("Pod", pod, "Pulled", "Successfully pulled image")

@@ -59,7 +59,7 @@ def rayjob() -> dict[str, Any]:
         "spec": {
             "submissionMode": "K8sJobMode",
             "shutdownAfterJobFinishes": True,
-            "ttlSecondsAfterFinished": 3600,
+            "ttlSecondsAfterFinished": 0,
             "activeDeadlineSeconds": 86400,
             "backoffLimit": 2,
             "rayClusterSpec": {
@@ -73,7 +73,8 @@ def rayjob() -> dict[str, Any]:
 
 
 def _pod(component: str, container: str) -> dict[str, Any]:
-    labels = {"app.kubernetes.io/part-of": "echotrain", "app.kubernetes.io/component": component}
+    # KubeRay gives its pods the name kuberay, unless the template has one.
+    labels = {"app.kubernetes.io/name": "echotrain", "app.kubernetes.io/part-of": "echotrain", "app.kubernetes.io/component": component}
     spec = {
         "restartPolicy": "Never",
         "containers": [

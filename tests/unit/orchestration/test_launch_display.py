@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from echotrain.orchestration.launching.display import Display, job_table, progress_of
-from echotrain.orchestration.launching.links import dashboard_link, wandb_link
+from echotrain.orchestration.launching.links import dashboard_link, dashboard_of, wandb_link
 from echotrain.orchestration.launching.objects import Observed
 from echotrain.orchestration.launching.phase import Phase
 from tests.k8s.rayjob_template import template
@@ -66,4 +66,16 @@ def test_links_lead_to_the_operators_ingress_and_to_the_keys_project():
     assert dashboard_link(offer.platform, namespace="mri", name="knee") == "https://ray.example/mri/knee/{cluster}"
     assert wandb_link(offer.platform, entity="lab", project="echotrain") == "https://wandb.example/lab/echotrain"
     assert wandb_link(template().platform, entity="lab", project="echotrain") == ""
-    assert "port-forward service/knee-head-svc 8265" in dashboard_link(template().platform, namespace="mri", name="knee")
+    assert dashboard_link(template().platform, namespace="mri", name="knee") == ""
+
+
+def test_a_dashboard_is_that_of_the_cluster_that_a_job_has_now():
+    def dashboard(notes=None, **status):
+        metadata = {"name": "knee", "namespace": "mri", "annotations": notes or {}}
+        return dashboard_of(Observed(job={"metadata": metadata, "spec": {}, "status": status}))
+
+    running = {"jobDeploymentStatus": "Running", "rayClusterName": "knee-7xk2p"}
+    assert "kubectl --namespace mri port-forward service/knee-7xk2p-head-svc 8265" in dashboard(**running)
+    assert dashboard({"echotrain.io/dashboard": "https://ray.example/{cluster}"}, **running) == "https://ray.example/knee-7xk2p"
+    assert dashboard() == ""
+    assert dashboard(**{**running, "jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}) == ""

@@ -3,6 +3,7 @@ import time
 import pytest
 
 from echotrain.errors import ClusterUnreachableError
+from echotrain.orchestration.launching import jobs
 from echotrain.orchestration.launching.follow import Pace, follow
 from echotrain.orchestration.launching.jobs import Jobs
 from echotrain.orchestration.launching.objects import Observed
@@ -49,8 +50,8 @@ class Notes:
 
 def test_a_job_is_followed_through_an_absence_of_the_server_which_is_said_once():
     notes = Notes()
-    jobs = Script(seen("Running", "RUNNING"), AWAY, AWAY, AWAY, seen("Running", "RUNNING"), seen("Complete", "SUCCEEDED"))
-    assert follow(jobs, "knee", notes, pace=PACE).exit_code == 0
+    script = Script(seen("Running", "RUNNING"), AWAY, AWAY, AWAY, seen("Running", "RUNNING"), seen("Complete", "SUCCEEDED"))
+    assert follow(script, "knee", notes, pace=PACE).exit_code == 0
     assert [line for line in notes.said if "answer" in line] == [
         "the API server does not answer; the job goes on, trying again for 0.005 min",
         "the API server answers again",
@@ -65,10 +66,10 @@ def test_patience_has_an_end_that_says_how_to_come_back():
 
 
 def test_a_watch_that_is_cut_at_once_every_time_does_not_make_the_launcher_ask_without_a_pause():
-    jobs = Script(*[seen("Running", "RUNNING")] * 10, seen("Complete", "SUCCEEDED"))
+    script = Script(*[seen("Running", "RUNNING")] * 10, seen("Complete", "SUCCEEDED"))
     began = time.monotonic()
-    follow(jobs, "knee", Notes(), pace=PACE)
-    assert jobs.num_looks == 11
+    follow(script, "knee", Notes(), pace=PACE)
+    assert script.num_looks == 11
     assert time.monotonic() - began >= 10 * 2 * PACE.least
 
 
@@ -83,3 +84,24 @@ def test_a_watch_from_a_version_that_is_gone_or_that_breaks_says_that_it_was_cut
             yield answer
 
     assert Jobs(Client()).await_change("knee", "7", 1) is False
+
+
+def test_the_events_of_a_namespace_are_asked_for_seldom_and_not_all_of_them(monkeypatch):
+    asked = []
+
+    class Client:
+        namespace, server = "team", "https://server"
+
+        def get(self, path, **query):
+            if path.endswith("/events"):
+                asked.append(query)
+                return {"items": [{"metadata": {"name": "e"}, "involvedObject": {"name": "knee-abc"}, "reason": "FailedToCreateHeadPod"}]}
+            items = [{"metadata": {"name": "knee"}, "status": {}}] if path.endswith("/rayjobs") else []
+            return {"metadata": {"resourceVersion": "7"}, "items": items}
+
+    one = Jobs(Client())
+    assert [len(one.observe("knee").events) for _ in range(5)] == [1] * 5
+    assert asked == [{"limit": "2000"}]
+    monkeypatch.setattr(jobs, "_EVENTS_EVERY_S", 0.0)
+    one.observe("knee")
+    assert len(asked) == 2

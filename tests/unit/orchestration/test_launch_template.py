@@ -61,6 +61,19 @@ def test_filling_in_gives_the_group_its_pods_and_leaves_the_template_as_it_was()
     assert spec["activeDeadlineSeconds"] == 86400
 
 
+def test_a_job_of_the_head_alone_has_no_workers_whatever_the_template_has():
+    manifest = rayjob()
+    manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"][0].update(replicas=1, minReplicas=1, maxReplicas=4)
+    one = parse_template(config_map(manifest=manifest), version=VERSION)
+
+    def pods(**changes):
+        groups = fill(one, order(**changes))["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+        return {group["groupName"]: (group["replicas"], group["minReplicas"], group["maxReplicas"]) for group in groups}
+
+    assert pods(group="", pods=0) == {"data": (0, 0, 0), "h100": (0, 0, 0)}
+    assert pods() == {"data": (1, 1, 4), "h100": (2, 2, 2)}
+
+
 def test_every_pod_of_a_job_carries_its_name():
     manifest = fill(template(), order())
     cluster = manifest["spec"]["rayClusterSpec"]

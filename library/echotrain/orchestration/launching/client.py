@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ _ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespa
 _CONNECT_S, _READ_S = 10.0, 30.0
 # The server has trouble of its own, or asks for patience.
 _PASSING = {429, 500, 502, 503, 504}
+_NOT_PERMITTED = re.compile(r'User ".*" cannot ')
 
 T = TypeVar("T")
 
@@ -153,7 +155,8 @@ class KubeClient:
                 "Log in to the cluster again.",
                 status,
             )
-        if status == 403:
+        # Anything else that is forbidden (by a quota, a policy, the end of the namespace) is no matter of permissions.
+        if status == 403 and _NOT_PERMITTED.search(message):
             remedy = "Ask the operator to name one of your groups in the chart's rbac.researchers.groups, or choose another --namespace."
             return ApiRefusalError(who, f"lacks a permission: {message}", remedy, status)
         return ApiRefusalError("the cluster", f"refuses this (HTTP {status}): {message}", "Correct it, or tell the operator.", status)

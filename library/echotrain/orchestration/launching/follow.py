@@ -7,6 +7,7 @@ from typing import Protocol
 
 from echotrain.errors import ClusterUnreachableError
 from echotrain.orchestration.launching.jobs import Jobs
+from echotrain.orchestration.launching.links import dashboard_of
 from echotrain.orchestration.launching.logstream import LogStream
 from echotrain.orchestration.launching.objects import Observed
 from echotrain.orchestration.launching.phase import Phase, phase_of
@@ -61,13 +62,17 @@ def follow(jobs: Jobs, name: str, reporter: Reporter, *, pace: Pace) -> Phase:
         ClusterUnreachableError: The API server stayed away for longer than ``pace.patience``.
         ClusterError: It refuses to tell.
     """
-    log = LogStream(jobs, reporter.line, reporter.note)
+    log, dashboard = LogStream(jobs, reporter.line, reporter.note), ""
     try:
         while True:
             looked = time.monotonic()
             seen = observe_patiently(jobs, name, reporter, pace=pace)
             phase = phase_of(seen)
             reporter.phase(phase)
+            # Each attempt has a cluster of its own.
+            if (found := dashboard_of(seen)) not in ("", dashboard):
+                dashboard = found
+                reporter.note(f"dashboard  {dashboard}")
             log.see(seen)
             if phase.is_final:
                 _drain(jobs, name, log, reporter, pace)

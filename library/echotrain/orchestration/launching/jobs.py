@@ -2,13 +2,15 @@
 
 import datetime as dt
 import json
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from echotrain.errors import ClusterError, ClusterUnreachableError, LaunchError
 from echotrain.orchestration.launching.client import ApiRefusalError, KubeClient
-from echotrain.orchestration.launching.objects import JOB_LABEL, LAUNCH, QUEUE_LABEL, Object, Observed, instant
+from echotrain.orchestration.launching.objects import JOB_LABEL, LAUNCH, QUEUE_LABEL, Object, Observed, instant, name_of
+from echotrain.orchestration.launching.refusals import explained
 from echotrain.orchestration.launching.template import Template, parse_template
 
 __all__ = ["Jobs"]
@@ -17,6 +19,9 @@ _WORKLOAD_LABEL = "kueue.x-k8s.io/job-uid"
 _CREATE_ATTEMPTS = 3
 # A command that says nothing for so long has its log asked for again, in case the connection is gone and nobody said so.
 _LOG_IDLE_S = 30.0
+# The server cannot pick a job's events from all of the namespace's, which may be many: they are asked for seldom, and not beyond a number.
+_EVENTS_EVERY_S = 5.0
+_MAX_EVENTS = 2000
 
 
 class Jobs:
@@ -28,6 +33,7 @@ class Jobs:
         self._core = f"/api/v1/namespaces/{namespace}"
         self._rayjobs = f"/apis/ray.io/v1/namespaces/{namespace}/rayjobs"
         self._kueue = f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{namespace}"
+        self._last_events: tuple[float, list[Object]] = (-math.inf, [])
 
     def template(self, name: str, *, version: str) -> Template:
         """Read the operator's template.
@@ -73,7 +79,7 @@ class Jobs:
                 made: Object = self.client.post(self._rayjobs, manifest, **query)
             except ApiRefusalError as error:
                 if error.status != 409:
-                    raise _explained(error) from error
+                    raise explained(error, namespace=self.client.namespace) from error
                 there = self.get(name)
                 mine = manifest["metadata"]["annotations"][LAUNCH]
                 if (there["metadata"].get("annotations") or {}).get(LAUNCH) == mine:
@@ -96,7 +102,8 @@ class Jobs:
         except ApiRefusalError as error:
             if error.status != 404:
                 raise
-            raise self._missing(name) from error
+            remedy = "python -m ray_jobs.launch list shows those that there are; another --namespace may have it."
+            raise LaunchError(f"job {name}", f"is not in namespace {self.client.namespace}", remedy) from error
         return found
 
     def launched(self) -> list[Object]:
@@ -104,14 +111,16 @@ class Jobs:
         found = self.client.get(self._rayjobs, labelSelector=JOB_LABEL)["items"]
         return sorted(found, key=lambda job: str(job["metadata"]["creationTimestamp"]))
 
-    def delete(self, name: str) -> None:
-        """Ask for a job's end; raises ``LaunchError`` where there is none."""
+    def delete(self, job: Object) -> bool:
+        """Ask for the end of a job; return False where it is gone already, also where another has its name by now."""
+        body = {"propagationPolicy": "Background", "preconditions": {"uid": job["metadata"]["uid"]}}
         try:
-            self.client.delete(f"{self._rayjobs}/{name}", {"propagationPolicy": "Background"})
+            self.client.delete(f"{self._rayjobs}/{name_of(job)}", body)
         except ApiRefusalError as error:
-            if error.status != 404:
+            if error.status not in (404, 409):
                 raise
-            raise self._missing(name) from error
+            return False
+        return True
 
     def observe(self, name: str) -> Observed:
         """Return a job and all that belongs to it."""
@@ -156,10 +165,6 @@ class Jobs:
             query["tailLines"] = str(tail)
         return self.client.lines(f"{self._core}/pods/{pod}/log", idle_s=_LOG_IDLE_S, **query)
 
-    def _missing(self, name: str) -> LaunchError:
-        remedy = "python -m ray_jobs.launch list shows those that there are; another --namespace may have it."
-        return LaunchError(f"job {name}", f"is not in namespace {self.client.namespace}", remedy)
-
     def _extra(self, path: str, **query: str) -> list[Object]:
         """Return objects that only explain more: none where they may not be read, or are of no kind that the cluster knows."""
         try:
@@ -170,7 +175,10 @@ class Jobs:
 
     def _events(self, name: str) -> list[Object]:
         """Return the events about a job and what is made for it, all of which is named after it."""
-        found = self._extra(f"{self._core}/events")
+        asked, found = self._last_events
+        if time.monotonic() - asked >= _EVENTS_EVERY_S:
+            found = self._extra(f"{self._core}/events", limit=str(_MAX_EVENTS))
+            self._last_events = time.monotonic(), found
         mine = [event for event in found if f"{(event.get('involvedObject') or {}).get('name') or ''}-".startswith(f"{name}-")]
         return sorted(mine, key=_time_of)
 
@@ -185,14 +193,3 @@ def _time_of(event: Object) -> dt.datetime:
     metadata = event["metadata"]
     time = event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp") or metadata.get("creationTimestamp")
     return instant(time) or dt.datetime.min.replace(tzinfo=dt.UTC)
-
-
-def _explained(error: ApiRefusalError) -> ClusterError:
-    """Return what the server's refusal of a RayJob comes from."""
-    text = error.limit
-    if "unknown field" in text:
-        limit = f"has fields that the cluster's KubeRay CRDs do not know: {text.partition('strict decoding error: ')[2] or text}"
-        return ClusterError("the template", limit, "Ask the operator to apply the CRDs of the KubeRay that the chart names.")
-    if error.status == 404:
-        return ClusterError("RayJobs", "are not known to the cluster", "Ask the operator to install the KubeRay operator with its CRDs.")
-    return error

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from echotrain.errors import ClusterError, LaunchError
 from echotrain.orchestration.launching.display import progress_of
 from echotrain.orchestration.launching.jobs import Jobs
+from echotrain.orchestration.launching.links import dashboard_of
 from echotrain.orchestration.launching.loglines import LogCursor, Repetition
 from echotrain.orchestration.launching.objects import (
     COMMAND,
-    DASHBOARD,
     QUEUE_LABEL,
     USER,
     WANDB,
@@ -27,9 +27,8 @@ _TAIL = 200
 
 def links_of(seen: Observed) -> Iterator[str]:
     """Yield where a job can be looked at."""
-    cluster = seen.status.get("rayClusterName") or "…"
-    if DASHBOARD in seen.notes:
-        yield f"dashboard  {seen.notes[DASHBOARD].replace('{cluster}', cluster)}"
+    if dashboard := dashboard_of(seen):
+        yield f"dashboard  {dashboard}"
     if WANDB in seen.notes:
         yield f"W&B        {seen.notes[WANDB]}"
 

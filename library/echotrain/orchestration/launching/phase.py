@@ -64,7 +64,8 @@ def phase_of(seen: Observed) -> Phase:
     if deployment in ("Complete", "Failed", "ValidationFailed"):
         return _ended(seen, deployment)
     if deployment == "Retrying":
-        return Phase(kind="retrying", text=f"attempt {_attempt(seen) - 1} of {_attempts(seen)} failed: {_why(seen)}")
+        text = f"attempt {_attempt(seen) - 1} of {_attempts(seen)} failed: {_why(seen)}"
+        return Phase(kind="retrying", text=text + (_in_vain(seen) if _exit_code(seen) == USER_ERROR else ""))
     if deployment in ("Suspending", "Suspended") or seen.spec.get("suspend"):
         return _suspended(seen)
     again = f"attempt {_attempt(seen)} of {_attempts(seen)}" if _attempt(seen) > 1 else ""
@@ -80,12 +81,10 @@ def _ended(seen: Observed, deployment: str) -> Phase:
         return Phase(kind="succeeded", text=_took(seen), exit_code=SUCCEEDED)
     if deployment == "Complete" and status == "STOPPED":
         return Phase(kind="stopped", text="somebody stopped the job in Ray", exit_code=STOPPED)
-    code = _EXIT_CODE.search(seen.status.get("message") or "")
-    if code is not None and int(code[1]) == STOPPED:
-        return Phase(kind="stopped", text="it was asked to end and saved its state; the same command goes on", exit_code=STOPPED)
-    if code is not None and int(code[1]) == USER_ERROR:
-        return Phase(kind="failed", text="the command refused its arguments or its data; its last lines say why", exit_code=USER_ERROR)
-    return Phase(kind="failed", text=_why(seen), exit_code=FAILED)
+    code = _exit_code(seen)
+    if code == STOPPED:
+        return Phase(kind="stopped", text=_why(seen), exit_code=STOPPED)
+    return Phase(kind="failed", text=_why(seen), exit_code=USER_ERROR if code == USER_ERROR else FAILED)
 
 
 def _took(seen: Observed) -> str:
@@ -101,11 +100,28 @@ def _why(seen: Observed) -> str:
     if reason in ("DeadlineExceeded", "PreRunningDeadlineExceeded"):
         limit = seen.spec.get("activeDeadlineSeconds" if reason == "DeadlineExceeded" else "preRunningDeadlineSeconds") or 0
         return f"its time limit of {limit / 3600:.3g} h is over; the same command goes on, --time-limit is how long it may take"
-    code = _EXIT_CODE.search(seen.status.get("message") or "")
+    code = _exit_code(seen)
+    if code == STOPPED:
+        return "it was asked to end and saved its state; the same command goes on"
+    if code == USER_ERROR:
+        return "the command refused its arguments or its data; its last lines say why"
     if code is not None:
-        killed = " (killed, perhaps out of memory)" if int(code[1]) in (137, -9) else ""
-        return f"the command ended with exit code {code[1]}{killed}"
+        return f"the command ended with exit code {code}{' (killed, perhaps out of memory)' * (code == 137)}"
     return ": ".join(part for part in (reason, _first_line(seen)) if part) or "no reason is given"
+
+
+def _in_vain(seen: Observed) -> str:
+    """Return what to do about a retry that can only fail again."""
+    assert seen.job is not None
+    namespace = seen.job["metadata"].get("namespace")
+    command = f"python -m ray_jobs.launch cancel {name_of(seen.job)}" + (f" --namespace {namespace}" if namespace else "")
+    return f"; KubeRay tries again all the same: cancel it with {command}"
+
+
+def _exit_code(seen: Observed) -> int | None:
+    """Return what the command ended with; None where it is not known, or was 0."""
+    found = _EXIT_CODE.search(seen.status.get("message") or "")
+    return int(found[1]) if found is not None else None
 
 
 def _first_line(seen: Observed) -> str:

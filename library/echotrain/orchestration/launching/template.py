@@ -46,7 +46,7 @@ class Order:
     Attributes:
         name: Of the job.
         command: Of the driver, as words.
-        group: Worker group that gets pods; "" for a job that the head alone runs.
+        group: Worker group that gets pods; "" for a job that the head alone runs, whose groups get none.
         pods: Their number.
         queue: LocalQueue; "" for none.
         priority: Class; "" for none.
@@ -108,8 +108,10 @@ def fill(template: Template, order: Order) -> Manifest:
     metadata["annotations"] = {**(metadata.get("annotations") or {}), **order.annotations}
     spec["entrypoint"] = submit_command(order.command)
     for group in spec["rayClusterSpec"].get("workerGroupSpecs") or []:
-        if group["groupName"] == order.group:
-            group.update(replicas=order.pods, minReplicas=order.pods, maxReplicas=order.pods)
+        # The other groups are as the operator wants them beside this one; a head alone has nobody.
+        if not order.group or group["groupName"] == order.group:
+            pods = order.pods if order.group else 0
+            group.update(replicas=pods, minReplicas=pods, maxReplicas=pods)
     for pod in _pods(spec):
         pod.setdefault("metadata", {}).setdefault("labels", {})[JOB_LABEL] = order.name
     if order.queue:
