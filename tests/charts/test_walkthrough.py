@@ -82,7 +82,7 @@ def test_the_launcher_takes_every_job_of_the_walk_through():
             if verb not in launch.COMMANDS:
                 VERBS[verb].ask(arguments)
             seen.add(verb)
-    assert seen == {"prepare", "sweep", "list"}
+    assert seen == {"prepare", "sweep", "list", "prune"}
 
 
 def test_versions_are_those_that_the_charts_are_tested_with():
