@@ -1,5 +1,6 @@
 """A Kubernetes API that tests talk to: one of their own (``ApiServer``), or the one that a user names on purpose."""
 
+import abc
 import functools
 import json
 import subprocess
@@ -20,7 +21,7 @@ KUBECONFIG_VARIABLE = "ECHOTRAIN_TEST_KUBECONFIG"
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class Cluster:
+class Cluster(abc.ABC):
     """Where ``kubectl``, ``helm`` and the Kubernetes client of a test go.
 
     Attributes:
@@ -35,17 +36,17 @@ class Cluster:
         """Run a command on the cluster (``run_command``), by default as its administrator."""
         return run_command(*command, kubeconfig=kubeconfig or self.kubeconfig, **options)
 
+    @abc.abstractmethod
     def as_user(self, name: str, *groups: str) -> Path:
         """Return a kubeconfig with which one is the user ``name``, in ``groups``."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def as_service_account(self, namespace: str, name: str) -> Path:
         """Return a kubeconfig with a token of a ServiceAccount that exists."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def install_crds(self, paths: Iterable[Path]) -> None:
         """Install CRDs or replace them, and wait until they are served."""
-        raise NotImplementedError
 
 
 class GivenCluster(Cluster):
