@@ -58,7 +58,7 @@ workerGroupSpecs:
   {{- range $name := keys $groups | sortAlpha }}
   {{- $group := get $groups $name }}
   - groupName: {{ $name }}
-    {{- include "echotrain.replicas" (dict "root" $root "mode" $mode "name" $name "group" $group) | nindent 4 }}
+    {{- include "echotrain.replicas" (dict "root" $root "mode" $mode "name" $name "group" $group) | trim | nindent 4 }}
     {{- if $isAutoscaled }}
     {{- with $group.idleTimeoutSeconds }}
     idleTimeoutSeconds: {{ . }}

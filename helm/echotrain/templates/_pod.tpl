@@ -87,10 +87,10 @@ resources:
   requests:
     cpu: {{ $pod.cpu | quote }}
     memory: {{ $pod.memory | quote }}
-    {{- include "echotrain.extendedResources" . | nindent 4 }}
+    {{- include "echotrain.extendedResources" . | trim | nindent 4 }}
   limits:
     memory: {{ $pod.memory | quote }}
-    {{- include "echotrain.extendedResources" . | nindent 4 }}
+    {{- include "echotrain.extendedResources" . | trim | nindent 4 }}
 {{- if ne .component "submitter" }}
 ports:
   {{- if eq .component "head" }}
