@@ -68,7 +68,10 @@ def desk(server: ApiServer, kubelet: Kubelet, wire: Wire, rights: list[dict], tm
 
 
 @pytest.fixture
-def release(desk: Desk, helm4: Helm, kubectl: Path, tmp_path: Path) -> Release:
+def release(desk: Desk, helm4: Helm, kubectl: Path, tmp_path: Path) -> Iterator[Release]:
     """Return a release that is not installed yet, of the chart itself, in the desk's namespace."""
     chart = chart_for(desk.server, tmp_path)
-    return Release(helm=helm4, cluster=desk.server, kubectl=kubectl, namespace=desk.namespace, chart=chart)
+    release = Release(helm=helm4, cluster=desk.server, kubectl=kubectl, namespace=desk.namespace, chart=chart)
+    yield release
+    # PriorityClasses are the whole cluster's.
+    release.helm.on(release.cluster).run("uninstall", release.name, "--namespace", release.namespace, "--ignore-not-found")
