@@ -100,6 +100,8 @@ def _described(report: PrepareReport) -> str:
         unnamed = pc.sum(pc.starts_with(pc.unique(catalog.table["patient"]), "unnamed-")).as_py() or 0
         if unnamed:
             console.print(f"{unnamed} scans name no patient; each counts as a patient of its own, so check that none are of one person.")
+        for note in report.notes:
+            console.print(note, markup=False)
         state = "committed" if report.is_new else "unchanged"
         console.print(f"{report.num_scans} scans found, {report.num_resumed} prepared before.")
         size = f"{len(catalog)} slices, {pc.sum(catalog.table['nbytes']).as_py() / 1e9:.3g} GB"

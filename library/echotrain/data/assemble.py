@@ -54,12 +54,14 @@ class Assembly:
         scans: One entry per kept volume, for the manifest: source, key, content, dataset, volume.
         left_out: Everything that is not in the table.
         is_changed: Whether it differs from the catalog it is based on.
+        notes: What whoever prepares should know of the whole, a sentence each, free of names and identifiers.
     """
 
     table: pa.Table
     scans: list[dict[str, str]]
     left_out: list[LeftOut]
     is_changed: bool
+    notes: tuple[str, ...] = ()
 
 
 def assemble(records: Sequence[ScanRecord], base: Catalog | None, split: SplitConfig) -> Assembly:

@@ -81,6 +81,7 @@ class ScanRecord:
         content: Hash of the k-space, the same in whatever file it lies; "" where it was not read.
         rows: Catalog columns of every kept slice, ``split`` still empty.
         rejections: What was left out.
+        findings: What of the scan was taken, merged, corrected or taken on trust, a phrase each, free of names and identifiers.
     """
 
     key: str
@@ -89,6 +90,7 @@ class ScanRecord:
     content: str = ""
     rows: list[dict[str, Any]] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
 
     def to_values(self) -> dict[str, Any]:
         """Return the record as plain values that JSON can hold."""

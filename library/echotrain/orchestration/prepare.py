@@ -85,6 +85,7 @@ class PrepareReport:
         num_resumed: Those that an earlier run had finished.
         left_out: What is not in the catalog, of all runs.
         paths: Source URI by its pseudonym, for this machine's console only.
+        notes: What whoever prepares should know of the whole, a sentence each.
     """
 
     catalog: Catalog
@@ -93,6 +94,7 @@ class PrepareReport:
     num_resumed: int
     left_out: list[LeftOut]
     paths: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def prepare(config: PrepareConfig) -> PrepareReport:
@@ -126,6 +128,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         num_resumed=len(done),
         left_out=assembly.left_out,
         paths={deidentifier.pseudonym("source", source.uri): source.uri for source in sources},
+        notes=assembly.notes,
     )
 
 
