@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 import pyarrow.compute as pc
+from rich.markup import escape
 from rich.table import Column, Table
 
 from echotrain.data.catalog import SPLITS, Catalog
@@ -21,7 +22,7 @@ EXAMPLES = """examples:
   python -m ray_jobs.prepare scans/ --to prepared                         a folder to a folder
   python -m ray_jobs.prepare scans/ --to s3://lab/mosaic --dtype float16  to S3, half the bytes
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload raw      index contiguous HDF5 where it lies
-  python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload raw --index-only   the same, fetching headers alone
+  python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload raw --index-only   the same, fetching little but headers
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload lines    an equispaced mask reads only its lines
 
 A killed run goes on where it was when the same command is given again. New scans make a new version of the catalog, in which
@@ -57,7 +58,10 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--workers", type=int, default=0, help="scans converted at a time (default: every CPU)")
     verb.add_argument("--dataset", default="", help="name of the collection (default: what the files say)")
     verb.add_argument("--acs-fraction", type=float, default=0.08, help="centre lines that --payload lines holds twice (default: 0.08)")
-    verb.add_argument("--index-only", action="store_true", help="with --payload raw: headers alone, no checksums")
+    verb.add_argument(
+        "--index-only", action="store_true", help="with --payload raw: headers and up to three slices of each scan, no checksums"
+    )
+    verb.add_argument("--assume-full", action="store_true", help="take fastMRI-layout files without header and mask as fully sampled")
     verb.add_argument("--min-slices", type=int, default=1, help="leave out volumes with fewer slices")
     verb.add_argument("--min-coils", type=int, default=1, help="leave out volumes with fewer coils")
     return verb
@@ -74,6 +78,7 @@ def read(options: argparse.Namespace) -> PrepareConfig:
             acs_fraction=options.acs_fraction,
             dataset=options.dataset,
             index_only=options.index_only,
+            assume_full=options.assume_full,
             curation=CurationConfig(min_slices=options.min_slices, min_coils=options.min_coils),
         ),
         split=SplitConfig(ratios=_ratios(options.split), seed=options.split_seed),
@@ -95,6 +100,7 @@ def _described(report: PrepareReport) -> str:
     catalog = report.catalog
     with console.capture() as capture:
         console.print(_summary(catalog))
+        console.print(_read(report))
         if report.left_out:
             console.print(_left_out(report))
         unnamed = pc.sum(pc.starts_with(pc.unique(catalog.table["patient"]), "unnamed-")).as_py() or 0
@@ -117,6 +123,20 @@ def _summary(catalog: Catalog) -> Table:
         of_split = {split: rows[rows["split"] == split] for split in SPLITS}
         cells = (f"{part['patient'].nunique()} / {len(part)}" for part in of_split.values())
         table.add_row(str(anatomy) or "unknown", ", ".join(sorted(set(rows["contrast"]) - {""})) or "unknown", *cells)
+    return table
+
+
+def _read(report: PrepareReport) -> Table:
+    """Return what was read of each scan that is in the catalog: what was taken, merged, corrected or taken on trust."""
+    told = [scan for scan in report.scans if scan.get("findings")]
+    plain = len(report.scans) - len(told)
+    table = Table(Column("scan", overflow="fold"), "slices", "what was found", title="What was read", title_justify="left")
+    if plain:
+        table.add_row(f"{plain} scans", str(sum(scan.get("slices", 0) for scan in report.scans if not scan.get("findings"))), "as they say")
+    for scan in told[:_SHOWN]:
+        table.add_row(escape(scan["volume"]), str(scan["slices"]), escape("; ".join(scan["findings"])))
+    if len(told) > _SHOWN:
+        table.add_row("…", "", f"and {len(told) - _SHOWN} more; the catalog's manifest has them all")
     return table
 
 

@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"left out {done.source}: {done.error}", file=sys.stderr)
             else:
                 print(f"{done.source} -> {done.output}  {done.num_slices} slices, acquired 1 line in {done.acceleration:.2f}")
+                for finding in done.findings:
+                    print(f"  {finding}")
     except EchotrainError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -51,14 +51,14 @@ class Assembly:
 
     Attributes:
         table: Rows with splits, sorted by dataset, volume and slice.
-        scans: One entry per kept volume, for the manifest: source, key, content, dataset, volume.
+        scans: One entry per kept volume, for the manifest: source, key, content, dataset, volume, kept slices, findings.
         left_out: Everything that is not in the table.
         is_changed: Whether it differs from the catalog it is based on.
         notes: What whoever prepares should know of the whole, a sentence each, free of names and identifiers.
     """
 
     table: pa.Table
-    scans: list[dict[str, str]]
+    scans: list[dict[str, Any]]
     left_out: list[LeftOut]
     is_changed: bool
     notes: tuple[str, ...] = ()
@@ -102,7 +102,7 @@ def assemble(records: Sequence[ScanRecord], base: Catalog | None, split: SplitCo
     return Assembly(table, sorted(scans, key=lambda scan: scan["source"]), left_out, is_changed)
 
 
-def _without_duplicates(records: Iterable[ScanRecord], scans: Sequence[Mapping[str, str]]) -> tuple[list[ScanRecord], list[LeftOut]]:
+def _without_duplicates(records: Iterable[ScanRecord], scans: Sequence[Mapping[str, Any]]) -> tuple[list[ScanRecord], list[LeftOut]]:
     """Keep the first of several records with one content or one id; volumes already in the catalog come first."""
     contents = {scan["content"]: scan["volume"] for scan in scans if scan["content"]}
     ids = {(scan["dataset"], scan["volume"]) for scan in scans}
@@ -137,12 +137,13 @@ def _grouped(record: ScanRecord) -> list[LeftOut]:
     return whole + parts
 
 
-def _scan_entry(record: ScanRecord) -> dict[str, str]:
+def _scan_entry(record: ScanRecord) -> dict[str, Any]:
     row = record.rows[0]
-    return {"source": record.source, "key": record.key, "content": record.content, "dataset": row["dataset"], "volume": row["volume"]}
+    identity = {"source": record.source, "key": record.key, "content": record.content, "dataset": row["dataset"], "volume": row["volume"]}
+    return {**identity, "slices": len(record.rows), "findings": record.findings}
 
 
-def _join(base: Catalog | None, scans: Sequence[Mapping[str, str]], kept: Sequence[ScanRecord]) -> pa.Table:
+def _join(base: Catalog | None, scans: Sequence[Mapping[str, Any]], kept: Sequence[ScanRecord]) -> pa.Table:
     """Return the rows of all scans: those of the base that were not renewed, and the new ones."""
     fresh = pa.Table.from_pylist([row for record in kept for row in record.rows], schema=SCHEMA)
     if base is None:

@@ -21,11 +21,9 @@ import xxhash
 from echotrain.config import fingerprint, to_dict
 from echotrain.data.catalog import header_columns
 from echotrain.data.curate import CurationConfig, Rejection, acquired_lines, slice_defect, volume_defect
-from echotrain.data.formats import Deidentifier, ReadLimits, Volume, open_volume
-from echotrain.data.header import VolumeHeader
+from echotrain.data.formats import Deidentifier, ExaminedVolume, ReadLimits, measured_range, open_volume
 from echotrain.data.payload import ALIGNMENT, EncodedSlice, PayloadDtype, checksum, encode_lines, encode_packed
 from echotrain.data.shards import ShardWriter
-from echotrain.data.target import rss_target
 from echotrain.errors import ConfigError, EchotrainError, ScanError
 from echotrain.storage.ranged_file import RangedFile
 from echotrain.storage.store import Store
@@ -35,7 +33,9 @@ __all__ = ["ConvertConfig", "ScanRecord", "convert_scan", "read_record", "reason
 logger = logging.getLogger(__name__)
 
 # Raised when the bytes or the rows that a source gives change.
-_RECORD_FORMAT = 2
+_RECORD_FORMAT = 3
+# Relative; maxima went through single precision.
+_ROUNDING = 1e-5
 _DTYPES: dict[str, PayloadDtype] = {"float32": "complex64", "float16": "float16"}
 
 
@@ -50,8 +50,9 @@ class ConvertConfig:
         acs_fraction: Centre lines that ``lines`` holds twice; at least the centre fraction of the masks to come.
         dataset: Name of the collection; "" takes what the files say.
         curation: What is left out.
-        index_only: With ``raw``: read headers alone, hundreds of slices a second. Then nothing is known of the k-space: no slice is
-            curated by its content, duplicates go unnoticed, and bytes have no checksum to be held against.
+        index_only: With ``raw``: read headers and up to three slices of each scan. Of the others nothing is known: they are not
+            curated by their content, duplicates go unnoticed, and bytes have no checksum to be held against.
+        assume_full: Take fastMRI-layout files that have neither a header nor a mask as fully sampled.
     """
 
     payload: Literal["raw", "packed", "lines"] = "packed"
@@ -60,6 +61,7 @@ class ConvertConfig:
     dataset: str = ""
     curation: CurationConfig = field(default_factory=CurationConfig)
     index_only: bool = False
+    assume_full: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.acs_fraction <= 1:
@@ -159,7 +161,14 @@ def convert_scan(
     """
     source = deidentifier.pseudonym("source", uri)
     try:
-        with open_volume(path, dataset=config.dataset, deidentifier=deidentifier, limits=limits, location=uri) as volume:
+        with open_volume(
+            path,
+            dataset=config.dataset,
+            deidentifier=deidentifier,
+            limits=limits,
+            location=uri,
+            assume_full=config.assume_full,
+        ) as volume:
             record = _convert(volume, uri, key, source, store, config)
     except ScanError as error:
         return _unreadable(reason_of(error, path.name), uri, key, source, store, deidentifier)
@@ -185,17 +194,16 @@ def reason_of(error: ScanError, name: str) -> str:
     return f"{error.value.removeprefix(name).lstrip(': ') or 'the file'}: {error.limit}".replace(name, "the file")
 
 
-def _convert(volume: Volume, uri: str, key: str, source: str, store: Store, config: ConvertConfig) -> ScanRecord:
+def _convert(volume: ExaminedVolume, uri: str, key: str, source: str, store: Store, config: ConvertConfig) -> ScanRecord:
     header = volume.header
     defect = volume_defect(volume, config.curation)
     if defect is not None:
-        return ScanRecord(key=key, source=source, name=header.volume, rejections=[Rejection(None, defect)])
+        return ScanRecord(key=key, source=source, name=header.volume, rejections=[Rejection(None, defect)], findings=list(volume.findings))
     if config.index_only:
         return _indexed(volume, uri, key, source)
     rows: list[dict[str, Any]] = []
     rejections = []
     content = xxhash.xxh3_128(repr((header.num_slices, header.num_coils, header.height, header.width)).encode())
-    lines = np.zeros(header.width, dtype=bool)
     largest, squares = 0.0, 0.0
     with ShardWriter(store, f"shards/{key}") as shards:
         for index in range(header.num_slices):
@@ -206,27 +214,27 @@ def _convert(volume: Volume, uri: str, key: str, source: str, store: Store, conf
             if reason is not None:
                 rejections.append(Rejection(index, reason))
                 continue
-            target, is_own = _target(volume, index, kspace)
-            lines |= acquired_lines(kspace)
+            own = volume.read_target(index)
+            target = volume.computed_target(index) if own is None else own
+            left, right = measured_range(acquired_lines(kspace), (header.padding_left, header.padding_right))
             largest, squares = max(largest, float(target.max())), squares + float(np.square(target, dtype=np.float64).sum())
-            columns = _raw_columns(volume, index, kspace, target, is_own, uri, shards) if config.payload == "raw" else None
-            rows.append({"slice": index, **(columns or shards.add(_encode(kspace, target, config)))})
-    measured = np.flatnonzero(lines)
-    if rows:
-        left, right = max(header.padding_left, int(measured[0])), min(header.padding_right, int(measured[-1]) + 1)
-        header = dataclasses.replace(header, padding_left=left, padding_right=right, max_value=largest, norm=math.sqrt(squares))
+            columns = _raw_columns(volume, index, kspace, target, own is not None, uri, shards) if config.payload == "raw" else None
+            columns = columns or shards.add(_encode(kspace, target, config))
+            rows.append({"slice": index, **columns, "padding_left": left, "padding_right": right})
+    of_all = header_columns(dataclasses.replace(header, max_value=largest, norm=math.sqrt(squares)))
     return ScanRecord(
         key=key,
         source=source,
         name=header.volume,
         content=content.hexdigest(),
-        rows=[{**header_columns(header), "split": "", **row} for row in rows],
+        rows=[{**of_all, "split": "", **row} for row in rows],
         rejections=rejections,
+        findings=list(volume.findings),
     )
 
 
-def _indexed(volume: Volume, uri: str, key: str, source: str) -> ScanRecord:
-    """Describe a volume by its header and its file's layout; no k-space is read."""
+def _indexed(volume: ExaminedVolume, uri: str, key: str, source: str) -> ScanRecord:
+    """Describe a volume by its header, its file's layout and what a few of its slices show."""
     header = volume.header
     places = [(volume.raw_slice_range(index), volume.raw_target_range(index)) for index in range(header.num_slices)]
     rows = [
@@ -239,23 +247,32 @@ def _indexed(volume: Volume, uri: str, key: str, source: str) -> ScanRecord:
         for index, (kspace, target) in enumerate(places)
         if kspace is not None and target is not None
     ]
-    reason = None
-    if len(rows) < header.num_slices or not volume.is_location_safe:
-        reason = "k-space or target are not contiguous in a file whose path may be written down; prepare it without index-only"
-    elif not header.max_value > 0:
-        reason = "the header has no maximum of the target; prepare it without index-only"
+    reason = _index_defect(volume, len(rows))
     if reason is not None:
-        return ScanRecord(key=key, source=source, name=header.volume, rejections=[Rejection(None, reason)])
-    return ScanRecord(key=key, source=source, name=header.volume, rows=rows)
+        rejection = Rejection(None, f"{reason}; prepare it without index-only")
+        return ScanRecord(key=key, source=source, name=header.volume, rejections=[rejection], findings=list(volume.findings))
+    return ScanRecord(key=key, source=source, name=header.volume, rows=rows, findings=list(volume.findings))
 
 
-def _target(volume: Volume, index: int, kspace: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Return the target of a slice, and whether it is the file's own: a usable one is taken as it is."""
-    target = volume.read_target(index)
-    if target is not None and np.isfinite(target).all() and target.max() > 0:
-        return target, True
-    header: VolumeHeader = volume.header
-    return rss_target(kspace, (header.recon_height, header.recon_width)), False
+def _index_defect(volume: ExaminedVolume, num_places: int) -> str | None:
+    """Return why headers do not describe a volume, judged by its layout and by the slices that were examined; None where they do."""
+    header, largest = volume.header, 0.0
+    for index in volume.examined:
+        kspace = volume.read_slice(index)
+        defect = slice_defect(kspace, header)
+        if defect is not None:
+            return f"slice {index}: {defect}"
+        target = volume.read_target(index)
+        if target is None:
+            return "the stored targets are not of the k-space beside them, or there are none"
+        largest = max(largest, float(target.max()))
+    if num_places < header.num_slices or not volume.is_location_safe:
+        return "k-space or target are not contiguous in a file whose path may be written down"
+    if not header.max_value > 0:
+        return "the header has no maximum of the target"
+    if not header.max_value >= largest * (1 - _ROUNDING):
+        return f"the header's maximum of the target, {header.max_value:.4g}, is below the {largest:.4g} of one of its slices"
+    return None
 
 
 def _encode(kspace: np.ndarray, target: np.ndarray, config: ConvertConfig) -> EncodedSlice:
@@ -266,7 +283,7 @@ def _encode(kspace: np.ndarray, target: np.ndarray, config: ConvertConfig) -> En
 
 
 def _raw_columns(
-    volume: Volume, index: int, kspace: np.ndarray, target: np.ndarray, is_own: bool, uri: str, shards: ShardWriter
+    volume: ExaminedVolume, index: int, kspace: np.ndarray, target: np.ndarray, is_own: bool, uri: str, shards: ShardWriter
 ) -> Mapping[str, Any] | None:
     """Return columns that point into the scanner's file, or None where it cannot serve as a shard."""
     where = volume.raw_slice_range(index)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from echotrain.data.formats.checks.energy import acquired, energy_of, find_holes, find_peak, is_off_center
+from echotrain.data.formats.checks.examine import measured_range
 from echotrain.data.formats.volume import Volume
 from echotrain.data.header import VolumeHeader
 from echotrain.errors import ConfigError
@@ -51,9 +53,15 @@ def volume_defect(volume: Volume, config: CurationConfig) -> str | None:
         return f"{header.num_slices} slices, fewer than {config.min_slices}"
     if header.num_coils < config.min_coils:
         return f"{header.num_coils} coils, fewer than {config.min_coils}"
-    mask = volume.mask()
-    if mask is not None and not mask[header.padding_left : header.padding_right].all():
-        return f"undersampled already: {int(mask.sum())} of {header.padding_right - header.padding_left} lines were acquired"
+    left, right = header.padding_left, header.padding_right
+    masks = [volume.mask(index) for index in range(header.num_slices)]
+    acquired_of = [int(mask[left:right].sum()) for mask in masks if mask is not None]
+    if len(acquired_of) == header.num_slices and max(acquired_of) < right - left:
+        low, high = min(acquired_of), max(acquired_of)
+        count = str(low) if low == high else f"{low} to {high}"
+        apart = volume.calibration
+        told = "" if apart is None else f", {apart.num_lines} more in a calibration apart from the image"
+        return f"undersampled already: {count} of {right - left} lines were acquired{told}"
     return None
 
 
@@ -66,17 +74,25 @@ def slice_defect(kspace: np.ndarray, header: VolumeHeader) -> str | None:
     """
     if not np.isfinite(kspace).all():
         return "k-space holds NaN or infinity"
-    lines = acquired_lines(kspace)[header.padding_left : header.padding_right]
+    energy = energy_of(kspace)
+    lines = acquired(energy)
     if not lines.any():
         return "k-space is all zero"
     # Empty lines at the edges are partial Fourier that the header does not mention; between measured lines they are missing data.
-    first, last = np.flatnonzero(lines)[[0, -1]]
-    missing = int((~lines[first : last + 1]).sum())
+    left, right = measured_range(lines, (header.padding_left, header.padding_right))
+    first, last = np.flatnonzero(lines[left:right])[[0, -1]]
+    missing = int((~lines[left:right][first : last + 1]).sum())
     if missing:
         return f"undersampled already: {missing} of {int(last - first) + 1} phase-encode lines are empty"
+    holes = find_holes(energy)
+    if holes.lines:
+        return f"undersampled already: {holes.lines} phase-encode lines have holes, {holes.share:.0%} of the samples are empty"
+    row, column = find_peak(energy, 0), find_peak(energy, 1)
+    if is_off_center(row, header.height) or is_off_center(column, header.width):
+        return f"its zero frequency lies at row {row.line}, column {column.line} of {header.height} x {header.width}"
     return None
 
 
 def acquired_lines(kspace: np.ndarray) -> np.ndarray:
-    """Return which phase-encode lines hold anything, bool (width,)."""
-    return np.asarray(kspace.any(axis=(0, 1)))
+    """Return which phase-encode lines hold more than the dust of rounding, bool (width,), of k-space (coils, height, width)."""
+    return acquired(energy_of(kspace))

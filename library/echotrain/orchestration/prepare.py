@@ -84,6 +84,7 @@ class PrepareReport:
         num_scans: Scans found in the source.
         num_resumed: Those that an earlier run had finished.
         left_out: What is not in the catalog, of all runs.
+        scans: What is, of all runs: an entry for each scan, with its kept slices and what was found in it.
         paths: Source URI by its pseudonym, for this machine's console only.
         notes: What whoever prepares should know of the whole, a sentence each.
     """
@@ -93,6 +94,7 @@ class PrepareReport:
     num_scans: int
     num_resumed: int
     left_out: list[LeftOut]
+    scans: list[dict[str, Any]]
     paths: Mapping[str, str]
     notes: tuple[str, ...] = ()
 
@@ -127,6 +129,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         num_scans=len(sources),
         num_resumed=len(done),
         left_out=assembly.left_out,
+        scans=assembly.scans,
         paths={deidentifier.pseudonym("source", source.uri): source.uri for source in sources},
         notes=assembly.notes,
     )

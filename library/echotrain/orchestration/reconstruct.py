@@ -3,9 +3,9 @@
 import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from echotrain.data.batch import Batch, SampleId
 from echotrain.data.curate import acquired_lines
-from echotrain.data.formats import Deidentifier, Volume, open_volume
+from echotrain.data.formats import Deidentifier, ExaminedVolume, open_volume
 from echotrain.data.formats.write import write_fastmri
 from echotrain.data.formats.xml_header import header_xml
 from echotrain.data.header import VolumeHeader
@@ -30,6 +30,10 @@ from echotrain.storage.open import local_path, open_store
 __all__ = ["Reconstruction", "reconstruct"]
 
 
+# Below this many central lines coil maps are guesses; masks of 8x keep 13 and more.
+_FEW_LINES = 6
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction:
     """What became of one file.
@@ -40,6 +44,7 @@ class Reconstruction:
         num_slices: Slices reconstructed.
         acceleration: Lines of the matrix over lines acquired.
         error: Why the file was left out; "" where it was not.
+        findings: What of the file was taken, merged, corrected or taken on trust.
     """
 
     source: str
@@ -47,6 +52,7 @@ class Reconstruction:
     num_slices: int = 0
     acceleration: float = 0.0
     error: str = ""
+    findings: list[str] = field(default_factory=list)
 
 
 def reconstruct(
@@ -86,6 +92,49 @@ def reconstruct(
         yield Reconstruction(**result.values)
 
 
+class VolumeSampling(NamedTuple):
+    """Which lines were acquired of every slice of a volume; scanners move the grid from slice to slice.
+
+    Attributes:
+        slices: Sampling of each slice, in order.
+    """
+
+    slices: tuple[LineSampling, ...]
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Lines that any slice has, bool (width,)."""
+        return np.asarray(np.logical_or.reduce([sampling.mask for sampling in self.slices]))
+
+    @property
+    def num_low_frequencies(self) -> int:
+        """Central lines without a gap, of the slice that has fewest; empty slices do not count."""
+        return min((sampling.num_low_frequencies for sampling in self.slices if sampling.mask.any()), default=0)
+
+    @property
+    def acceleration(self) -> float:
+        """Lines of the matrix over lines acquired, on the mean over slices that hold any."""
+        return float(np.mean([_acceleration(sampling.mask) for sampling in self.slices if sampling.mask.any()]))
+
+
+def acquired_of(volume: ExaminedVolume, index: int) -> NDArray[np.bool_]:
+    """Return the lines of one slice that were acquired, bool (width,): those that hold anything, and that its file does not disown.
+
+    A mask that is narrower than what the k-space holds is another one's, or was meant to be applied: then the k-space decides.
+    Partial-Fourier padding is never acquired, whatever a mask says, as in fastMRI.
+    """
+    lines, claimed = acquired_lines(volume.read_slice(index)), volume.mask(index)
+    if claimed is not None and not lines[~claimed].any():
+        lines = lines & claimed
+    lines[: volume.header.padding_left] = False
+    lines[volume.header.padding_right :] = False
+    return lines
+
+
+def _acceleration(lines: NDArray[np.bool_]) -> float:
+    return len(lines) / max(int(lines.sum()), 1)
+
+
 class _VolumeReconstructor:
     """Reads, reconstructs and writes whole files; one lives in each worker."""
 
@@ -105,14 +154,19 @@ class _VolumeReconstructor:
                 self._check(volume, name, source)
                 sampling = self._sampling(volume, source)
                 images = np.stack([self._reconstruct(volume, index, sampling) for index in range(volume.header.num_slices)])
-                output = self._write(name, volume.header, images)
+                output = self._write(name, volume, images)
         except ScanError as error:
             return Result(dataclasses.asdict(Reconstruction(source=source.uri, error=str(error))))
-        acceleration = len(sampling.mask) / int(sampling.mask.sum())
-        done = Reconstruction(source=source.uri, output=output, num_slices=len(images), acceleration=acceleration)
+        done = Reconstruction(
+            source=source.uri,
+            output=output,
+            num_slices=len(images),
+            acceleration=sampling.acceleration,
+            findings=[*volume.findings, *_without_calibration(sampling)],
+        )
         return Result(dataclasses.asdict(done))
 
-    def _check(self, volume: Volume, name: str, source: ScanSource) -> None:
+    def _check(self, volume: ExaminedVolume, name: str, source: ScanSource) -> None:
         """Refuse a volume that cannot be reconstructed slice by slice, or that would overwrite something."""
         if volume.num_partitions > 1:
             raise ScanError(
@@ -121,24 +175,32 @@ class _VolumeReconstructor:
         if f"{name}.h5" in self._there:
             raise ScanError(f"{self._store.uri}/{name}.h5", "is there already", "Give --overwrite to reconstruct it again.")
 
-    def _sampling(self, volume: Volume, source: ScanSource) -> LineSampling:
-        """Return the file's own mask, else what its lines show, else the run's mask where that was asked for."""
+    def _sampling(self, volume: ExaminedVolume, source: ScanSource) -> VolumeSampling:
+        """Return what each slice's lines show and its file says was acquired, or the run's mask where that was asked for."""
         header = volume.header
-        lines = volume.mask()
-        if lines is None:
-            # The slice in the middle usually tells; one that holds nothing says nothing about the others.
-            lines = acquired_lines(volume.read_slice(header.num_slices // 2))
-            if not lines.any():
-                lines = np.logical_or.reduce([acquired_lines(volume.read_slice(index)) for index in range(header.num_slices)])
-        if not lines.any():
+        lines = [acquired_of(volume, index) for index in range(header.num_slices)]
+        held = [of_slice for of_slice in lines if of_slice.any()]
+        if not held:
             raise ScanError(source.name, "holds no measured line: its k-space is zero", "Export it from the scanner again.")
-        if not lines[header.padding_left : header.padding_right].all():
-            if not lines[header.width // 2]:
-                raise ScanError(source.name, "lacks the centre line of k-space, which coil maps are made from", "Acquire a full centre.")
-            return LineSampling(lines, count_low_frequencies(lines), len(lines) / max(int(lines.sum()), 1), None)
+        if all(of_slice[header.padding_left : header.padding_right].all() for of_slice in held):
+            return self._undersampled(header, source)
+        if not all(of_slice[header.width // 2] for of_slice in held):
+            apart = volume.calibration
+            where = (
+                "its calibration lines hold it, but were measured apart from the image" if apart and apart.holds_center else "nothing does"
+            )
+            raise ScanError(
+                source.name,
+                f"lacks the centre line of k-space, which coil maps are made from; {where}",
+                "Acquire a full centre, or embed the calibration in the image's k-space.",
+            )
+        return VolumeSampling(tuple(LineSampling(lines, count_low_frequencies(lines), _acceleration(lines), None) for lines in lines))
+
+    def _undersampled(self, header: VolumeHeader, source: ScanSource) -> VolumeSampling:
+        """Return the run's mask for a fully sampled volume, the same for every slice."""
         if not self._undersample:
             raise ScanError(source.name, "is fully sampled: nothing to reconstruct", "Give --undersample to undersample it first.")
-        return line_mask(
+        sampling = line_mask(
             self._experiment.data.mask,
             header.width,
             seed=self._experiment.seed,
@@ -148,29 +210,39 @@ class _VolumeReconstructor:
             padding_left=header.padding_left,
             padding_right=header.padding_right,
         )
+        return VolumeSampling((sampling,) * header.num_slices)
 
     @torch.inference_mode()
-    def _reconstruct(self, volume: Volume, index: int, sampling: LineSampling) -> NDArray[np.float32]:
+    def _reconstruct(self, volume: ExaminedVolume, index: int, sampling: VolumeSampling) -> NDArray[np.float32]:
         kspace = volume.read_slice(index)
         if not kspace.any():
             return np.zeros((volume.header.recon_height, volume.header.recon_width), np.float32)
         if not np.isfinite(kspace).all():
             raise ScanError(f"{volume.header.volume}[{index}]", "has k-space that is not finite", "Export the scan again.")
-        batch = _batch(volume.header, index, kspace, sampling)
+        batch = _batch(volume.header, index, kspace, sampling.slices[index])
         image: NDArray[np.float32] = self._trained.reconstruct(batch.to(self._trained.device))[0].cpu().numpy()
         if not np.isfinite(image).all():
             limit = "came out with pixels that are not finite"
             raise ScanError(f"{volume.header.volume}[{index}]", limit, "Look at this scan's centre lines, or use another checkpoint.")
         return image
 
-    def _write(self, name: str, header: VolumeHeader, images: NDArray[np.float32]) -> str:
+    def _write(self, name: str, volume: ExaminedVolume, images: NDArray[np.float32]) -> str:
         with tempfile.TemporaryDirectory(prefix="echotrain-reconstruction-") as scratch:
             path = Path(scratch) / f"{name}.h5"
-            write_fastmri(path, header=header_xml(header, protocol="echotrain reconstruction"), reconstruction=images)
+            header = header_xml(volume.header, protocol="echotrain reconstruction")
+            # With the axes of the scan's own file, so that it lies beside it and a challenge takes it.
+            stored = images.swapaxes(-1, -2) if volume.is_phase_first else images
+            write_fastmri(path, header=header, reconstruction=stored)
             # The picture first: where the HDF5 file is, everything is.
             self._store.write(f"{name}.png", contact_sheet(images))
             self._store.upload(path, path.name)
         return f"{self._store.uri}/{path.name}"
+
+
+def _without_calibration(sampling: VolumeSampling) -> list[str]:
+    """Tell where coil maps have next to nothing to be made from."""
+    few = sampling.num_low_frequencies
+    return [f"no calibration lines: coil maps are made from {few} central line{'s' if few > 1 else ''}"] if few < _FEW_LINES else []
 
 
 def _check_place(source: str, sources: Sequence[ScanSource], to: str) -> None:

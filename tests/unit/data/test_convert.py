@@ -161,7 +161,7 @@ def test_contradicting_settings_are_refused():
 def test_an_index_of_headers_gives_the_same_rows_without_their_checksums(tmp_path):
     store = LocalStore(tmp_path / "to")
     kspace = random_kspace((2, 3, 32, 24))
-    path = write_scan(tmp_path / "a.h5", kspace, attributes={"max": 1.0, "norm": 1.0})
+    path = write_scan(tmp_path / "a.h5", kspace, attributes={"max": 99.0, "norm": 99.0})
     read, indexed = convert(path, store, payload="raw"), convert(path, store, payload="raw", index_only=True)
     unknown = ("checksum", "target_checksum", "max_value", "norm")
     assert indexed.content == ""
@@ -173,7 +173,7 @@ def test_an_index_of_headers_gives_the_same_rows_without_their_checksums(tmp_pat
 
 @pytest.mark.parametrize("part", [{"target": None}, {"chunks": (1, 3, 32, 24)}, {"attributes": {}}])
 def test_an_index_of_headers_leaves_out_what_it_cannot_describe(tmp_path, part):
-    path = write_scan(tmp_path / "a.h5", **{"attributes": {"max": 1.0}, **part})
+    path = write_scan(tmp_path / "a.h5", **{"attributes": {"max": 99.0}, **part})
     record = convert(path, LocalStore(tmp_path / "to"), payload="raw", index_only=True)
     assert record.rows == []
     assert "index-only" in record.rejections[0].reason

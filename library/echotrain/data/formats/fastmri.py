@@ -1,7 +1,8 @@
 """fastMRI- and MosaicMRI-layout HDF5: one volume per file, k-space already sorted.
 
 ``kspace`` is complex64 (slices, coils, height, width), or (slices, height, width) of a single coil; the target is
-``reconstruction_rss`` (``reconstruction_esc`` of a single coil); test files carry ``mask`` instead of a target.
+``reconstruction_rss``, of a single coil ``reconstruction_esc`` (single-coil files carry both: the other one is of all coils); test files
+carry ``mask`` instead of a target. Files that store (phase, readout), as some of MosaicMRI's are said to, are turned to (readout, phase).
 """
 
 import math
@@ -12,12 +13,14 @@ from typing import Self
 import h5py
 import numpy as np
 
+from echotrain.data.formats.checks.axes import AxisClaims, is_phase_first
+from echotrain.data.formats.checks.energy import finite_energy
 from echotrain.data.formats.deidentify import Deidentifier, Identity, reads_as_identifier, safe_word
 from echotrain.data.formats.hdf5 import Hdf5File, contiguous_offset
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.protocol import parse_protocol, vendor_name
 from echotrain.data.formats.volume import ByteRange
-from echotrain.data.formats.xml_header import ScanHeader, parse_header
+from echotrain.data.formats.xml_header import ScanHeader, parse_header, refuse_other_than_lines
 from echotrain.data.header import VolumeHeader
 from echotrain.errors import ScanError
 from echotrain.storage.ranged_file import RangedFile
@@ -25,7 +28,7 @@ from echotrain.storage.ranged_file import RangedFile
 __all__ = ["DEFAULT_DATASET", "FastmriVolume", "fov_mm", "identity_of"]
 
 DEFAULT_DATASET = "scans"
-_TARGETS = ("reconstruction_rss", "reconstruction_esc")
+_TARGETS = {True: ("reconstruction_rss", "reconstruction_esc"), False: ("reconstruction_esc", "reconstruction_rss")}
 _MULTICOIL_RANK = 4
 _EXPORT_AGAIN = "Export the scan again."
 
@@ -34,9 +37,16 @@ class FastmriVolume:
     """A fastMRI-layout file, opened."""
 
     def __init__(
-        self, path: Path | RangedFile, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits, location: str = ""
+        self,
+        path: Path | RangedFile,
+        *,
+        dataset: str,
+        deidentifier: Deidentifier,
+        limits: ReadLimits,
+        location: str = "",
+        assume_full: bool = False,
     ) -> None:
-        """Open a file and check all that it declares; no k-space is read.
+        """Open a file and check all that it declares; of the k-space at most one slice is read, where sizes do not tell its axes.
 
         Args:
             path: The file; its stem becomes the volume's id.
@@ -44,21 +54,24 @@ class FastmriVolume:
             deidentifier: Makes the pseudonyms.
             limits: Memory limits.
             location: Where the file lies, as a catalog would say it.
+            assume_full: Take a file that has neither a header nor a mask as fully sampled.
 
         Raises:
             ScanError: The file is not what it says it is.
         """
         self._name = name = path.name
         self._file = Hdf5File(path)
+        self._told: list[str] = []
         try:
             self._kspace = self._open_kspace(limits)
             self._target = self._open_target(limits)
-            self._mask = self._read_mask(limits)
-            xml = self._file.dataset("ismrmrd_header", limits)
-            if xml is None:
-                raise ScanError(f"{name}: no ismrmrd_header", "the header states which lines were measured", _EXPORT_AGAIN)
-            scan = parse_header(self._file.text(xml, limits), name)
+            scan = self._read_header(limits, assume_full)
+            self._told += scan.notes
             self.num_partitions = max(scan.encoded[2], scan.maximum_z + 1)
+            self.is_phase_first = self._find_axes(scan)
+            if self.is_phase_first:
+                self._told.append("stored (phase, readout): turned to (readout, phase)")
+            self._mask = self._read_mask(limits)
             identity = identity_of(scan, str(self._file.attribute("patient_id") or ""))
             self.header = self._build_header(scan, identity, dataset, deidentifier)
             # A stem that had to become a pseudonym must not come back as part of a location.
@@ -68,26 +81,34 @@ class FastmriVolume:
             self._file.close()
             raise
 
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What of the file was taken, corrected or taken on trust."""
+        return tuple(self._told)
+
+    @property
+    def calibration(self) -> None:
+        """None: this layout keeps no calibration lines apart."""
+
     def read_slice(self, index: int) -> np.ndarray:
         """Return k-space of one slice: complex64 (coils, height, width)."""
-        kspace = self._file.read(self._kspace, index).astype(np.complex64, copy=False)
-        return kspace.reshape(self.header.num_coils, self.header.height, self.header.width)
+        return self._turned(self._read_stored(index))
 
     def read_target(self, index: int) -> np.ndarray | None:
         """Return the target of one slice, float32 (recon_height, recon_width), or None."""
-        return None if self._target is None else self._file.read(self._target, index).astype(np.float32, copy=False)
+        return None if self._target is None else self._turned(self._file.read(self._target, index).astype(np.float32, copy=False))
 
     def raw_slice_range(self, index: int) -> ByteRange | None:
         """Return where the slice lies as contiguous little-endian complex64, or None."""
-        return _row_range(self._kspace, index, "<c8")
+        return None if self.is_phase_first else _row_range(self._kspace, index, "<c8")
 
     def raw_target_range(self, index: int) -> ByteRange | None:
         """Return where the target lies as contiguous little-endian float32, or None."""
-        return None if self._target is None else _row_range(self._target, index, "<f4")
+        return None if self._target is None or self.is_phase_first else _row_range(self._target, index, "<f4")
 
-    def mask(self) -> np.ndarray | None:
-        """Return the acquired lines of an undersampled test file, bool (width,), or None."""
-        return self._mask
+    def mask(self, index: int) -> np.ndarray | None:
+        """Return the acquired lines of a slice of an undersampled test file, bool (width,), or None."""
+        return None if self._mask is None else self._mask[index if len(self._mask) > 1 else 0]
 
     def close(self) -> None:
         """Close the file."""
@@ -116,7 +137,7 @@ class FastmriVolume:
     def _open_target(self, limits: ReadLimits) -> h5py.Dataset | None:
         """Return the target dataset; None where there is none, or where it is wider than the k-space (interpolated)."""
         num_slices, (height, width) = self._kspace.shape[0], self._kspace.shape[-2:]
-        for name in _TARGETS:
+        for name in _TARGETS[len(self._kspace.shape) == _MULTICOIL_RANK]:
             target = self._file.dataset(name, limits, slice_axes=2)
             if target is None:
                 continue
@@ -128,29 +149,76 @@ class FastmriVolume:
                 )
             if target.shape[1] <= height and target.shape[2] <= width:
                 return target
+            self._told.append(
+                f"the stored target of {target.shape[1]} x {target.shape[2]} was interpolated: computed from the k-space instead"
+            )
         return None
+
+    def _read_header(self, limits: ReadLimits, assume_full: bool) -> ScanHeader:
+        """Return the header; of a file without one what its shape says, where something says what was measured."""
+        xml = self._file.dataset("ismrmrd_header", limits)
+        if xml is not None:
+            return parse_header(self._file.text(xml, limits), self._name)
+        if not assume_full and self._file.dataset("mask", limits) is None:
+            raise ScanError(
+                f"{self._name}: no ismrmrd_header",
+                "the header states which lines were measured",
+                "Give --assume-full if all were; or store a 'mask' of those that were; or export the scan again.",
+            )
+        height, width = self._kspace.shape[-2:]
+        self._told.append("no header: sizes are those of the arrays, the readout is taken to be the first axis")
+        return ScanHeader(encoded=(height, width, 1), recon=(height, width, 1), center_y=width // 2, maximum_y=width - 1)
+
+    def _find_axes(self, scan: ScanHeader) -> bool:
+        """Return whether the phase encodes run along the first axis.
+
+        Raises:
+            ScanError: The header's matrix is not that of the k-space, in neither order of its axes.
+        """
+        stored = (int(self._kspace.shape[-2]), int(self._kspace.shape[-1]))
+        if stored not in (scan.encoded[:2], scan.encoded[1::-1]):
+            raise ScanError(
+                f"{self._name}: header matrix {scan.encoded[0]} x {scan.encoded[1]}",
+                f"the k-space is {stored[0]} x {stored[1]}",
+                "Header and k-space are of different scans; export the scan again.",
+            )
+        claims = AxisClaims(
+            encoded=scan.encoded[:2],
+            recon=scan.recon[:2],
+            padding=scan.padding(scan.encoded[1]),
+            target=None if self._target is None else (int(self._target.shape[1]), int(self._target.shape[2])),
+        )
+        return is_phase_first(stored, claims, lambda: finite_energy(self._read_stored(self._kspace.shape[0] // 2)))
+
+    def _read_stored(self, index: int) -> np.ndarray:
+        """Return k-space of one slice with the file's own axes: complex64 (coils, first, second)."""
+        kspace = self._file.read(self._kspace, index).astype(np.complex64, copy=False)
+        return kspace if kspace.ndim == _MULTICOIL_RANK - 1 else kspace[None]
+
+    def _turned(self, array: np.ndarray) -> np.ndarray:
+        """Return an array (…, readout, phase) of one with the file's own axes."""
+        return np.ascontiguousarray(array.swapaxes(-1, -2)) if self.is_phase_first else array
 
     def _read_mask(self, limits: ReadLimits) -> np.ndarray | None:
         dataset = self._file.dataset("mask", limits)
         if dataset is None:
             return None
-        mask = self._file.read(dataset, ...).reshape(-1)
-        if mask.size != self._kspace.shape[-1] or mask.dtype.kind not in "biuf":
-            raise ScanError(f"{self._name}: mask of {mask.size} lines", f"the k-space has {self._kspace.shape[-1]}", _EXPORT_AGAIN)
-        return mask.astype(bool)
+        mask = self._file.read(dataset, ...)
+        width = self._kspace.shape[-2 if self.is_phase_first else -1]
+        lines = mask.reshape(-1, width) if mask.size and mask.size % width == 0 else mask.reshape(1, -1)
+        if mask.dtype.kind not in "biuf" or lines.shape[1] != width or len(lines) not in (1, self._kspace.shape[0]):
+            raise ScanError(
+                f"{self._name}: mask of {' x '.join(map(str, mask.shape))} lines",
+                f"the k-space has {width} phase encodes and {self._kspace.shape[0]} slices",
+                _EXPORT_AGAIN,
+            )
+        return lines.astype(bool)
 
     def _build_header(self, scan: ScanHeader, identity: Identity, dataset: str, deidentifier: Deidentifier) -> VolumeHeader:
         shape = self._kspace.shape
         num_coils = shape[1] if len(shape) == _MULTICOIL_RANK else 1
-        height, width = shape[-2:]
-        if scan.encoded[:2] != (height, width):
-            raise ScanError(
-                f"{self._name}: header matrix {scan.encoded[0]} x {scan.encoded[1]}",
-                f"the k-space is {height} x {width}",
-                "Header and k-space are of different scans; export the scan again.",
-            )
-        if scan.trajectory != "cartesian":
-            raise ScanError(f"{self._name}: trajectory {scan.trajectory[:20]!r}", "only Cartesian k-space is read", "Leave this scan out.")
+        height, width = shape[-2:][:: -1 if self.is_phase_first else 1]
+        refuse_other_than_lines(scan, self._name)
         words = {
             key: safe_word(str(self._file.attribute(key) or ""), identity) for key in ("acquisition", "anatomy", "contrast", "dataset")
         }
@@ -158,8 +226,17 @@ class FastmriVolume:
             anatomy=words["anatomy"], contrast=words["contrast"], acquisition=words["acquisition"], words=scan.protocol
         )
         stem = PurePosixPath(self._name).stem
-        recon = self._target.shape[1:] if self._target is not None else (min(scan.recon[0], height), min(scan.recon[1], width))
-        left, right = scan.padding(width, self._name)
+        recon = (min(scan.recon[0], height), min(scan.recon[1], width))
+        if self._target is not None:
+            recon = self._target.shape[1:][:: -1 if self.is_phase_first else 1]
+        padding = scan.padding(width)
+        if padding is None:
+            self._told.append(
+                f"the header puts lines 0 to {scan.maximum_y} outside the matrix of {width}: the k-space says which were measured"
+            )
+        left, right = padding or (0, width)
+        if scan.num_slices and scan.num_slices != shape[0]:
+            self._told.append(f"the header announces {scan.num_slices} slices, the file holds {shape[0]}")
         return VolumeHeader(
             dataset=dataset or words["dataset"] or DEFAULT_DATASET,
             volume=deidentifier.volume(stem, identity),

@@ -116,7 +116,7 @@ class Hdf5File:
         if math.prod(dataset.shape) != 1 or h5py.check_string_dtype(dataset.dtype) is None:
             raise ScanError(f"{self.name}: header of shape {dataset.shape}, {dataset.dtype}", "must be one string", _EXPORT_AGAIN)
         value = self.read(dataset, ...).reshape(-1)[0]
-        text = value.encode() if isinstance(value, str) else bytes(value)
+        text = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
         if len(text) > limits.header_bytes:
             raise ScanError(
                 f"{self.name}: header of {human_bytes(len(text))}", f"at most {human_bytes(limits.header_bytes)} are read", _EXPORT_AGAIN

@@ -6,7 +6,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -15,19 +14,20 @@ from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.data.formats.fastmri import DEFAULT_DATASET, fov_mm, identity_of
 from echotrain.data.formats.hdf5 import Hdf5File, reading
 from echotrain.data.formats.limits import ReadLimits
-from echotrain.data.formats.lines import Geometry, Line, LineVolume, check_lines, recon_size
+from echotrain.data.formats.lines import Claim, Geometry, LineVolume, Matrix, place_lines, recon_size
 from echotrain.data.formats.protocol import orientation_of, parse_protocol, vendor_name
-from echotrain.data.formats.xml_header import ScanHeader, parse_header
+from echotrain.data.formats.readouts import READOUT, Purpose, Readouts, Selected, select_readouts
+from echotrain.data.formats.xml_header import ScanHeader, parse_header, refuse_other_than_lines
 from echotrain.data.header import VolumeHeader
 from echotrain.errors import ScanError
 
 __all__ = ["find_group", "open_ismrmrd"]
 
 _EXPORT_AGAIN = "Export the scan again."
-# ISMRMRD numbers its flags from 1: noise, calibration only, navigation, phase correction, feedback, dummy, surface-coil
-# correction, phase stabilisation: readouts that are not lines of the image.
-_OTHER_PURPOSES = sum(1 << (flag - 1) for flag in (19, 20, 23, 24, 26, 27, 28, 29, 30, 31))
-_REVERSED = 1 << (22 - 1)
+# ISMRMRD numbers its flags from 1. Calibration lines that are image lines as well carry 21.
+_NOISE, _CALIBRATION, _CALIBRATION_AND_IMAGE, _REVERSED, _PHASE_CORRECTION = (np.uint64(1 << (flag - 1)) for flag in (19, 20, 21, 22, 24))
+# Navigation, feedback, dummy, surface-coil correction, phase stabilisation.
+_OTHER = np.uint64(sum(1 << (flag - 1) for flag in (23, 26, 27, 28, 29, 30, 31)))
 _HEAD_FIELDS = {
     "flags",
     "number_of_samples",
@@ -38,7 +38,9 @@ _HEAD_FIELDS = {
     "encoding_space_ref",
     "idx",
 }
-_FIRST_ONLY = ("contrast", "phase", "repetition", "set")
+_COUNTERS = ("average", "slice", "contrast", "phase", "repetition", "set", "segment")
+# Where Siemens' converter keeps the scanner's own CenterLin.
+_CENTER_LINE_FIELD = 5
 _MAX_GROUPS = 64
 _BLOCK = 64
 
@@ -55,9 +57,9 @@ def find_group(file: h5py.File) -> str | None:
 
 
 def open_ismrmrd(path: Path, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits) -> LineVolume:
-    """Open a raw ISMRMRD file; headers of readouts are read, samples are not.
+    """Open a raw ISMRMRD file; of its samples one slice is read, to see where the zero frequency lies.
 
-    Of several echoes, phases, repetitions or sets the first is taken.
+    Of several echoes, phases, repetitions or sets the first is taken, and told.
 
     Raises:
         ScanError: The file is not what it says it is.
@@ -77,26 +79,36 @@ def _open(file: Hdf5File, dataset: str, deidentifier: Deidentifier, limits: Read
     if xml is None or data is None:
         raise ScanError(f"{name}: no xml and data", "an ISMRMRD file holds both", _EXPORT_AGAIN)
     scan = parse_header(file.text(xml, limits), name)
-    if scan.trajectory != "cartesian":
-        raise ScanError(f"{name}: trajectory {scan.trajectory[:20]!r}", "only Cartesian k-space is read", "Leave this scan out.")
+    refuse_other_than_lines(scan, name)
     heads = _read_heads(file, data)
-    rows = _image_rows(heads)
-    lines = [
-        Line(int(head["idx"]["slice"]), int(head["idx"]["kspace_encode_step_1"]), int(row), bool(int(head["flags"]) & _REVERSED))
-        for row, head in zip(rows.tolist(), heads[rows], strict=True)
-    ]
-    geometry = _geometry(scan, heads[rows], name)
-    num_slices, left, right = check_lines(name, geometry, lines, limits)
-    discard = int(heads[rows[0]]["discard_pre"]) if len(rows) else 0
-    num_samples = heads["number_of_samples"].astype(int)
-    header = _header(scan, name, dataset, deidentifier, geometry, num_slices, (left, right), heads[rows[0]])
+    readouts = _readouts(heads)
+    normal = _vector(heads, "slice_dir", readouts[readouts["purpose"] == Purpose.IMAGE]["ref"])
+    selected = select_readouts(name, readouts, calibration=scan.calibration, echo_train=scan.echo_train, normal=normal)
+    left_out = int((heads["encoding_space_ref"] != 0).sum())
+
+    def read_lines(refs: Sequence[int]) -> list[np.ndarray]:
+        return _read_lines(file, data, refs, heads)
+
+    geometry, told = place_lines(
+        name,
+        selected,
+        read_lines,
+        matrix=Matrix(scan.encoded[0], scan.recon[0]),
+        claims=lambda last, peak: _claims(scan, heads, selected, peak),
+        limits=limits,
+    )
+    findings = [*scan.notes, *([f"left out {left_out} readouts of further encodings"] if left_out else []), *selected.findings, *told]
+    if scan.num_slices not in (0, selected.num_slices):
+        findings.append(f"the header announces {scan.num_slices} slices, the file holds {selected.num_slices}")
     return LineVolume(
         name,
-        header=header,
+        header=_header(scan, name, dataset, deidentifier, geometry, normal),
         geometry=geometry,
-        lines=lines,
-        read_lines=lambda refs: _read_lines(file, data, refs, geometry, discard, num_samples),
+        selected=selected,
+        num_partitions=max(scan.encoded[2], scan.maximum_z + 1, int(selected.lines["partition"].max()) + 1),
+        read_lines=read_lines,
         close=file.close,
+        findings=findings,
     )
 
 
@@ -129,68 +141,78 @@ def _stored_heads(data: h5py.Dataset) -> np.ndarray:
     return heads
 
 
-def _image_rows(heads: np.ndarray) -> np.ndarray:
-    is_image = ((heads["flags"] & np.uint64(_OTHER_PURPOSES)) == 0) & (heads["encoding_space_ref"] == 0)
-    for counter in _FIRST_ONLY:
-        is_image &= heads["idx"][counter] == 0
-    return np.flatnonzero(is_image)
-
-
-def _geometry(scan: ScanHeader, heads: np.ndarray, name: str) -> Geometry:
-    if not len(heads):
-        raise ScanError(f"{name}: no imaging readouts", "at least one slice is needed", "Check that this is the imaging scan.")
-    samples = heads["number_of_samples"].astype(int) - heads["discard_pre"] - heads["discard_post"]
-    for what, values in (
-        ("samples per readout", samples),
-        ("coils", heads["active_channels"]),
-        ("discarded samples", heads["discard_pre"]),
-    ):
-        if values.min() != values.max():
-            raise ScanError(f"{name}: {values.min()} to {values.max()} {what}", "all readouts must agree", _EXPORT_AGAIN)
-    if samples[0] < 1 or samples[0] > scan.encoded[0]:
-        raise ScanError(
-            f"{name}: readouts of {samples[0]} samples", f"the header's matrix has {scan.encoded[0]}", "Header and data disagree."
-        )
-    return Geometry(
-        height=scan.encoded[0],
-        width=scan.encoded[1],
-        center_step=scan.center_y,
-        num_samples=int(samples[0]),
-        center_sample=int(heads["center_sample"][0]) - int(heads["discard_pre"][0]),
-        num_coils=int(heads["active_channels"][0]),
-        num_partitions=max(scan.encoded[2], scan.maximum_z + 1, int(heads["idx"]["kspace_encode_step_2"].max()) + 1),
+def _readouts(heads: np.ndarray) -> Readouts:
+    """Describe the readouts of the first encoding."""
+    rows = np.flatnonzero(heads["encoding_space_ref"] == 0)
+    heads, idx = heads[rows], heads["idx"][rows]
+    flags = heads["flags"]
+    readouts = np.zeros(len(rows), READOUT)
+    readouts["ref"] = rows
+    is_calibration = ((flags & _CALIBRATION) != 0) & ((flags & _CALIBRATION_AND_IMAGE) == 0)
+    purposes = (
+        ((flags & _OTHER) != 0, Purpose.OTHER),
+        (is_calibration, Purpose.CALIBRATION),
+        ((flags & _PHASE_CORRECTION) != 0, Purpose.PHASE_CORRECTION),
+        ((flags & _NOISE) != 0, Purpose.NOISE),
     )
+    for applies, purpose in purposes:
+        readouts["purpose"][applies] = purpose
+    readouts["is_reversed"] = (flags & _REVERSED) != 0
+    readouts["num_samples"] = heads["number_of_samples"].astype(int) - heads["discard_pre"] - heads["discard_post"]
+    readouts["center_sample"] = heads["center_sample"].astype(int) - heads["discard_pre"]
+    readouts["num_coils"] = heads["active_channels"]
+    readouts["step"], readouts["partition"] = idx["kspace_encode_step_1"], idx["kspace_encode_step_2"]
+    for counter in _COUNTERS:
+        readouts[counter] = idx[counter]
+    if "position" in (heads.dtype.names or ()):
+        readouts["position"] = np.nan_to_num(heads["position"].astype(float))
+    return readouts[(readouts["num_samples"] > 0) & (readouts["num_coils"] > 0)]
 
 
-def _read_lines(
-    file: Hdf5File, data: h5py.Dataset, refs: Sequence[int], geometry: Geometry, discard: int, num_samples: np.ndarray
-) -> list[np.ndarray]:
+def _claims(scan: ScanHeader, heads: np.ndarray, selected: Selected, peak: int) -> list[Claim]:
+    """Return what may be the counter of the zero frequency, the header's word first, the energy's last."""
+    width = scan.encoded[1]
+    claims = [Claim("as the header says", scan.center_y, width)]
+    if int(selected.lines["step"].min()) == 1:
+        claims.append(Claim("since counters begin at 1", scan.center_y + 1, width))
+    if "user" in (heads["idx"].dtype.names or ()):
+        lines = heads["idx"]["user"][selected.lines["ref"]].reshape(len(selected.lines), -1)
+        own = np.unique(lines[:, _CENTER_LINE_FIELD]) if lines.shape[1] > _CENTER_LINE_FIELD else np.zeros(0)
+        if len(own) == 1 and own[0] > 0:
+            claims.append(Claim("as the scanner's own counter says", int(own[0]), width))
+    return [*claims, Claim("the middle of the matrix", width // 2, width), Claim("where the energy lies", peak, width)]
+
+
+def _vector(heads: np.ndarray, field: str, rows: np.ndarray) -> tuple[float, float, float]:
+    """Return a direction of the first of some readouts, zeros where heads have none."""
+    if field not in (heads.dtype.names or ()) or not len(rows):
+        return 0.0, 0.0, 0.0
+    x, y, z = (float(value) for value in np.nan_to_num(heads[field][rows[0]].astype(float)))
+    return x, y, z
+
+
+def _read_lines(file: Hdf5File, data: h5py.Dataset, refs: Sequence[int], heads: np.ndarray) -> list[np.ndarray]:
     lines = []
     for ref in refs:
         # One by one, and whole: many rows of a hostile file may share one large piece of it, and each would take memory of its own;
         # of a single field h5py would never free the others.
         pairs = np.ascontiguousarray(file.read(data, slice(ref, ref + 1))["data"][0], dtype=np.float32)
-        expected = 2 * geometry.num_coils * int(num_samples[ref])
+        head = heads[ref]
+        expected = 2 * int(head["active_channels"]) * int(head["number_of_samples"])
         if pairs.size != expected:
             raise ScanError(f"{file.name}: a readout of {pairs.size} numbers", f"its head declares {expected}", _EXPORT_AGAIN)
-        line = pairs.view(np.complex64).reshape(geometry.num_coils, -1)
-        lines.append(line[:, discard : discard + geometry.num_samples].copy())
+        line = pairs.view(np.complex64).reshape(int(head["active_channels"]), -1)
+        lines.append(line[:, int(head["discard_pre"]) : int(head["number_of_samples"]) - int(head["discard_post"])].copy())
     return lines
 
 
 def _header(
-    scan: ScanHeader,
-    name: str,
-    dataset: str,
-    deidentifier: Deidentifier,
-    geometry: Geometry,
-    num_slices: int,
-    measured: tuple[int, int],
-    head: Any,
+    scan: ScanHeader, name: str, dataset: str, deidentifier: Deidentifier, geometry: Geometry, normal: tuple[float, float, float]
 ) -> VolumeHeader:
     identity, stem = identity_of(scan), Path(name).stem
     protocol = parse_protocol(words=scan.protocol)
-    normal = tuple(float(value) for value in head["slice_dir"]) if "slice_dir" in head.dtype.names else (0.0, 0.0, 0.0)
+    # Of readouts whose oversampling was removed, or that were oversampled, the matrix covers another field of view than the header's.
+    encoded_mm = scan.encoded_fov[0] * geometry.height / scan.encoded[0]
     return VolumeHeader(
         dataset=dataset or DEFAULT_DATASET,
         volume=deidentifier.volume(stem, identity),
@@ -202,13 +224,13 @@ def _header(
         vendor=vendor_name(scan.vendor),
         field_strength=scan.field_strength,
         center=deidentifier.center(identity),
-        num_slices=num_slices,
+        num_slices=geometry.num_slices,
         num_coils=geometry.num_coils,
         height=geometry.height,
         width=geometry.width,
-        recon_height=recon_size(geometry.height, scan.encoded_fov[0], scan.recon_fov[0], scan.recon[0]),
+        recon_height=recon_size(geometry.height, encoded_mm, scan.recon_fov[0], scan.recon[0]),
         recon_width=recon_size(geometry.width, scan.encoded_fov[1], scan.recon_fov[1], scan.recon[1]),
         fov_mm=fov_mm(scan),
-        padding_left=measured[0],
-        padding_right=measured[1],
+        padding_left=geometry.left,
+        padding_right=geometry.right,
     )

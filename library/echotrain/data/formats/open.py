@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from echotrain.data.formats.checks import ExaminedVolume, examine
 from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.data.formats.fastmri import FastmriVolume
 from echotrain.data.formats.hdf5 import Hdf5File, is_hdf5, reading
@@ -20,6 +21,9 @@ __all__ = ["open_volume"]
 # the length of its header and the number of its parts.
 _MAX_VD_ID, _MAX_MEASUREMENTS, _ENTRY_BYTES = 10_000, 64, 152
 _MAX_PARTS = 32
+# Messages that a stream begins with: the name of a configuration, its text, or the header.
+_CONFIG_FILE, _CONFIG_TEXT, _HEADER = 1, 2, 3
+_STREAM_BEGIN = 256
 
 
 def open_volume(
@@ -29,8 +33,9 @@ def open_volume(
     deidentifier: Deidentifier | None = None,
     limits: ReadLimits | None = None,
     location: str = "",
-) -> Volume:
-    """Open a scanner file; no k-space is read yet.
+    assume_full: bool = False,
+) -> ExaminedVolume:
+    """Open a scanner file and hold what it claims against a few of its slices (``checks.examine``).
 
     Args:
         path: fastMRI- or MosaicMRI-layout HDF5, raw ISMRMRD, or Siemens twix. A fastMRI-layout file may also be an object in
@@ -39,37 +44,69 @@ def open_volume(
         deidentifier: Makes pseudonyms; the default one uses the public salt.
         limits: Memory limits.
         location: URI of the file as a catalog would hold it; ``Volume.is_location_safe`` says whether it may.
+        assume_full: Take a fastMRI-layout file that has neither a header nor a mask as fully sampled.
 
     Raises:
-        ScanError: The file is missing, of no known format, truncated, hostile, or contradicts itself.
+        ScanError: The file is missing, of no known format, truncated, hostile, contradicts itself, or is not a Cartesian scan line by line.
     """
     deidentifier, limits = deidentifier or Deidentifier(), limits or ReadLimits()
     with reading(path.name):
-        kind = _kind(path)
-        if kind == "fastmri":
-            return FastmriVolume(path, dataset=dataset, deidentifier=deidentifier, limits=limits, location=location)
-        if isinstance(path, RangedFile):
-            what = "is no format that can be read" if kind is None else "holds single readouts, which only a copy on this machine can sort"
-            raise ScanError(path.name, what, "Prepare it without index-only.")
-        if kind == "ismrmrd":
-            return open_ismrmrd(path, dataset=dataset, deidentifier=deidentifier, limits=limits)
-        if kind == "twix":
-            try:
-                from echotrain.data.formats.twix import open_twix
-            except ImportError as error:
-                raise ConfigError(f"{path.name} is a twix file", "reading it needs twixtools", "Install echotrain[formats].") from error
-            return open_twix(path, dataset=dataset, deidentifier=deidentifier, limits=limits)
+        volume = _open(path, dataset, deidentifier, limits, location, assume_full)
+        try:
+            return examine(volume, path.name)
+        except BaseException:
+            volume.close()
+            raise
+
+
+def _open(
+    path: Path | RangedFile, dataset: str, deidentifier: Deidentifier, limits: ReadLimits, location: str, assume_full: bool
+) -> Volume:
+    kind = _kind(path)
+    if kind == "fastmri":
+        return FastmriVolume(path, dataset=dataset, deidentifier=deidentifier, limits=limits, location=location, assume_full=assume_full)
+    if isinstance(path, RangedFile):
+        what = "is no format that can be read" if kind is None else "holds single readouts, which only a copy on this machine can sort"
+        raise ScanError(path.name, what, "Prepare it without index-only.")
+    if kind == "stream":
+        raise ScanError(
+            f"{path.name}: an MRD stream",
+            "is what a scanner sends, not a file whose readouts can be looked up",
+            "Convert it: ismrmrd_stream_to_hdf5, or mrd-stream-to-hdf5 of MRD 2.",
+        )
+    if kind == "ismrmrd":
+        return open_ismrmrd(path, dataset=dataset, deidentifier=deidentifier, limits=limits)
+    if kind == "twix":
+        try:
+            from echotrain.data.formats.twix import open_twix
+        except ImportError as error:
+            raise ConfigError(f"{path.name} is a twix file", "reading it needs twixtools", "Install echotrain[formats].") from error
+        return open_twix(path, dataset=dataset, deidentifier=deidentifier, limits=limits)
     raise ScanError(f"{path.name}", "is no format that can be read", "Give fastMRI-layout HDF5, ISMRMRD or Siemens twix files.")
 
 
-def _kind(path: Path | RangedFile) -> Literal["fastmri", "ismrmrd", "twix"] | None:
+def _kind(path: Path | RangedFile) -> Literal["fastmri", "ismrmrd", "twix", "stream"] | None:
     with contextlib.nullcontext(path) if isinstance(path, RangedFile) else path.open("rb") as content:
         size = content.seek(0, os.SEEK_END)
         begins_as_hdf5, begins_as_twix = is_hdf5(content, size), _looks_like_twix(content, size)
+        begins_as_stream = _looks_like_stream(content, size)
     if begins_as_hdf5:
         with Hdf5File(path) as file:
             return "fastmri" if "kspace" in file.root or find_group(file.root) is None else "ismrmrd"
-    return "twix" if begins_as_twix else None
+    return "stream" if begins_as_stream else "twix" if begins_as_twix else None
+
+
+def _looks_like_stream(file: BinaryIO | RangedFile, size: int) -> bool:
+    """Say whether a file begins with a message of ISMRMRD's protocol (number, length, XML or a configuration's name), or as MRD 2."""
+    file.seek(0)
+    begin = file.read(_STREAM_BEGIN)
+    if begin.startswith(b"yardl"):
+        return True
+    kind, length = int.from_bytes(begin[:2], "little"), int.from_bytes(begin[2:6], "little")
+    if kind == _CONFIG_FILE:
+        name, _, rest = begin[2:].partition(b"\x00")
+        return name.endswith(b".xml") and not rest.strip(b"\x00")
+    return kind in (_CONFIG_TEXT, _HEADER) and 0 < length < size and begin[6:].lstrip().startswith(b"<")
 
 
 def _looks_like_twix(file: BinaryIO | RangedFile, size: int) -> bool:

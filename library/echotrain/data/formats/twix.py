@@ -8,9 +8,9 @@ instead of being evaluated.
 import ctypes
 import mmap
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from twixtools import mdh_def
@@ -19,8 +19,9 @@ from twixtools.hdr_def import MrParcRaidFileEntry
 from echotrain.data.formats.deidentify import Deidentifier, Identity
 from echotrain.data.formats.fastmri import DEFAULT_DATASET
 from echotrain.data.formats.limits import ReadLimits, human_bytes
-from echotrain.data.formats.lines import Geometry, Line, LineVolume, check_lines
+from echotrain.data.formats.lines import Claim, Geometry, LineVolume, Matrix, place_lines
 from echotrain.data.formats.protocol import orientation_of, parse_protocol
+from echotrain.data.formats.readouts import READOUT, Purpose, Readouts, Selected, select_readouts
 from echotrain.data.header import VolumeHeader
 from echotrain.errors import ScanError
 
@@ -30,11 +31,13 @@ _EXPORT_AGAIN = "Export the scan again."
 # VB files begin with the length of their header; VD and VE files with a small id and the number of measurements.
 _MAX_VD_ID = 10000
 _MIN_HEADER = 32
+_PHASE_CORRECTION = (1 << mdh_def.mask_dict["PHASCOR"]) | (1 << mdh_def.mask_dict["SLICE_ACCEL_PHASCOR"])
+_NOISE = 1 << mdh_def.mask_dict["NOISEADJSCAN"]
 _OTHER_PURPOSES = sum(
     1 << mdh_def.mask_dict[flag]
     for flag in (
-        *("ACQEND", "RTFEEDBACK", "HPFEEDBACK", "SYNCDATA", "REFPHASESTABSCAN", "PHASESTABSCAN", "PHASCOR", "NOISEADJSCAN", "noname60"),
-        *("RETRO_DUMMYSCAN", "B1_CONTROLLOOP", "PACE", "SLICE_ACCEL_REFSCAN", "SLICE_ACCEL_PHASCOR"),
+        *("ACQEND", "RTFEEDBACK", "HPFEEDBACK", "SYNCDATA", "REFPHASESTABSCAN", "PHASESTABSCAN", "noname60"),
+        *("RETRO_DUMMYSCAN", "B1_CONTROLLOOP", "PACE", "SLICE_ACCEL_REFSCAN"),
     )
 )
 _NO_SAMPLES = (1 << mdh_def.mask_dict["ACQEND"]) | (1 << mdh_def.mask_dict["SYNCDATA"])
@@ -48,19 +51,16 @@ _OTHER_KEYS = ("tPerfPhysiciansName", "DeviceSerialNumber", "FrameOfReference", 
 _BEGIN, _EQUALS, _END = r"^[ \t]{0,8}", r"[ \t]{0,64}=[ \t]{0,64}", r"[ \t\r]{0,8}$"
 
 
-class _Readout(NamedTuple):
-    line: Line
-    num_samples: int
-    num_coils: int
-    center_sample: int
-    center_step: int
-    partition: int
+# sPat.ucRefScanMode: where calibration lines are measured.
+_CALIBRATION_MODES = {2: "embedded", 4: "separate", 8: "external"}
+_TRAJECTORIES = {2: "radial", 4: "spiral", 8: "PROPELLER"}
+_3D = 4
 
 
 def open_twix(path: Path, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits) -> LineVolume:
     """Open the last measurement of a twix file; earlier ones are adjustments.
 
-    Of several echoes, phases, repetitions or sets the first is taken.
+    Of several echoes, phases, repetitions or sets the first is taken, and told. One slice is read, to see where the zero frequency lies.
 
     Raises:
         ScanError: The file is truncated, or not what it says it is.
@@ -84,19 +84,55 @@ def _open(content: mmap.mmap, name: str, dataset: str, deidentifier: Deidentifie
             "Copy the file again.",
         )
     protocol = _ProtocolText(content[start : start + header_bytes].decode("latin-1"))
-    readouts = list(_walk(content, start + header_bytes, end, is_vd, name))
-    geometry = _geometry(protocol, readouts, name)
-    lines = [readout.line for readout in readouts]
-    num_slices, left, right = check_lines(name, geometry, lines, limits)
-    header = _header(protocol, name, dataset, deidentifier, geometry, num_slices, (left, right))
+    _refuse_other_than_lines(protocol, name)
+    readouts, center_lines = _readouts(content, start + header_bytes, end, is_vd, name)
+    normal = [protocol.number(f"sSliceArray.asSlice[0].sNormal.{axis}") or 0.0 for axis in ("dSag", "dCor", "dTra")]
+    mode = _CALIBRATION_MODES.get(int(protocol.number("sPat.ucRefScanMode") or 0), "")
+    echo_train = int(protocol.number("sFastImaging.lEPIFactor") or 1)
+    selected = select_readouts(name, readouts, calibration=mode, echo_train=echo_train, normal=normal)
+
+    def read_lines(refs: Sequence[int]) -> list[np.ndarray]:
+        return _read_lines(content, refs, is_vd)
+
+    geometry, told = place_lines(
+        name,
+        selected,
+        read_lines,
+        matrix=_matrix(protocol, selected),
+        claims=lambda last, peak: _claims(protocol, _center_line(name, selected, center_lines), last, peak),
+        limits=limits,
+    )
     return LineVolume(
         name,
-        header=header,
+        header=_header(protocol, name, dataset, deidentifier, geometry, normal),
         geometry=geometry,
-        lines=lines,
-        read_lines=lambda refs: _read_lines(content, refs, geometry, is_vd),
+        selected=selected,
+        num_partitions=_num_partitions(protocol, selected),
+        read_lines=read_lines,
         close=content.close,
+        findings=[*selected.findings, *told],
     )
+
+
+def _refuse_other_than_lines(protocol: "_ProtocolText", name: str) -> None:
+    """Refuse what the protocol itself says is no Cartesian scan of single slices, line by line."""
+    trajectory = _TRAJECTORIES.get(int(protocol.number("sKSpace.ucTrajectory") or 1))
+    if trajectory is not None:
+        raise ScanError(f"{name}: trajectory {trajectory}", "only Cartesian k-space is read", "Leave this scan out.")
+    if (factor := int(protocol.number("sFastImaging.lEPIFactor") or 1)) > 1:
+        raise ScanError(f"{name}: echo-planar, {factor} lines per excitation", "its lines need phase correction", "Leave this scan out.")
+    if (factor := int(protocol.number("sSliceAcceleration.lMultiBandFactor") or 1)) > 1:
+        raise ScanError(
+            f"{name}: multiband factor {factor}",
+            "slices that were excited together lie on top of each other, and are not told apart here",
+            "Leave this scan out, or export it with its slices separated.",
+        )
+
+
+def _num_partitions(protocol: "_ProtocolText", selected: Selected) -> int:
+    """Return the phase encodes along the slice direction; a 2D protocol may state partitions that mean nothing."""
+    stated = int(protocol.number("sKSpace.lPartitions") or 1) if protocol.number("sKSpace.ucDimension") == _3D else 1
+    return max(stated, int(selected.lines["partition"].max()) + 1)
 
 
 def _measurement(content: mmap.mmap, name: str) -> tuple[int, int, bool]:
@@ -114,8 +150,26 @@ def _measurement(content: mmap.mmap, name: str) -> tuple[int, int, bool]:
     return start, end, True
 
 
-def _walk(content: mmap.mmap, position: int, end: int, is_vd: bool, name: str) -> Iterator[_Readout]:
-    """Yield the imaging readouts up to the end mark; every length is checked before it is followed."""
+def _readouts(content: mmap.mmap, position: int, end: int, is_vd: bool, name: str) -> tuple[Readouts, dict[int, int]]:
+    """Describe all readouts, and where each says that the centre of k-space is, by its ``ref``."""
+    rows, center_lines = [], {}
+    for mdh, flags, at in _walk(content, position, end, is_vd, name):
+        if not (mdh.SamplesInScan and mdh.UsedChannels):
+            continue
+        counter, place = mdh.Counter, mdh.SliceData.SlicePos
+        samples = (at, _purpose(flags), bool(flags & _REFLECTED), mdh.SamplesInScan, mdh.UsedChannels, mdh.CenterCol)
+        lines = (counter.Sli, counter.Lin, counter.Par, counter.Ave, counter.Seg)
+        series = (counter.Eco, counter.Phs, counter.Rep, counter.Set)
+        # In the order of READOUT.
+        rows.append((*samples, *lines, *series, (place.Sag, place.Cor, place.Tra)))
+        center_lines[at] = int(mdh.CenterLin)
+    readouts = np.array(rows, READOUT)
+    readouts["position"] = np.nan_to_num(readouts["position"])
+    return readouts, center_lines
+
+
+def _walk(content: mmap.mmap, position: int, end: int, is_vd: bool, name: str) -> Iterator[tuple[Any, int, int]]:
+    """Yield header, flags and position of every readout up to the end mark; every length is checked before it is followed."""
     struct = mdh_def.Scan_header if is_vd else mdh_def.VB17_header
     size, per_coil = ctypes.sizeof(struct), ctypes.sizeof(mdh_def.Channel_header if is_vd else mdh_def.VB17_header)
     while position + size <= end:
@@ -129,8 +183,8 @@ def _walk(content: mmap.mmap, position: int, end: int, is_vd: bool, name: str) -
             length = int(mdh.UsedChannels) * (per_coil + 8 * int(mdh.SamplesInScan)) + (size if is_vd else 0)
         if length < size or position + length > end:
             break
-        if _is_image(mdh, flags):
-            yield _readout(mdh, flags, position)
+        if not flags & _NO_SAMPLES:
+            yield mdh, flags, position
         position += length
     raise ScanError(
         f"{name}: no end mark; the chain of readouts stops at byte {position} of {end}",
@@ -139,57 +193,60 @@ def _walk(content: mmap.mmap, position: int, end: int, is_vd: bool, name: str) -
     )
 
 
-def _is_image(mdh: Any, flags: int) -> bool:
-    counter = mdh.Counter
-    is_other = flags & _OTHER_PURPOSES or (flags & _CALIBRATION and not flags & _CALIBRATION_AND_IMAGE)
-    return not (is_other or counter.Eco or counter.Phs or counter.Rep or counter.Set) and bool(mdh.SamplesInScan and mdh.UsedChannels)
+def _purpose(flags: int) -> Purpose:
+    if flags & _NOISE:
+        return Purpose.NOISE
+    if flags & _PHASE_CORRECTION:
+        return Purpose.PHASE_CORRECTION
+    if flags & _OTHER_PURPOSES:
+        return Purpose.OTHER
+    return Purpose.CALIBRATION if flags & _CALIBRATION and not flags & _CALIBRATION_AND_IMAGE else Purpose.IMAGE
 
 
-def _readout(mdh: Any, flags: int, position: int) -> _Readout:
-    return _Readout(
-        Line(int(mdh.Counter.Sli), int(mdh.Counter.Lin), position, bool(flags & _REFLECTED)),
-        num_samples=int(mdh.SamplesInScan),
-        num_coils=int(mdh.UsedChannels),
-        center_sample=int(mdh.CenterCol),
-        center_step=int(mdh.CenterLin),
-        partition=int(mdh.Counter.Par),
-    )
-
-
-def _read_lines(content: mmap.mmap, refs: Sequence[int], geometry: Geometry, is_vd: bool) -> list[np.ndarray]:
+def _read_lines(content: mmap.mmap, refs: Sequence[int], is_vd: bool) -> list[np.ndarray]:
+    struct = mdh_def.Scan_header if is_vd else mdh_def.VB17_header
     skip = ctypes.sizeof(mdh_def.Channel_header if is_vd else mdh_def.VB17_header)
     first = ctypes.sizeof(mdh_def.Scan_header) if is_vd else 0
-    block = np.dtype([("skip", f"V{skip}"), ("samples", "<c8", (geometry.num_samples,))])
-    nbytes = block.itemsize * geometry.num_coils
-    return [np.frombuffer(content[ref + first : ref + first + nbytes], block)["samples"] for ref in refs]
+    lines = []
+    for ref in refs:
+        mdh = struct.from_buffer_copy(content, ref)
+        block = np.dtype([("skip", f"V{skip}"), ("samples", "<c8", (int(mdh.SamplesInScan),))])
+        lines.append(np.frombuffer(content[ref + first : ref + first + block.itemsize * int(mdh.UsedChannels)], block)["samples"])
+    return lines
 
 
-def _geometry(protocol: "_ProtocolText", readouts: Sequence[_Readout], name: str) -> Geometry:
-    if not readouts:
-        raise ScanError(f"{name}: no imaging readouts", "at least one slice is needed", "Check that this is the imaging scan.")
-    first = readouts[0]
-    for what in ("num_samples", "num_coils", "center_step"):
-        values = {getattr(readout, what) for readout in readouts}
-        if len(values) > 1:
-            raise ScanError(f"{name}: {what} {min(values)} to {max(values)}", "all readouts must agree", _EXPORT_AGAIN)
-    steps = max(readout.line.step for readout in readouts) + 1
-    lines = int(protocol.number("sKSpace.lPhaseEncodingLines") or steps)
-    # The matrix is symmetric about the centre line: where the protocol says less than was measured, the data decide.
-    width = max(lines, steps, 2 * (steps - first.center_step), 2 * first.center_step if first.center_step < steps else 0)
-    base = int(protocol.number("sKSpace.lBaseResolution") or 0)
-    height = first.num_samples
-    # An asymmetric echo of an oversampled readout: the full readout would be twice the base resolution.
-    if base and first.center_sample != first.num_samples // 2 and first.num_samples < 2 * base:
-        height = 2 * base
-    return Geometry(
-        height=height,
-        width=width,
-        center_step=first.center_step,
-        num_samples=first.num_samples,
-        center_sample=first.center_sample,
-        num_coils=first.num_coils,
-        num_partitions=max(readout.partition for readout in readouts) + 1,
-    )
+def _center_line(name: str, selected: Selected, center_lines: Mapping[int, int]) -> int:
+    """Return the counter of the zero frequency that all readouts agree on."""
+    values = {center_lines[ref] for ref in selected.lines["ref"].tolist()}
+    if len(values) > 1:
+        raise ScanError(f"{name}: center_step {min(values)} to {max(values)}", "all readouts must agree", _EXPORT_AGAIN)
+    return values.pop()
+
+
+def _claims(protocol: "_ProtocolText", center: int, last: int, peak: int) -> list[Claim]:
+    """Return what may be the counter of the zero frequency: the readouts' word, the middle of the lines, where the energy lies.
+
+    The matrix is symmetric about the centre line: where the protocol says less than was measured, the data decide. Of a Pulseq
+    sequence the protocol is the console's, not the sequence's, and says nothing.
+    """
+    steps = last + 1
+    lines = 0 if protocol.is_pulseq else int(protocol.number("sKSpace.lPhaseEncodingLines") or 0)
+
+    def width(center: int) -> int:
+        return max(lines, steps, 2 * (steps - center), 2 * center if center < steps else 0)
+
+    middles = {lines // 2: "the middle of the protocol's lines", steps // 2: "the middle of the measured lines"}
+    claims = [Claim("as the readouts say", center, width(center))]
+    claims += [Claim(source, middle, width(middle)) for middle, source in middles.items() if middle]
+    return [*claims, Claim("where the energy lies", peak, width(peak))]
+
+
+def _matrix(protocol: "_ProtocolText", selected: Selected) -> Matrix:
+    """Return the readout matrix. Under an asymmetric echo of an oversampled readout the full one would be twice the base resolution."""
+    first = selected.lines[0]
+    base, num_samples = int(protocol.number("sKSpace.lBaseResolution") or 0), int(first["num_samples"])
+    is_partial = base and not protocol.is_pulseq and first["center_sample"] != num_samples // 2 and num_samples < 2 * base
+    return Matrix(2 * base if is_partial else num_samples, base)
 
 
 def _header(
@@ -198,8 +255,7 @@ def _header(
     dataset: str,
     deidentifier: Deidentifier,
     geometry: Geometry,
-    num_slices: int,
-    measured: tuple[int, int],
+    normal: Sequence[float],
 ) -> VolumeHeader:
     stem = Path(name).stem
     identity = Identity(
@@ -212,11 +268,10 @@ def _header(
     words = parse_protocol(
         words=f"{protocol.text('tProtocolName')} {protocol.text('tStudyDescription')} {protocol.text('tBodyPartExamined')}"
     )
-    normal = tuple(protocol.number(f"sSliceArray.asSlice[0].sNormal.{axis}") or 0.0 for axis in ("dSag", "dCor", "dTra"))
     fov = tuple(protocol.number(f"sSliceArray.asSlice[0].{side}") or 0.0 for side in ("dReadoutFOV", "dPhaseFOV", "dThickness"))
     base = int(protocol.number("sKSpace.lBaseResolution") or geometry.height)
     # Siemens oversamples the readout by exactly two or not at all.
-    recon_height = geometry.height // 2 if 2 * base <= geometry.height else geometry.height
+    recon_height = geometry.height // 2 if 2 * base <= geometry.height and not protocol.is_pulseq else geometry.height
     oversampling = protocol.number("sKSpace.dPhaseOversamplingForDialog") or 0.0
     return VolumeHeader(
         dataset=dataset or DEFAULT_DATASET,
@@ -225,19 +280,19 @@ def _header(
         anatomy=words.anatomy,
         contrast=words.contrast,
         fat_suppressed=words.fat_suppressed,
-        orientation=words.orientation or orientation_of(normal),
+        orientation=words.orientation or orientation_of(tuple(normal)),
         vendor="Siemens",
         field_strength=protocol.number("sProtConsistencyInfo.flNominalB0") or protocol.number("flMagneticFieldStrength") or 0.0,
         center=deidentifier.center(identity),
-        num_slices=num_slices,
+        num_slices=geometry.num_slices,
         num_coils=geometry.num_coils,
         height=geometry.height,
         width=geometry.width,
         recon_height=recon_height,
         recon_width=max(1, round(geometry.width / (1 + max(oversampling, 0.0)))),
         fov_mm=(fov[0], fov[1], fov[2]),
-        padding_left=measured[0],
-        padding_right=measured[1],
+        padding_left=geometry.left,
+        padding_right=geometry.right,
     )
 
 
@@ -246,6 +301,7 @@ class _ProtocolText:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self.is_pulseq = "pulseq" in self.text("tSequenceFileName").lower()
 
     def number(self, key: str) -> float | None:
         """Return a number, or None where it is absent or not finite."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from echotrain.data.header import VolumeHeader
 
-__all__ = ["ByteRange", "Volume"]
+__all__ = ["ByteRange", "Calibration", "Volume"]
 
 
 class ByteRange(NamedTuple):
@@ -17,8 +17,20 @@ class ByteRange(NamedTuple):
     nbytes: int
 
 
+class Calibration(NamedTuple):
+    """Calibration lines that were measured apart from the image and are no part of its k-space.
+
+    Attributes:
+        num_lines: Of a slice.
+        holds_center: Whether the line of zero frequency is among them.
+    """
+
+    num_lines: int
+    holds_center: bool
+
+
 class Volume(Protocol):
-    """One volume of Cartesian k-space, opened but not yet read; a context manager that closes its file.
+    """One volume of Cartesian k-space, opened; a context manager that closes its file.
 
     Every read may raise ``ScanError`` naming the file.
 
@@ -26,6 +38,9 @@ class Volume(Protocol):
         header: De-identified header.
         num_partitions: Phase encodes along the slice direction: more than 1 is a 3D encode, which cannot be reconstructed slice-wise.
         is_location_safe: Whether the location given at opening holds nothing that points at the patient, and may be written down.
+        is_phase_first: Whether the file stores (phase, readout). What is read here is (readout, phase) all the same.
+        findings: What of the file was taken, merged, corrected or taken on trust, a phrase each, free of names and identifiers.
+        calibration: Calibration lines that are no part of the k-space, None where there are none.
     """
 
     @property
@@ -40,6 +55,18 @@ class Volume(Protocol):
     def is_location_safe(self) -> bool:
         """Whether the file's location may be written into a catalog."""
 
+    @property
+    def is_phase_first(self) -> bool:
+        """Whether the file's own axes are (phase, readout)."""
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What was taken, merged, corrected or taken on trust."""
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Calibration lines that are no part of the k-space."""
+
     def read_slice(self, index: int) -> np.ndarray:
         """Return k-space of one slice: complex64 (coils, height, width)."""
 
@@ -52,8 +79,8 @@ class Volume(Protocol):
     def raw_target_range(self, index: int) -> ByteRange | None:
         """Return where the target lies in the file as contiguous float32, or None."""
 
-    def mask(self) -> np.ndarray | None:
-        """Return the acquired phase-encode lines, bool (width,), of an undersampled file; None of a full one."""
+    def mask(self, index: int) -> np.ndarray | None:
+        """Return the phase-encode lines of one slice that the file says were acquired, bool (width,); None where it says nothing."""
 
     def close(self) -> None:
         """Close the file; reading is over."""

@@ -1,6 +1,7 @@
 """The ISMRMRD XML header: read from strangers, written for fastMRI-layout files."""
 
 import math
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from defusedxml.ElementTree import fromstring
 from echotrain.data.header import VolumeHeader
 from echotrain.errors import ScanError
 
-__all__ = ["ScanHeader", "header_xml", "parse_header"]
+__all__ = ["ScanHeader", "header_xml", "parse_header", "refuse_other_than_lines"]
 
 _NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 _MAX_MATRIX = 1 << 16
+_ROUNDING = 0.01
 # Elements whose text points at a person, a place or a moment; ``deidentify`` keeps them out of every name.
 _IDENTIFYING = {
     "patientName",
@@ -48,6 +50,12 @@ class ScanHeader:
         trajectory: ``cartesian`` for what can be read here.
         identifiers: Texts that point at a person, keyed by element name.
         protocol: Protocol name and study description, for reading anatomy and contrast from.
+        num_slices: Slices that the limits announce, 0 where they do not.
+        calibration: ``embedded``, ``separate``, ``external``, …: how calibration lines were measured; "" where it does not say.
+        echo_train: Readouts after one excitation, 1 where it does not say.
+        sequence: Type of the sequence, as the vendor writes it, in lower case.
+        multiband: Slices that were excited at once.
+        notes: What was read against the letter, a phrase each.
     """
 
     encoded: tuple[int, int, int]
@@ -62,21 +70,22 @@ class ScanHeader:
     field_strength: float = 0.0
     identifiers: tuple[tuple[str, str], ...] = ()
     protocol: str = ""
+    num_slices: int = 0
+    calibration: str = ""
+    echo_train: int = 1
+    sequence: str = ""
+    multiband: int = 1
+    notes: tuple[str, ...] = ()
 
-    def padding(self, width: int, name: str) -> tuple[int, int]:
+    def padding(self, width: int) -> tuple[int, int] | None:
         """Return the measured lines [left, right) by fastMRI's formula: ``left = encoded_y // 2 - center``.
 
-        Raises:
-            ScanError: They do not lie within ``width``. One line of overhang, from an odd matrix, is cut.
+        One line of overhang, from an odd matrix, is cut. None where the limits do not fit ``width``: then only the k-space can tell.
         """
         left = self.encoded[1] // 2 - self.center_y
         right = left + self.maximum_y + 1
         if left < -1 or right > width + 1 or right <= max(left, 0):
-            raise ScanError(
-                f"{name}: header places lines 0 to {self.maximum_y} at [{left}, {right})",
-                f"the k-space has {width} phase encodes",
-                "Header and k-space disagree; export the scan again.",
-            )
+            return None
         return max(left, 0), min(right, width)
 
     def identifier(self, key: str) -> str:
@@ -90,24 +99,17 @@ def parse_header(xml: bytes, name: str) -> ScanHeader:
     Raises:
         ScanError: It is not well-formed, tries to expand entities, or lacks its encoded matrix.
     """
-    try:
-        root = fromstring(xml.rstrip(b"\x00"), forbid_dtd=True)
-    except DefusedXmlException as error:
-        raise ScanError(
-            f"{name}: header with {type(error).__name__}", "entities and DTDs are never expanded", "Remove them from the header."
-        ) from error
-    except (ET.ParseError, ValueError, LookupError) as error:
-        raise ScanError(f"{name}: header: {error}", "must be ISMRMRD XML", "Export the scan again.") from error
-    encoded = _matrix(root, "encodedSpace", name)
+    root, notes = _parse(xml.rstrip(b"\x00"), name)
+    encoded = _matrix(root, "encodedSpace", name, notes)
     if encoded is None:
         raise ScanError(f"{name}: header", "must state encoding/encodedSpace/matrixSize", "Export the scan again.")
-    limits = {key: _integer(_text(root, f"encoding/encodingLimits/{key}"), name) for key in _LIMIT_PATHS}
+    limits = {key: _integer(_text(root, f"encoding/encodingLimits/{key}"), name, notes) for key in _LIMIT_PATHS}
     maximum_y = limits["kspace_encoding_step_1/maximum"]
     center_y = limits["kspace_encoding_step_1/center"]
     recon_fov = _fov(root, "reconSpace")
     return ScanHeader(
         encoded=encoded,
-        recon=_matrix(root, "reconSpace", name) or encoded,
+        recon=_matrix(root, "reconSpace", name, notes) or encoded,
         encoded_fov=_fov(root, "encodedSpace"),
         recon_fov=recon_fov,
         center_y=encoded[1] // 2 if center_y is None else center_y,
@@ -118,10 +120,58 @@ def parse_header(xml: bytes, name: str) -> ScanHeader:
         field_strength=_number(_text(root, "acquisitionSystemInformation/systemFieldStrength_T")),
         identifiers=tuple(_identifiers(root)),
         protocol=" ".join(_protocol_texts(root)),
+        num_slices=0 if limits["slice/maximum"] is None else limits["slice/maximum"] + 1,
+        calibration=_text(root, "encoding/parallelImaging/calibrationMode").lower(),
+        echo_train=_integer(_text(root, "encoding/echoTrainLength"), name, notes) or 1,
+        sequence=_text(root, "sequenceParameters/sequence_type").lower(),
+        multiband=_integer(_text(root, "encoding/parallelImaging/multiband/multiband_factor"), name, notes) or 1,
+        notes=tuple(notes),
     )
 
 
-_LIMIT_PATHS = ("kspace_encoding_step_1/center", "kspace_encoding_step_1/maximum", "kspace_encoding_step_2/maximum")
+_LIMIT_PATHS = (
+    "kspace_encoding_step_1/center",
+    "kspace_encoding_step_1/maximum",
+    "kspace_encoding_step_2/maximum",
+    "slice/maximum",
+)
+
+
+def refuse_other_than_lines(scan: ScanHeader, name: str) -> None:
+    """Refuse what the header itself says is no Cartesian scan of single slices, line by line.
+
+    Raises:
+        ScanError: Naming what it is.
+    """
+    if scan.trajectory != "cartesian":
+        raise ScanError(f"{name}: trajectory {scan.trajectory[:20]!r}", "only Cartesian k-space is read", "Leave this scan out.")
+    if scan.multiband > 1:
+        raise ScanError(
+            f"{name}: multiband factor {scan.multiband}",
+            "slices that were excited together lie on top of each other, and are not told apart here",
+            "Leave this scan out, or export it with its slices separated.",
+        )
+    if scan.sequence in ("epi", "ep2d", "echoplanar", "echo planar"):
+        raise ScanError(f"{name}: an echo-planar sequence", "its lines need phase correction", "Leave this scan out.")
+
+
+def _parse(xml: bytes, name: str) -> tuple[ET.Element, list[str]]:
+    """Parse the text, as Latin-1 where it says UTF-8 and is not: names and places are where the odd letters are."""
+    try:
+        return fromstring(xml, forbid_dtd=True), []
+    except DefusedXmlException as error:
+        raise ScanError(
+            f"{name}: header with {type(error).__name__}", "entities and DTDs are never expanded", "Remove them from the header."
+        ) from error
+    except (ET.ParseError, ValueError, LookupError) as error:
+        try:
+            xml.decode("utf-8")
+        except UnicodeDecodeError:
+            declared = re.compile(rb"""(<\?xml[^>]{0,80}?encoding\s{0,8}=\s{0,8})["'][A-Za-z0-9._-]{1,40}["']""")
+            recoded = declared.sub(rb'\1"utf-8"', xml.decode("latin-1").encode("utf-8"), count=1)
+            if recoded != xml:
+                return _parse(recoded, name)[0], ["the header says UTF-8 and is Latin-1: read as Latin-1"]
+        raise ScanError(f"{name}: header: {error}", "must be ISMRMRD XML", "Export the scan again.") from error
 
 
 def header_xml(header: VolumeHeader, *, protocol: str) -> bytes:
@@ -193,8 +243,8 @@ def _protocol_texts(root: ET.Element) -> Iterator[str]:
             yield _text(parameter, "value")
 
 
-def _matrix(root: ET.Element, space: str, name: str) -> tuple[int, int, int] | None:
-    x, y, z = (_integer(_text(root, f"encoding/{space}/matrixSize/{axis}"), name) for axis in "xyz")
+def _matrix(root: ET.Element, space: str, name: str, notes: list[str]) -> tuple[int, int, int] | None:
+    x, y, z = (_integer(_text(root, f"encoding/{space}/matrixSize/{axis}"), name, notes) for axis in "xyz")
     if x is None or y is None:
         return None
     sizes = (x, y, 1 if z is None else z)
@@ -208,14 +258,19 @@ def _fov(root: ET.Element, space: str) -> tuple[float, float, float]:
     return x, y, z
 
 
-def _integer(text: str, name: str) -> int | None:
+def _integer(text: str, name: str, notes: list[str]) -> int | None:
+    """Return a whole number, None of no text; ``256.0`` and ``35.9996`` are ones that went through arithmetic, and are noted."""
     if not text:
         return None
     try:
-        value = int(text) if len(text) <= 12 else _MAX_MATRIX * _MAX_MATRIX
-    except ValueError as error:
-        raise ScanError(f"{name}: header value {text[:20]!r}", "must be a whole number", "Export the scan again.") from error
-    return value
+        value = float(text[:40])
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or abs(value - round(value)) > _ROUNDING:
+        raise ScanError(f"{name}: header value {text[:20]!r}", "must be a whole number", "Export the scan again.")
+    if value != round(value):
+        notes.append(f"the header's {text[:20]} is read as {round(value)}")
+    return int(min(max(round(value), -_MAX_MATRIX * _MAX_MATRIX), _MAX_MATRIX * _MAX_MATRIX))
 
 
 def _number(text: str) -> float:
