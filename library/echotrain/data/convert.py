@@ -20,8 +20,8 @@ import xxhash
 
 from echotrain.config import fingerprint, to_dict
 from echotrain.data.catalog import header_columns
-from echotrain.data.curate import CurationConfig, Rejection, acquired_lines, slice_defect, volume_defect
-from echotrain.data.formats import Deidentifier, ExaminedVolume, ReadLimits, measured_range, open_volume
+from echotrain.data.curate import CurationConfig, Rejection, judge_slice, slice_defect, volume_defect
+from echotrain.data.formats import Deidentifier, ExaminedVolume, ReadLimits, open_volume
 from echotrain.data.payload import ALIGNMENT, EncodedSlice, PayloadDtype, checksum, encode_lines, encode_packed
 from echotrain.data.shards import ShardWriter
 from echotrain.errors import ConfigError, EchotrainError, ScanError
@@ -210,17 +210,16 @@ def _convert(volume: ExaminedVolume, uri: str, key: str, source: str, store: Sto
             kspace = np.ascontiguousarray(volume.read_slice(index))
             # Adding zero turns -0.0 into 0.0: formats differ in the signs of their zeros.
             content.update((kspace + np.complex64(0)).data)
-            reason = slice_defect(kspace, header)
-            if reason is not None:
-                rejections.append(Rejection(index, reason))
+            judged = judge_slice(kspace, header)
+            if judged.defect is not None:
+                rejections.append(Rejection(index, judged.defect))
                 continue
             own = volume.read_target(index)
             target = volume.computed_target(index) if own is None else own
-            left, right = measured_range(acquired_lines(kspace), (header.padding_left, header.padding_right))
             largest, squares = max(largest, float(target.max())), squares + float(np.square(target, dtype=np.float64).sum())
             columns = _raw_columns(volume, index, kspace, target, own is not None, uri, shards) if config.payload == "raw" else None
             columns = columns or shards.add(_encode(kspace, target, config))
-            rows.append({"slice": index, **columns, "padding_left": left, "padding_right": right})
+            rows.append({"slice": index, **columns, "padding_left": judged.measured[0], "padding_right": judged.measured[1]})
     of_all = header_columns(dataclasses.replace(header, max_value=largest, norm=math.sqrt(squares)))
     return ScanRecord(
         key=key,

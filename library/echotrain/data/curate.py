@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from echotrain.data.formats.checks.energy import acquired, energy_of, find_holes, find_peak, is_off_center
 from echotrain.data.formats.checks.examine import measured_range
@@ -11,7 +12,7 @@ from echotrain.data.formats.volume import Volume
 from echotrain.data.header import VolumeHeader
 from echotrain.errors import ConfigError
 
-__all__ = ["CurationConfig", "Rejection", "acquired_lines", "slice_defect", "volume_defect"]
+__all__ = ["CurationConfig", "Judgement", "Rejection", "acquired_lines", "judge_slice", "slice_defect", "volume_defect"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,18 @@ class Rejection(NamedTuple):
     reason: str
 
 
+class Judgement(NamedTuple):
+    """What a slice's samples show.
+
+    Attributes:
+        defect: Why it is of no use, None where it is.
+        measured: Its measured phase-encode lines [left, right).
+    """
+
+    defect: str | None
+    measured: tuple[int, int]
+
+
 def volume_defect(volume: Volume, config: CurationConfig) -> str | None:
     """Return why a volume is of no use, judged by its header alone, or None."""
     header = volume.header
@@ -66,30 +79,42 @@ def volume_defect(volume: Volume, config: CurationConfig) -> str | None:
 
 
 def slice_defect(kspace: np.ndarray, header: VolumeHeader) -> str | None:
-    """Return why a slice is of no use, or None.
+    """Return why a slice is of no use, or None; arguments as of ``judge_slice``."""
+    return judge_slice(kspace, header).defect
+
+
+def judge_slice(kspace: np.ndarray, header: VolumeHeader) -> Judgement:
+    """Judge a slice by its samples.
 
     Args:
         kspace: complex64 (coils, height, width).
         header: Of its volume.
     """
-    if not np.isfinite(kspace).all():
-        return "k-space holds NaN or infinity"
     energy = energy_of(kspace)
+    if not np.isfinite(energy).all():
+        return Judgement("k-space holds NaN or infinity", (0, 0))
     lines = acquired(energy)
     if not lines.any():
-        return "k-space is all zero"
+        return Judgement("k-space is all zero", (0, 0))
+    measured = measured_range(lines, (header.padding_left, header.padding_right))
+    return Judgement(_defect(energy, lines, measured), measured)
+
+
+def _defect(energy: NDArray[np.float64], lines: NDArray[np.bool_], measured: tuple[int, int]) -> str | None:
+    """Return why a slice of this energy (height, width) and these lines is of no use, or None."""
     # Empty lines at the edges are partial Fourier that the header does not mention; between measured lines they are missing data.
-    left, right = measured_range(lines, (header.padding_left, header.padding_right))
-    first, last = np.flatnonzero(lines[left:right])[[0, -1]]
-    missing = int((~lines[left:right][first : last + 1]).sum())
+    inside = lines[measured[0] : measured[1]]
+    first, last = np.flatnonzero(inside)[[0, -1]]
+    missing = int((~inside[first : last + 1]).sum())
     if missing:
         return f"undersampled already: {missing} of {int(last - first) + 1} phase-encode lines are empty"
     holes = find_holes(energy)
     if holes.lines:
         return f"undersampled already: {holes.lines} phase-encode lines have holes, {holes.share:.0%} of the samples are empty"
     row, column = find_peak(energy, 0), find_peak(energy, 1)
-    if is_off_center(row, header.height) or is_off_center(column, header.width):
-        return f"its zero frequency lies at row {row.line}, column {column.line} of {header.height} x {header.width}"
+    height, width = energy.shape
+    if is_off_center(row, height) or is_off_center(column, width):
+        return f"its zero frequency lies at row {row.line}, column {column.line} of {height} x {width}"
     return None
 
 

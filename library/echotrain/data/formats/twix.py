@@ -48,7 +48,8 @@ _OTHER_KEYS = ("tPerfPhysiciansName", "DeviceSerialNumber", "FrameOfReference", 
 
 
 # Every repetition is bounded: a protocol of nothing but blanks must not take quadratic time.
-_BEGIN, _EQUALS, _END = r"^[ \t]{0,8}", r"[ \t]{0,64}=[ \t]{0,64}", r"[ \t\r]{0,8}$"
+_INDENT = 8
+_BEGIN, _EQUALS, _END = rf"^[ \t]{{0,{_INDENT}}}", r"[ \t]{0,64}=[ \t]{0,64}", r"[ \t\r]{0,8}$"
 
 
 # sPat.ucRefScanMode: where calibration lines are measured.
@@ -305,8 +306,8 @@ class _ProtocolText:
 
     def number(self, key: str) -> float | None:
         """Return a number, or None where it is absent or not finite."""
-        found = re.search(rf"{_BEGIN}{re.escape(key)}{_EQUALS}([-+0-9.eExXa-f]{{1,24}}){_END}", self._text, re.MULTILINE)
-        text = found[1] if found else self._param(key.rsplit(".", 1)[-1], "Double|Long")
+        found = self._line(key, rf"{_BEGIN}{re.escape(key)}{_EQUALS}([-+0-9.eExXa-f]{{1,24}}){_END}")
+        text = found or self._param(key.rsplit(".", 1)[-1], "Double|Long")
         try:
             value = float(int(text, 16)) if text.lower().startswith("0x") else float(text)
         except ValueError:
@@ -315,16 +316,30 @@ class _ProtocolText:
 
     def text(self, key: str) -> str:
         """Return a text, or "" where it is absent."""
-        found = re.search(rf'{_BEGIN}{re.escape(key)}{_EQUALS}"{{0,2}}([^"\n]{{1,256}})"{{0,2}}{_END}', self._text, re.MULTILINE)
-        return (found[1] if found else self._param(key, "String|Long|Double")).strip()
+        found = self._line(key, rf'{_BEGIN}{re.escape(key)}{_EQUALS}"{{0,2}}([^"\n]{{1,256}})"{{0,2}}{_END}')
+        return (found or self._param(key, "String|Long|Double")).strip()
 
     def real_id(self, key: str) -> str:
         """Return a text, or "" where an anonymiser overwrote it with one repeated character."""
         text = self.text(key)
         return "" if len(set(text)) <= 1 else text
 
+    def _line(self, key: str, pattern: str) -> str:
+        """Return the first group of a pattern on the first line that begins with the key and fits, "" where none does."""
+        compiled, at = re.compile(pattern, re.MULTILINE), self._text.find(key)
+        while at >= 0:
+            begin = self._text.rfind("\n", max(at - _INDENT - 1, 0), at) + 1
+            found = compiled.match(self._text, begin or max(at - _INDENT, 0))
+            if found:
+                return found[1]
+            at = self._text.find(key, at + len(key))
+        return ""
+
     def _param(self, key: str, kinds: str) -> str:
         begin = rf'<Param(?:{kinds})\."{re.escape(key)}">\s{{0,64}}{{\s{{0,64}}(?:<Precision>\s{{0,8}}\d{{1,3}}\s{{0,64}})?'
         pattern = begin + r'"?([^"{}\n]{1,256}?)"?\s{0,64}}'
+        begins = f'."{key}">'
+        if begins not in self._text:
+            return ""
         found = re.search(pattern, self._text)
         return found[1].strip() if found else ""

@@ -8,6 +8,7 @@ of 16 bits leaves noise of 1e-5 of it at the least.
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 __all__ = ["Holes", "Peak", "acquired", "energy_of", "find_holes", "find_peak", "finite_energy", "is_off_center", "peak_of", "tolerance"]
@@ -52,11 +53,16 @@ class Holes(NamedTuple):
 
 def energy_of(kspace: NDArray[np.complex64]) -> Energy:
     """Return the energy of each sample over all coils, float64 (height, width), of k-space (coils, height, width)."""
-    energy = np.zeros(kspace.shape[1:], np.float64)
-    for coil in kspace:
-        energy += np.square(coil.real, dtype=np.float64)
-        energy += np.square(coil.imag, dtype=np.float64)
-    return energy
+    pairs = torch.from_numpy(np.ascontiguousarray(kspace)).view(torch.float32).reshape(*kspace.shape, 2)
+    largest = float(max(pairs.max(), -pairs.min())) if pairs.numel() else 0.0
+    if not np.isfinite(largest) or largest == 0:
+        return np.full(kspace.shape[1:], 0.0 if largest == 0 else np.nan)
+    energy = torch.zeros(pairs.shape[1:])
+    # Relative to the largest, so that squares of the weakest stay within single precision; coil by coil, so that they stay in the cache.
+    for coil in pairs:
+        scaled = coil / largest
+        energy.addcmul_(scaled, scaled)
+    return np.asarray(energy.sum(-1).numpy(), np.float64) * largest**2
 
 
 def finite_energy(kspace: NDArray[np.complex64]) -> Energy:

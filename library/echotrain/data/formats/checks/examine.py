@@ -166,7 +166,7 @@ class ExaminedVolume:
         own = self._volume.read_target(index) if self.target_scale is not None else None
         if own is None or self.target_scale is None:
             return None
-        if is_of(own, self.computed_target(index)):
+        if is_of(own, self.read_slice(index), self.target_scale):
             return own
         self._replaced.add(index)
         return None
