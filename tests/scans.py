@@ -7,10 +7,12 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 
 from echotrain.data.curate import CurationConfig, Rejection, slice_defect, volume_defect
 from echotrain.data.formats import Volume
 from echotrain.data.target import rss_target
+from echotrain.physics.fft import fft2c
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 
@@ -47,6 +49,27 @@ def random_kspace(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """Return complex64 noise."""
     rng = np.random.default_rng(seed)
     return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+
+
+def object_kspace(shape: tuple[int, ...], seed: int = 0, noise: float = 1e-3) -> np.ndarray:
+    """Return complex64 k-space (slices, coils, height, width) of an asymmetric object under smooth coils, its centre at ``n // 2``.
+
+    Slices differ in size and place of what they show, so that none can stand for another.
+    """
+    slices, coils, height, width = shape
+    rng = np.random.default_rng(seed)
+    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    kspace = np.empty(shape, np.complex64)
+    for index in range(slices):
+        z = index / max(slices, 1)
+        image = ((y / 0.75) ** 2 + (x / 0.6) ** 2 < 1) * 1.0
+        image += 0.8 * (((y + 0.3 - 0.2 * z) / 0.2) ** 2 + ((x - 0.2) / (0.12 + 0.1 * z)) ** 2 < 1)
+        image -= 0.5 * ((abs(y - 0.35) < 0.08) & (abs(x + 0.15) < 0.1 + 0.2 * z))
+        angles = np.linspace(0, 2 * np.pi, coils, endpoint=False)
+        maps = np.stack([np.exp(-((y - np.cos(a)) ** 2 + (x - np.sin(a)) ** 2) / 2 + 1j * (a + 0.4 * y)) for a in angles])
+        kspace[index] = fft2c(torch.from_numpy((maps * image).astype(np.complex64))).numpy()
+    scale = noise * np.abs(kspace).max() * 0.1
+    return kspace + (scale * random_kspace(shape, seed=int(rng.integers(1 << 30)))).astype(np.complex64)
 
 
 def write_scan(

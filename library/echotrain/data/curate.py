@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echotrain.data.formats.checks.energy import acquired, energy_of, find_holes, find_peak, is_off_center
-from echotrain.data.formats.checks.examine import measured_range
+from echotrain.data.formats.checks.examined import measured_range
 from echotrain.data.formats.volume import Volume
 from echotrain.data.header import VolumeHeader
 from echotrain.errors import ConfigError

@@ -238,4 +238,4 @@ def _look_at(kspace: NDArray[np.complex64]) -> _Sample:
     lines = acquired(energy)
     there = np.flatnonzero(lines)
     is_full = bool(lines[there[0] : there[-1] + 1].all()) and not find_holes(energy).lines
-    return _Sample(lines, is_full, off, row.line, column.line, alternates(kspace, column.line))
+    return _Sample(lines, is_full, off, row.line, column.line, alternates(kspace, lines, column.line))

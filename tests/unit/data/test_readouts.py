@@ -1,0 +1,369 @@
+"""Raw scans: which readouts make up a slice, where each goes, and what is told of the others."""
+
+import numpy as np
+import pytest
+
+from echotrain.data.formats import open_volume
+from echotrain.errors import ScanError
+from tests.scans import header_xml, lines_of, object_kspace, random_kspace, write_ismrmrd, write_twix
+
+HEIGHT, WIDTH = 64, 48
+PROTOCOL = '\nsKSpace.lBaseResolution = 32\nsKSpace.lPhaseEncodingLines = 48\n<ParamString."tProtocolName"> { "t2 knee" }\n'
+
+
+def flag(number: int) -> int:
+    return 1 << (number - 1)
+
+
+def parallel(mode: str, rate: int = 2) -> str:
+    factor = f"<accelerationFactor><kspace_encoding_step_1>{rate}</kspace_encoding_step_1></accelerationFactor>"
+    return f"<parallelImaging>{factor}<calibrationMode>{mode}</calibrationMode></parallelImaging>"
+
+
+def header(encoding: str = "", **values) -> bytes:
+    return header_xml(HEIGHT, WIDTH, **values).replace(b"</encoding>", encoding.encode() + b"</encoding>")
+
+
+def write(tmp_path, readouts, encoding: str = "", **values):
+    return write_ismrmrd(tmp_path / "raw.h5", header(encoding, **values), readouts)
+
+
+def with_values(readouts, **values):
+    return [(samples, {**own, **values}) for samples, own in readouts]
+
+
+# Calibration: MRIReco.jl#237, ismrmrd#51 and #143.
+
+
+@pytest.mark.parametrize("mode", ["embedded", ""])
+@pytest.mark.parametrize(("rate", "first"), [(2, 0), (2, 1), (3, 2), (4, 1)])
+def test_embedded_calibration_lines_belong_to_the_k_space(tmp_path, mode, rate, first):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    grid, center = np.arange(WIDTH) % rate == first, abs(np.arange(WIDTH) - WIDTH // 2 + 0.5) < 8
+    readouts = [
+        (samples, {**values, "flags": flag(21) if grid[line] and center[line] else flag(20) if center[line] else 0})
+        for line, (samples, values) in enumerate(lines_of(kspace))
+        if grid[line] or center[line]
+    ]
+    with open_volume(write(tmp_path, readouts, parallel(mode) if mode else "")) as volume:
+        np.testing.assert_array_equal(volume.mask(0), grid | center)
+        np.testing.assert_array_equal(volume.read_slice(0), kspace * (grid | center))
+        assert volume.calibration is None
+        assert f"{int((center & ~grid).sum())} calibration lines belong to the k-space" in volume.findings
+
+
+@pytest.mark.parametrize("mode", ["separate", "external", "other", ""])
+def test_calibration_measured_apart_stays_out_and_is_told(tmp_path, mode):
+    kspace, other = object_kspace((1, 3, HEIGHT, WIDTH))[0], object_kspace((1, 3, HEIGHT, WIDTH), seed=1)[0] * 3
+    grid = np.arange(WIDTH) % 2 == 1
+    image = [line for keep, line in zip(grid, lines_of(kspace), strict=True) if keep]
+    apart = with_values(lines_of(other)[WIDTH // 2 - 6 : WIDTH // 2 + 6], flags=flag(20))
+    with open_volume(write(tmp_path, apart + image, parallel(mode) if mode else "")) as volume:
+        np.testing.assert_array_equal(volume.mask(0), grid)
+        np.testing.assert_array_equal(volume.read_slice(0), kspace * grid)
+        assert volume.calibration == (12, True)
+        assert any("left out 12 lines of" in finding and "calibration" in finding for finding in volume.findings)
+
+
+def test_calibration_of_other_samples_stays_out_even_where_it_is_called_embedded(tmp_path):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    grid = np.arange(WIDTH) % 2 == 0
+    image = [line for keep, line in zip(grid, lines_of(kspace), strict=True) if keep]
+    short = [(samples[:, ::2], {**values, "flags": flag(20)}) for samples, values in lines_of(kspace)[19:29:2]]
+    with open_volume(write(tmp_path, image + short, parallel("embedded"))) as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), kspace * grid)
+        assert "left out 5 lines of calibration of other samples or coils" in volume.findings
+
+
+@pytest.mark.parametrize(("mode", "is_embedded"), [(2, True), (4, False), (8, False), (1, True)])
+def test_twix_calibration_lines_follow_the_protocols_mode(tmp_path, mode, is_embedded):
+    pytest.importorskip("twixtools")
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    grid, center = np.arange(WIDTH) % 3 == 0, abs(np.arange(WIDTH) - WIDTH // 2 + 0.5) < 6
+    readouts = []
+    for line in np.flatnonzero(grid | center):
+        flags = ("PATREFSCAN", "PATREFANDIMASCAN") if grid[line] and center[line] else ("PATREFSCAN",) if center[line] else ()
+        readouts.append((kspace[:, :, line], {"Lin": int(line), "CenterLin": WIDTH // 2, "flags": flags}))
+    path = write_twix(tmp_path / "a.dat", f"{PROTOCOL}sPat.ucRefScanMode = 0x{mode:x}\n", readouts)
+    with open_volume(path) as volume:
+        expected = grid | center if is_embedded else grid
+        np.testing.assert_array_equal(volume.mask(0), expected)
+        np.testing.assert_array_equal(volume.read_slice(0), kspace * expected)
+        assert (volume.calibration is None) == is_embedded
+
+
+# Series, averages and what shares a place: gadgetron#1287, MRIReco.jl#138, twixtools#29.
+
+
+@pytest.mark.parametrize(("counter", "first"), [("phase", 0), ("repetition", 1), ("set", 0), ("contrast", 3)])
+def test_of_a_series_the_first_is_taken_wherever_its_counter_begins_and_told(tmp_path, counter, first):
+    series = object_kspace((3, 3, HEIGHT, WIDTH))
+    readouts = [line for j in range(3) for line in with_values(lines_of(series[j]), **{counter: first + j})]
+    with open_volume(write(tmp_path, readouts[::-1])) as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), series[0])
+        assert any(finding.startswith("took ") and "1 of 3" in finding for finding in volume.findings)
+
+
+def test_slices_with_fewer_phases_give_their_own_first(tmp_path):
+    kspace = object_kspace((2, 3, HEIGHT, WIDTH))
+    readouts = [line for phase in (0, 1, 2) for line in with_values(lines_of(kspace[0]), phase=phase)]
+    readouts += with_values(lines_of(kspace[1], 1), phase=2)
+    with open_volume(write(tmp_path, readouts)) as volume:
+        np.testing.assert_array_equal(volume.read_slice(1), kspace[1])
+        assert "took phase 1 of 3 (of some slices 1), the other phases are left out" in volume.findings
+
+
+def test_one_phase_that_is_counted_from_one_is_all_there_is(tmp_path):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    with open_volume(write(tmp_path, with_values(lines_of(kspace), phase=1, repetition=7))) as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+        assert volume.findings == ()
+
+
+def test_averages_are_told_and_readouts_that_nothing_tells_apart_are_refused(tmp_path):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    averaged = [line for j in range(3) for line in with_values(lines_of(kspace), average=j)]
+    with open_volume(write(tmp_path, averaged)) as volume:
+        np.testing.assert_allclose(volume.read_slice(0), kspace, rtol=1e-6)
+        assert "merged 3 averages into their mean" in volume.findings
+    for segment in (0, 1):
+        echoes = [line for j in range(3) for line in with_values(lines_of(kspace), segment=j * segment)]
+        with pytest.raises(ScanError, match=r"3 readouts of slice 0, line 0: share all counters"):
+            open_volume(write(tmp_path, echoes))
+
+
+def test_other_readouts_and_encodings_are_told(tmp_path):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    other = [(random_kspace((3, 20)), {"flags": flag(number)}) for number in (19, 23, 27)] + [
+        (random_kspace((3, 20)), {"encoding_space_ref": 1})
+    ]
+    with open_volume(write(tmp_path, [*other, *lines_of(kspace)])) as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+        assert volume.findings == ("left out 1 readouts of further encodings", "left out 1 noise, 2 navigator, feedback or dummy readouts")
+
+
+# Where readouts go: mrpro#832, gadgetron#1199, siemens_to_ismrmrd#142, MRIReco.jl#240.
+
+
+def reversed_readout(line: np.ndarray, center: int) -> np.ndarray:
+    """Return what a readout that runs backwards stores, so that its sample ``center`` is the zero frequency."""
+    size = line.shape[1]
+    places = size // 2 - (np.arange(size) - center)
+    there = (places >= 0) & (places < size)
+    stored = np.zeros_like(line)
+    stored[:, there] = line[:, places[there]]
+    return stored
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("center", [HEIGHT // 2, HEIGHT // 2 - 1, HEIGHT // 2 - 3])
+def test_a_reversed_readout_goes_where_its_own_echo_says(tmp_path, every, center):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    readouts = [
+        (reversed_readout(samples, center), {**values, "flags": flag(22), "center_sample": center})
+        if line % every == every - 1
+        else (samples, values)
+        for line, (samples, values) in enumerate(lines_of(kspace))
+    ]
+    with open_volume(write(tmp_path, readouts)) as volume:
+        got = volume.read_slice(0)
+    lost = abs(HEIGHT - 1 - center - HEIGHT // 2)
+    inner = slice(lost, HEIGHT - lost)
+    np.testing.assert_array_equal(got[:, inner], kspace[:, inner])
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_a_partial_echo_is_placed_by_its_echo_in_either_direction(tmp_path, is_reversed):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    kspace[:, :16] = 0
+    readouts = [
+        (samples[:, 16:][:, ::-1], {**values, "flags": flag(22), "center_sample": HEIGHT - 16 - 1 - (HEIGHT // 2 - 16)})
+        if is_reversed
+        else (samples[:, 16:], {**values, "center_sample": HEIGHT // 2 - 16})
+        for samples, values in lines_of(kspace)
+    ]
+    with open_volume(write(tmp_path, readouts)) as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+
+
+def test_removed_oversampling_is_no_partial_echo(tmp_path):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    path = write_ismrmrd(tmp_path / "raw.h5", header_xml(2 * HEIGHT, WIDTH, recon=(HEIGHT, WIDTH)), lines_of(kspace))
+    with open_volume(path) as volume:
+        assert (volume.header.height, volume.header.recon_height) == (HEIGHT, HEIGHT)
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+        assert "their oversampling was removed before" in volume.findings[0]
+
+
+def test_readouts_oversampled_under_a_header_of_the_image_are_read_and_told(tmp_path):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    path = write_ismrmrd(tmp_path / "raw.h5", header_xml(HEIGHT // 2, WIDTH), lines_of(kspace))
+    with open_volume(path) as volume:
+        assert (volume.header.height, volume.header.recon_height) == (HEIGHT, HEIGHT // 2)
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+        assert "they are oversampled twice" in volume.findings[0]
+
+
+@pytest.mark.parametrize("claimed", [0, HEIGHT - 1])
+def test_an_echo_that_the_energy_contradicts_is_overruled(tmp_path, claimed):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    with open_volume(write(tmp_path, with_values(lines_of(kspace), center_sample=claimed))) as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+        assert f"their echo is at sample {claimed}" in volume.findings[0]
+
+
+@pytest.mark.parametrize(("claimed", "user"), [(24, 15), (24, 0), (0, 0), (200, 15)])
+def test_the_centre_is_where_the_energy_lies_not_where_the_header_puts_it(tmp_path, claimed, user):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    kspace[..., :9] = 0
+    readouts = [
+        (samples, {**values, "kspace_encode_step_1": values["kspace_encode_step_1"] - 9, "user": [0, 0, 0, 0, 0, user, 0, 0]})
+        for samples, values in lines_of(kspace)[9:]
+    ]
+    with open_volume(write(tmp_path, readouts, center=claimed, maximum=38)) as volume:
+        header, got = volume.header, volume.read_slice(0)
+        # Without the scanner's own counter the peak may miss the centre by a line, which moves no pixel of a magnitude image.
+        shift = header.padding_left - 9
+        assert abs(shift) <= (0 if user else 1)
+        assert header.width == WIDTH
+        np.testing.assert_array_equal(got, np.roll(kspace, shift, axis=-1))
+        assert f"centre of k-space at line {claimed}" in " ".join(volume.findings)
+
+
+def test_lines_that_are_counted_from_one_fit_the_matrix(tmp_path):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    readouts = [(samples, {**values, "kspace_encode_step_1": values["kspace_encode_step_1"] + 1}) for samples, values in lines_of(kspace)]
+    with open_volume(write(tmp_path, readouts)) as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+        assert "since counters begin at 1" in volume.findings[0]
+
+
+def test_a_pulseq_sequence_whose_counters_say_nothing_is_placed_by_its_energy(tmp_path):
+    pytest.importorskip("twixtools")
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    readouts = [(kspace[:, :, line], {"Lin": line, "CenterLin": 0}) for line in range(WIDTH)]
+    protocol = '\ntSequenceFileName = ""%CustomerSeq%\\pulseq""\nsKSpace.lBaseResolution = 16\nsKSpace.lPhaseEncodingLines = 64\n'
+    with open_volume(write_twix(tmp_path / "a.dat", protocol, readouts)) as volume:
+        header = volume.header
+        assert (header.height, header.width, header.recon_height, header.recon_width) == (HEIGHT, WIDTH, HEIGHT, WIDTH)
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+
+
+def test_the_real_pulseq_scan_has_its_matrix_and_its_centre(scanner_data):
+    pytest.importorskip("twixtools")
+    with open_volume(scanner_data / "siemens" / "pulseq_gre_64x64_32ch.dat") as volume:
+        header, energy = volume.header, np.square(np.abs(volume.read_slice(0))).sum(axis=(0, 1))
+    assert (header.height, header.width, header.padding_left, header.padding_right) == (64, 64, 0, 64)
+    assert (header.recon_height, header.recon_width) == (64, 64)
+    assert abs(int(energy.argmax()) - 32) <= 1
+
+
+# Slices: pulseq#118.
+
+
+def test_slices_come_in_order_of_their_position(tmp_path):
+    kspace = object_kspace((5, 3, HEIGHT, WIDTH))
+    order = [0, 2, 4, 1, 3]
+    readouts = [
+        line
+        for counter, place in enumerate(order)
+        for line in with_values(lines_of(kspace[place], counter), position=(1.0, 7.0 - 0.5 * place, 4.5 * place))
+    ]
+    with open_volume(write(tmp_path, readouts)) as volume:
+        for place in range(5):
+            np.testing.assert_array_equal(volume.read_slice(place), kspace[place])
+        assert "slices were put in order of their position" in volume.findings
+
+
+@pytest.mark.parametrize("step", [3.0, -3.0, 0.0])
+def test_slices_that_run_along_their_positions_or_have_none_stay_as_they_are_counted(tmp_path, step):
+    kspace = object_kspace((3, 3, HEIGHT, WIDTH))
+    readouts = [line for index in range(3) for line in with_values(lines_of(kspace[index], index + 1), position=(0, 0, step * index))]
+    with open_volume(write(tmp_path, readouts)) as volume:
+        for index in range(3):
+            np.testing.assert_array_equal(volume.read_slice(index), kspace[index])
+        assert volume.findings == ()
+
+
+# What is no Cartesian scan of single slices, line by line.
+
+
+def test_an_echo_planar_scan_is_refused_as_one(tmp_path):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    to_and_fro = [
+        (samples[:, ::-1], {**values, "flags": flag(22), "center_sample": HEIGHT // 2 - 1}) if line % 2 else (samples, values)
+        for line, (samples, values) in enumerate(lines_of(kspace))
+    ]
+    with open_volume(write(tmp_path, to_and_fro)) as volume:  # a bipolar readout of single lines is none
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+    navigator = [(samples, {**values, "flags": flag(24)}) for samples, values in to_and_fro[:3]]
+    with pytest.raises(ScanError, match="phase-correction lines: an echo-planar scan"):
+        open_volume(write(tmp_path, navigator + to_and_fro))
+    with pytest.raises(ScanError, match="in echo trains: an echo-planar scan"):
+        open_volume(write(tmp_path, to_and_fro, "<echoTrainLength>48</echoTrainLength>"))
+
+
+@pytest.mark.parametrize("trajectory", ["radial", "spiral", "epi", "goldenangle", "other"])
+def test_other_trajectories_are_refused_by_name(tmp_path, trajectory):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    with pytest.raises(ScanError, match=trajectory):
+        open_volume(write(tmp_path, lines_of(kspace), trajectory=trajectory))
+
+
+def test_multiband_is_refused(tmp_path):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    band = "<parallelImaging><multiband><multiband_factor>2</multiband_factor></multiband></parallelImaging>"
+    with pytest.raises(ScanError, match="multiband factor 2"):
+        open_volume(write(tmp_path, lines_of(kspace), band))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("sKSpace.ucTrajectory = 0x2", "radial"),
+        ("sKSpace.ucTrajectory = 4", "spiral"),
+        ("sKSpace.ucTrajectory = 8", "PROPELLER"),
+        ("sFastImaging.lEPIFactor = 64", "echo-planar, 64 lines"),
+        ("sSliceAcceleration.lMultiBandFactor = 3", "multiband factor 3"),
+    ],
+)
+def test_twix_protocols_that_are_no_lines_of_single_slices_are_refused(tmp_path, line, reason):
+    pytest.importorskip("twixtools")
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    readouts = [(kspace[:, :, step], {"Lin": step, "CenterLin": WIDTH // 2}) for step in range(WIDTH)]
+    with open_volume(write_twix(tmp_path / "a.dat", PROTOCOL, readouts)) as volume:
+        assert volume.num_partitions == 1
+    with pytest.raises(ScanError, match=reason):
+        open_volume(write_twix(tmp_path / "a.dat", f"{PROTOCOL}{line}\n", readouts))
+
+
+def test_partitions_are_a_3d_encode_where_protocol_or_counters_say_so(tmp_path):
+    pytest.importorskip("twixtools")
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    readouts = [(kspace[:, :, step], {"Lin": step, "CenterLin": WIDTH // 2}) for step in range(WIDTH)]
+    for extra, expected in (
+        ("sKSpace.ucDimension = 2\nsKSpace.lPartitions = 16\n", 1),
+        ("sKSpace.ucDimension = 4\nsKSpace.lPartitions = 16\n", 16),
+    ):
+        with open_volume(write_twix(tmp_path / "a.dat", PROTOCOL + extra, readouts)) as volume:
+            assert volume.num_partitions == expected
+    counted = [(samples, {**values, "Par": par}) for par in range(3) for samples, values in readouts]
+    with open_volume(write_twix(tmp_path / "a.dat", PROTOCOL, counted)) as volume:
+        assert volume.num_partitions == 3
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        (3).to_bytes(2, "little") + (40).to_bytes(4, "little") + b"<?xml version='1.0'?><ismrmrdHeader/>",
+        (1).to_bytes(2, "little") + b"default.xml".ljust(1024, b"\x00"),
+        (2).to_bytes(2, "little") + (40).to_bytes(4, "little") + b"<configuration></configuration>",
+        b"yardl\x01\x00\x00\x00",
+    ],
+    ids=["header", "configuration", "configuration text", "MRD 2"],
+)
+def test_a_stream_is_named_as_one(tmp_path, begin):
+    path = tmp_path / "scan.mrd"
+    path.write_bytes(begin + bytes(5000))
+    with pytest.raises(ScanError, match=r"scan\.mrd: an MRD stream.*Convert"):
+        open_volume(path)

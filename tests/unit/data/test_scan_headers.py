@@ -1,0 +1,65 @@
+"""ISMRMRD headers as they come: read with a note where the meaning is plain, refused where it is not."""
+
+import numpy as np
+import pytest
+
+from echotrain.data.formats import open_volume
+from echotrain.data.formats.xml_header import parse_header
+from echotrain.errors import ScanError
+from tests.scans import header_xml, object_kspace, write_scan
+
+
+def test_sizes_that_went_through_arithmetic_are_rounded_and_noted():
+    xml = header_xml(64, 48).replace(b"<y>48</y>", b"<y>47.9996</y>").replace(b"<x>64</x>", b"<x>64.0</x>")
+    scan = parse_header(xml, "a")
+    assert scan.encoded == (64, 48, 1)
+    assert scan.notes == ("the header's 47.9996 is read as 48", "the header's 47.9996 is read as 48")
+
+
+@pytest.mark.parametrize("value", [b"47.5", b"many", b"nan", b"inf", b"1e99"])
+def test_sizes_that_mean_nothing_are_refused(value):
+    with pytest.raises(ScanError):
+        parse_header(header_xml(64, 48).replace(b"<y>48</y>", b"<y>" + value + b"</y>"), "a")
+
+
+@pytest.mark.parametrize(
+    "declaration", [b'<?xml version="1.0"?>', b'<?xml version="1.0" encoding="UTF-8"?>', b"<?xml version='1.0' encoding='utf-8'?>"]
+)
+def test_latin_1_that_says_utf_8_is_read_and_noted(tmp_path, declaration):
+    subject = "<subjectInformation><patientName>Müller</patientName></subjectInformation>"
+    xml = header_xml(64, 48, extra=subject).replace(b'<?xml version="1.0"?>', declaration).decode().encode("latin-1")
+    scan = parse_header(xml, "a")
+    assert scan.identifier("patientName") == "Müller"
+    assert scan.notes == ("the header says UTF-8 and is Latin-1: read as Latin-1",)
+    with open_volume(write_scan(tmp_path / "a.h5", object_kspace((1, 3, 64, 48)), header=xml)) as volume:
+        assert volume.findings == scan.notes
+
+
+def test_utf_8_and_declared_latin_1_are_read_without_a_note():
+    subject = "<subjectInformation><patientName>Müller</patientName></subjectInformation>"
+    xml = header_xml(64, 48, extra=subject).decode()
+    for coding in ("utf-8", "iso-8859-1"):
+        scan = parse_header(xml.replace('<?xml version="1.0"?>', f'<?xml version="1.0" encoding="{coding}"?>').encode(coding), "a")
+        assert (scan.identifier("patientName"), scan.notes) == ("Müller", ())
+
+
+def test_a_header_in_latin_1_hides_no_entities():
+    bomb = '<?xml version="1.0"?><!DOCTYPE h [<!ENTITY e "ü">]><ismrmrdHeader>&e;ü</ismrmrdHeader>'.encode("latin-1")
+    with pytest.raises(ScanError, match="never expanded"):
+        parse_header(bomb, "a")
+
+
+def test_broken_xml_stays_broken_in_any_coding():
+    with pytest.raises(ScanError, match="ISMRMRD XML"):
+        parse_header("<ismrmrdHeader>ü<encoding>".encode("latin-1"), "a")
+
+
+@pytest.mark.parametrize(("center", "maximum"), [(24, 400), (400, 47), (-3, 47), (24, -1)])
+def test_limits_that_do_not_fit_say_nothing(center, maximum):
+    assert parse_header(header_xml(64, 48, center=center, maximum=maximum), "a").padding(48) is None
+
+
+def test_limits_that_fit_follow_fastmris_formula():
+    assert parse_header(header_xml(64, 48, center=15, maximum=38), "a").padding(48) == (9, 48)
+    assert parse_header(header_xml(64, 48), "a").padding(48) == (0, 48)
+    np.testing.assert_equal(parse_header(header_xml(64, 15, center=8, maximum=14), "a").padding(15), (0, 14))
