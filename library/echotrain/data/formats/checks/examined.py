@@ -232,10 +232,12 @@ class ExaminedVolume:
 
 def _look_at(kspace: NDArray[np.complex64]) -> _Sample:
     energy: Energy = energy_of(kspace)
-    row, column = find_peak(energy, 0), find_peak(energy, 1)
-    height, width = energy.shape
-    off = is_off_center(row, height) or is_off_center(column, width)
     lines = acquired(energy)
     there = np.flatnonzero(lines)
     is_full = bool(lines[there[0] : there[-1] + 1].all()) and not find_holes(energy).lines
-    return _Sample(lines, is_full, off, row.line, column.line, alternates(kspace, lines, column.line))
+    row, column = find_peak(energy, 0), find_peak(energy, 1)
+    height, width = energy.shape
+    is_off = is_off_center(row, height) or is_off_center(column, width)
+    # Noise looks like anything.
+    is_ghost = row.is_distinct and column.is_distinct and alternates(kspace, lines, column.line)
+    return _Sample(lines, is_full, is_off, row.line, column.line, is_ghost)
