@@ -149,7 +149,8 @@ class _VolumeReconstructor:
     def __call__(self, item: dict[str, Any]) -> Result:
         source, suffix = ScanSource(uri=item["uri"], size=item["size"], version=item["version"]), item["suffix"]
         try:
-            with local_copy(source) as path, open_volume(path, deidentifier=self._deidentifier) as volume:
+            # A file without a header is taken by the lines that it holds, as every other.
+            with local_copy(source) as path, open_volume(path, deidentifier=self._deidentifier, assume_full=True) as volume:
                 name = f"{volume.header.volume}{suffix}"
                 self._check(volume, name, source)
                 sampling = self._sampling(volume, source)

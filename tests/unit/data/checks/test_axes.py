@@ -101,5 +101,5 @@ def test_the_mask_of_a_phase_first_file_is_over_its_first_axis(tmp_path):
 
 def test_a_matrix_that_fits_neither_way_is_refused(tmp_path):
     path = write_scan(tmp_path / "a.h5", object_kspace((1, 3, 64, 48)), header=header_xml(64, 50))
-    with pytest.raises(ScanError, match="64 x 50.*64 x 48"):
+    with pytest.raises(ScanError, match=r"64 x 50.*64 x 48"):
         open_volume(path)

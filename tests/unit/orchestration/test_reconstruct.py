@@ -1,0 +1,170 @@
+"""How a scan file is reconstructed, worker and all, without Ray: which lines count, what is told, how the output lies."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from echotrain.config import to_dict
+from echotrain.data.config import DataConfig
+from echotrain.data.sources import find_sources
+from echotrain.models.unrolled.varnet import VarNetConfig
+from echotrain.orchestration.inference import InferenceConfig, WorkerSetup
+from echotrain.orchestration.reconstruct import _VolumeReconstructor
+from echotrain.storage.open import open_store
+from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
+from echotrain.training.experiment import Experiment, science
+from tests.scans import header_xml, lines_of, object_kspace, write_ismrmrd, write_scan
+
+SHAPE = (3, 4, 64, 48)
+CENTER = abs(np.arange(48) - 24 + 0.5) < 5
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Return the URI of a run whose only checkpoint is a network as it was initialised."""
+    model = VarNetConfig(num_cascades=2, chans=4, pools=2, sens_chans=3, sens_pools=2)
+    experiment = Experiment(name="untrained", data=DataConfig(catalog="s3://b/c"), model=model)
+    store = open_store(str(tmp_path_factory.mktemp("run")))
+    torch.manual_seed(0)
+    meta = CheckpointMeta(name="step-000000000", position={}, science=science(experiment), config=to_dict(experiment), catalog={})
+    writer = CheckpointWriter(store, keep=1)
+    writer.save(meta, {"weights": model.build().state_dict()}, is_best=True, before_marker={})
+    writer.close()
+    return store.uri
+
+
+@pytest.fixture
+def reconstruct(run, tmp_path):
+    """Return a function that reconstructs a file and returns what became of it, and the images."""
+
+    def once(path, *, undersample=False):
+        config = InferenceConfig(run=run)
+        folder = tmp_path / f"out-{path.stem}"
+        worker = _VolumeReconstructor(WorkerSetup(method=config), config, str(folder), undersample, frozenset())
+        (source,) = find_sources(str(path))
+        done = worker({"uri": source.uri, "size": source.size, "version": source.version, "suffix": ""}).values
+        if done["error"]:
+            return done, None
+        with h5py.File(next(folder.glob("*.h5"))) as file:
+            return done, file["reconstruction"][:]
+
+    return once
+
+
+def test_every_slice_is_reconstructed_from_its_own_lines(reconstruct, tmp_path):
+    kspace = object_kspace(SHAPE)
+    masks = np.stack([(np.arange(48) % 4 == offset) | CENTER for offset in range(3)])
+    whole = write_scan(tmp_path / "whole.h5", kspace * masks[:, None, None], target=None)
+    done, images = reconstruct(whole)
+    assert done["acceleration"] == pytest.approx(48 / masks.sum(axis=1).mean(), rel=0.02)
+    for index in range(3):
+        alone = write_scan(tmp_path / f"slice{index}.h5", (kspace * masks[:, None, None])[index : index + 1], target=None)
+        np.testing.assert_allclose(images[index], reconstruct(alone)[1][0], rtol=1e-5, atol=1e-6)
+    with h5py.File(whole, "a") as file:
+        file["mask"] = masks
+    np.testing.assert_array_equal(reconstruct(whole)[1], images)
+
+
+def test_a_volume_of_which_some_slices_are_full_is_reconstructed_each_as_it_is(reconstruct, tmp_path):
+    kspace = object_kspace(SHAPE)
+    mask = (np.arange(48) % 4 == 1) | CENTER
+    mixed = kspace * mask
+    mixed[1] = kspace[1]
+    done, images = reconstruct(write_scan(tmp_path / "mixed.h5", mixed, target=None))
+    assert not done["error"]
+    alone = reconstruct(write_scan(tmp_path / "alone.h5", mixed[:1], target=None))[1]
+    np.testing.assert_allclose(images[0], alone[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_full_volume_is_refused_unless_it_is_to_be_undersampled_also_with_a_mask_beside_it(reconstruct, tmp_path):
+    path = write_scan(tmp_path / "full.h5", object_kspace(SHAPE), target=None)
+    with h5py.File(path, "a") as file:
+        file["mask"] = (np.arange(48) % 4 == 1) | CENTER
+    assert "fully sampled" in reconstruct(path)[0]["error"]
+    done, images = reconstruct(path, undersample=True)
+    assert not done["error"]
+    assert "a mask lies beside a k-space that is full: it is not applied" in done["findings"]
+    assert np.isfinite(images).all()
+
+
+def test_dust_on_the_lines_that_were_not_acquired_changes_nothing(reconstruct, tmp_path):
+    kspace = object_kspace(SHAPE)
+    mask = (np.arange(48) % 3 == 1) | CENTER
+    exact = write_scan(tmp_path / "exact.h5", kspace * mask, target=None)
+    dust = (3e-8 * np.abs(kspace).max() * ~mask * np.exp(1j * np.arange(48))).astype(np.complex64)
+    dusty = write_scan(tmp_path / "dusty.h5", kspace * mask + dust, target=None)
+    one, other = reconstruct(exact), reconstruct(dusty)
+    assert one[0]["acceleration"] == other[0]["acceleration"]
+    np.testing.assert_allclose(other[1], one[1], rtol=1e-3, atol=1e-4 * one[1].max())
+
+
+def test_a_phase_first_file_comes_out_with_its_own_axes(reconstruct, tmp_path):
+    kspace = object_kspace(SHAPE) * ((np.arange(48) % 4 == 1) | CENTER)
+    header = header_xml(64, 48, recon=(32, 48))
+    one = reconstruct(write_scan(tmp_path / "one.h5", kspace, header=header, target=None))[1]
+    turned = np.ascontiguousarray(kspace.swapaxes(-1, -2))
+    done, other = reconstruct(write_scan(tmp_path / "other.h5", turned, header=header, target=None))
+    assert other.shape == (3, 48, 32)
+    np.testing.assert_array_equal(other, one.swapaxes(-1, -2))
+    assert "stored (phase, readout): turned to (readout, phase)" in done["findings"]
+
+
+def test_a_file_without_header_is_reconstructed_from_the_lines_that_it_holds(reconstruct, tmp_path):
+    kspace = object_kspace(SHAPE) * ((np.arange(48) % 4 == 1) | CENTER)
+    path = write_scan(tmp_path / "a.h5", kspace, target=None)
+    expected = reconstruct(path)[1]
+    with h5py.File(path, "a") as file:
+        del file["ismrmrd_header"]
+    done, images = reconstruct(path)
+    assert "no header" in done["findings"][0]
+    np.testing.assert_array_equal(images, expected)
+
+
+@pytest.mark.parametrize(("mode", "where"), [("separate", "its calibration lines hold it"), ("", "nothing does")])
+def test_a_missing_centre_line_is_told_with_where_it_is(reconstruct, tmp_path, mode, where):
+    kspace = object_kspace((1, 4, 64, 48))[0]
+    readouts = [(samples, values) for line, (samples, values) in enumerate(lines_of(kspace)) if line % 2 == 1]
+    if mode:
+        readouts += [(samples, {**values, "flags": 1 << 19}) for samples, values in lines_of(kspace)[18:30]]
+    calibration = f"<parallelImaging><calibrationMode>{mode}</calibrationMode></parallelImaging>" if mode else ""
+    header = header_xml(64, 48).replace(b"</encoding>", calibration.encode() + b"</encoding>")
+    error = reconstruct(write_ismrmrd(tmp_path / "raw.h5", header, readouts))[0]["error"]
+    assert "lacks the centre line" in error
+    assert where in error
+
+
+def test_a_scan_without_calibration_lines_says_so(reconstruct, tmp_path):
+    kspace = object_kspace((1, 4, 64, 48))[0]
+    every_second = [line for index, line in enumerate(lines_of(kspace)) if index % 2 == 0]
+    done, _ = reconstruct(write_ismrmrd(tmp_path / "raw.h5", header_xml(64, 48), every_second))
+    assert "no calibration lines: coil maps are made from 1 central line" in done["findings"]
+    with_center = [line for index, line in enumerate(lines_of(kspace)) if index % 2 == 0 or CENTER[index]]
+    done, _ = reconstruct(write_ismrmrd(tmp_path / "raw2.h5", header_xml(64, 48), with_center))
+    assert done["findings"] == []
+
+
+def test_a_mask_is_never_acquired_over_partial_fourier_padding_as_in_the_public_code(reconstruct, run, tmp_path):
+    pytest.importorskip("fastmri.models", reason="the public implementation is not installed")
+    from fastmri.data.transforms import VarNetDataTransform
+    from fastmri.models import VarNet
+
+    from echotrain.models.importers import export_fastmri
+    from echotrain.training.trained import load_trained
+
+    kspace = object_kspace(SHAPE)
+    mask = (np.arange(48) % 3 == 1) | CENTER
+    kspace[..., :9] = 0
+    path = write_scan(tmp_path / "a.h5", kspace * mask, header=header_xml(64, 48, center=15, maximum=38), target=None)
+    with h5py.File(path, "a") as file:
+        file["mask"] = mask
+    assert mask[:9].any(), "the mask must reach into the padding, or this shows nothing"
+    images = reconstruct(path)[1]
+    public = VarNet(num_cascades=2, chans=4, pools=2, sens_chans=3, sens_pools=2)
+    public.load_state_dict(export_fastmri(load_trained(run).model.state_dict()))
+    attributes = {"padding_left": 9, "padding_right": 48, "recon_size": (64, 48, 1), "max": 1.0}
+    for index in range(3):
+        sample = VarNetDataTransform()((kspace * mask)[index], mask.astype(np.float32), None, attributes, "a.h5", index)
+        with torch.no_grad():
+            expected = public(sample.masked_kspace[None], sample.mask[None]).numpy()[0]
+        assert np.linalg.norm(images[index] - expected) < 1e-5 * np.linalg.norm(expected)
