@@ -41,7 +41,18 @@ def test_embedded_calibration_lines_belong_to_the_k_space(tmp_path, mode, rate, 
     kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
     grid, center = np.arange(WIDTH) % rate == first, abs(np.arange(WIDTH) - WIDTH // 2 + 0.5) < 8
     readouts = [
-        (samples, {**values, "flags": flag(21) if grid[line] and center[line] else flag(20) if center[line] else 0})
+        # Some converters set 20 beside 21.
+        (
+            samples,
+            {
+                **values,
+                "flags": (flag(20) | flag(21) if line % 4 else flag(21))
+                if grid[line] and center[line]
+                else flag(20)
+                if center[line]
+                else 0,
+            },
+        )
         for line, (samples, values) in enumerate(lines_of(kspace))
         if grid[line] or center[line]
     ]
@@ -186,6 +197,12 @@ def test_a_partial_echo_is_placed_by_its_echo_in_either_direction(tmp_path, is_r
         np.testing.assert_array_equal(volume.read_slice(0), kspace)
 
 
+def test_an_echo_too_far_from_the_middle_of_its_readout_is_refused(tmp_path):
+    kspace = np.roll(object_kspace((1, 3, HEIGHT, WIDTH))[0], -12, axis=1)
+    with pytest.raises(ScanError, match="64 samples with the echo at 20: do not fit a matrix of 64"):
+        open_volume(write(tmp_path, with_values(lines_of(kspace), center_sample=HEIGHT // 2 - 12)))
+
+
 def test_removed_oversampling_is_no_partial_echo(tmp_path):
     kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
     path = write_ismrmrd(tmp_path / "raw.h5", header_xml(2 * HEIGHT, WIDTH, recon=(HEIGHT, WIDTH)), lines_of(kspace))
@@ -315,6 +332,38 @@ def test_multiband_is_refused(tmp_path):
     band = "<parallelImaging><multiband><multiband_factor>2</multiband_factor></multiband></parallelImaging>"
     with pytest.raises(ScanError, match="multiband factor 2"):
         open_volume(write(tmp_path, lines_of(kspace), band))
+
+
+def test_multiband_that_only_a_converters_parameter_states_is_refused(tmp_path):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    parameter = "<userParameterLong><name>MultiBandFactor</name><value>{}</value></userParameterLong>"
+    for factor in (1, 2):
+        xml = header().replace(b"</ismrmrdHeader>", f"<userParameters>{parameter.format(factor)}</userParameters></ismrmrdHeader>".encode())
+        path = write_ismrmrd(tmp_path / "raw.h5", xml, lines_of(kspace))
+        if factor == 1:
+            open_volume(path).close()
+        else:
+            with pytest.raises(ScanError, match="multiband factor 2"):
+                open_volume(path)
+
+
+@pytest.mark.parametrize("begin", [HEIGHT // 2, 0])
+def test_readouts_that_all_pass_through_the_centre_are_no_lines(tmp_path, begin):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    spokes = np.repeat(kspace[:, :, WIDTH // 2, None], WIDTH, axis=2) * np.exp(1j * np.arange(WIDTH)).astype(np.complex64)
+    spokes = np.roll(spokes, begin - HEIGHT // 2, axis=1) + 1e-3 * np.abs(kspace).max() * random_kspace(spokes.shape)
+    with pytest.raises(ScanError, match=r"passes through the centre of k-space: a radial or spiral scan"):
+        open_volume(write(tmp_path, with_values(lines_of(spokes), center_sample=begin)))
+
+
+@pytest.mark.parametrize("center", [27, 0])
+def test_lines_beyond_the_headers_matrix_widen_it(tmp_path, center):
+    kspace = object_kspace((1, 3, HEIGHT, 54))[0]
+    with open_volume(write(tmp_path, lines_of(kspace), center=center, maximum=53)) as volume:
+        header = volume.header
+        assert (header.width, header.recon_width) == (54, WIDTH)
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+        assert "since lines reach beyond the matrix" in volume.findings[0]
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def _open(file: Hdf5File, dataset: str, deidentifier: Deidentifier, limits: Read
         selected,
         read_lines,
         matrix=Matrix(scan.encoded[0], scan.recon[0]),
-        claims=lambda last, peak: _claims(scan, heads, selected, peak),
+        claims=lambda last, peak: _claims(scan, heads, selected, last, peak),
         limits=limits,
     )
     findings = [*scan.notes, *([f"left out {left_out} readouts of further encodings"] if left_out else []), *selected.findings, *told]
@@ -169,8 +169,11 @@ def _readouts(heads: np.ndarray) -> Readouts:
     return readouts[(readouts["num_samples"] > 0) & (readouts["num_coils"] > 0)]
 
 
-def _claims(scan: ScanHeader, heads: np.ndarray, selected: Selected, peak: int) -> list[Claim]:
-    """Return what may be the counter of the zero frequency, the header's word first, the energy's last."""
+def _claims(scan: ScanHeader, heads: np.ndarray, selected: Selected, last: int, peak: int) -> list[Claim]:
+    """Return what may be the counter of the zero frequency, the header's word first, the energy's last.
+
+    Where lines reach beyond the header's matrix (phase oversampling that it does not count), the matrix is as wide as they need.
+    """
     width = scan.encoded[1]
     claims = [Claim("as the header says", scan.center_y, width)]
     if int(selected.lines["step"].min()) == 1:
@@ -180,7 +183,11 @@ def _claims(scan: ScanHeader, heads: np.ndarray, selected: Selected, peak: int) 
         own = np.unique(lines[:, _CENTER_LINE_FIELD]) if lines.shape[1] > _CENTER_LINE_FIELD else np.zeros(0)
         if len(own) == 1 and own[0] > 0:
             claims.append(Claim("as the scanner's own counter says", int(own[0]), width))
-    return [*claims, Claim("the middle of the matrix", width // 2, width), Claim("where the energy lies", peak, width)]
+    claims += [Claim("the middle of the matrix", width // 2, width), Claim("where the energy lies", peak, width, needs_peak=True)]
+    if last + 1 > width:
+        wide = "since lines reach beyond the matrix"
+        claims += [Claim(wide, center, 2 * max(center, last + 1 - center), needs_peak=True) for center in (scan.center_y, peak)]
+    return claims
 
 
 def _vector(heads: np.ndarray, field: str, rows: np.ndarray) -> tuple[float, float, float]:
@@ -211,8 +218,9 @@ def _header(
 ) -> VolumeHeader:
     identity, stem = identity_of(scan), Path(name).stem
     protocol = parse_protocol(words=scan.protocol)
-    # Of readouts whose oversampling was removed, or that were oversampled, the matrix covers another field of view than the header's.
-    encoded_mm = scan.encoded_fov[0] * geometry.height / scan.encoded[0]
+    # A matrix that is not the header's (oversampling removed, or not counted) covers another field of view than the header's.
+    readout_mm = scan.encoded_fov[0] * geometry.height / scan.encoded[0]
+    phase_mm = scan.encoded_fov[1] * geometry.width / scan.encoded[1]
     return VolumeHeader(
         dataset=dataset or DEFAULT_DATASET,
         volume=deidentifier.volume(stem, identity),
@@ -228,8 +236,8 @@ def _header(
         num_coils=geometry.num_coils,
         height=geometry.height,
         width=geometry.width,
-        recon_height=recon_size(geometry.height, encoded_mm, scan.recon_fov[0], scan.recon[0]),
-        recon_width=recon_size(geometry.width, scan.encoded_fov[1], scan.recon_fov[1], scan.recon[1]),
+        recon_height=recon_size(geometry.height, readout_mm, scan.recon_fov[0], scan.recon[0]),
+        recon_width=recon_size(geometry.width, phase_mm, scan.recon_fov[1], scan.recon[1]),
         fov_mm=fov_mm(scan),
         padding_left=geometry.left,
         padding_right=geometry.right,

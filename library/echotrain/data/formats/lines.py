@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from echotrain.data.formats.checks.energy import Peak, peak_of, tolerance
+from echotrain.data.formats.checks.projection import is_projection, projection_error
 from echotrain.data.formats.hdf5 import reading
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.readouts import Readouts, Selected
@@ -34,11 +34,13 @@ class Claim(NamedTuple):
         source: Who says so, for findings.
         center: Phase-encode counter.
         width: Phase-encode matrix that follows.
+        needs_peak: Whether it counts only where the energy bears it out.
     """
 
     source: str
     center: int
     width: int
+    needs_peak: bool = False
 
 
 class Matrix(NamedTuple):
@@ -114,9 +116,11 @@ def place_lines(
     num_samples, num_coils = int(lines["num_samples"][0]), int(lines["num_coils"][0])
     most = int(np.bincount(lines["slice"]).max())
     limits.check_array(name, (selected.num_slices, most, num_coils, num_samples), np.dtype(np.complex64).itemsize, slice_axes=3)
-    by_step, by_sample = _profiles(name, selected, read_lines)
-    shift, told = _settle_samples(lines, by_sample, num_samples)
-    center, width, about = _settle_center(name, lines, by_step, claims)
+    along, over = _peaks(name, selected, read_lines)
+    if is_projection(along, over):
+        raise projection_error(name)
+    shift, told = _settle_samples(lines, along, num_samples)
+    center, width, about = _settle_center(name, lines, over, claims)
     height, why = _settle_height(name, lines, shift, num_samples, matrix)
     columns = width // 2 - center + lines["step"]
     geometry = Geometry(
@@ -245,8 +249,8 @@ def _read(name: str, lines: Readouts, read_lines: ReadLines) -> list[np.ndarray]
     return [samples[:, ::-1] if line["is_reversed"] else samples for line, samples in zip(lines, readouts, strict=True)]
 
 
-def _profiles(name: str, selected: Selected, read_lines: ReadLines) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return amplitudes of the slice in the middle by phase-encode counter, and by sample of the readouts that run forwards."""
+def _peaks(name: str, selected: Selected, read_lines: ReadLines) -> tuple[Peak, Peak]:
+    """Return the strongest sample of the readouts that run forwards, and the strongest phase-encode counter, of the slice in the middle."""
     lines = selected.lines[selected.lines["slice"] == selected.num_slices // 2]
     by_step = np.zeros(int(selected.lines["step"].max()) + 1)
     by_sample = np.zeros(int(lines["num_samples"][0]))
@@ -256,30 +260,27 @@ def _profiles(name: str, selected: Selected, read_lines: ReadLines) -> tuple[NDA
         if np.isfinite(amplitudes).all():
             by_step[line["step"]] = max(by_step[line["step"]], float(amplitudes.sum()))
             by_sample += amplitudes * forward
-    return by_step, by_sample
+    return peak_of(by_sample, by_sample > 0), peak_of(by_step, by_step > 0)
 
 
-def _settle_samples(lines: Readouts, by_sample: NDArray[np.float64], num_samples: int) -> tuple[int, list[str]]:
+def _settle_samples(lines: Readouts, peak: Peak, num_samples: int) -> tuple[int, list[str]]:
     """Return what corrects the readouts' own statements of their echo: 0 unless the energy contradicts them."""
     forward = lines[~lines["is_reversed"]] if not lines["is_reversed"].all() else lines
     stated = _echo(forward[0], 0)
-    peak = peak_of(by_sample, by_sample > 0)
     if not peak.is_distinct or abs(stated - peak.line) <= tolerance(num_samples):
         return 0, []
     found = num_samples // 2 if abs(num_samples // 2 - peak.line) <= tolerance(num_samples) else peak.line
     return found - stated, [f"readouts say that their echo is at sample {stated}, their energy lies at {peak.line}: {found} is taken"]
 
 
-def _settle_center(
-    name: str, lines: Readouts, by_step: NDArray[np.float64], claims: Callable[[int, int], Sequence[Claim]]
-) -> tuple[int, int, list[str]]:
+def _settle_center(name: str, lines: Readouts, peak: Peak, claims: Callable[[int, int], Sequence[Claim]]) -> tuple[int, int, list[str]]:
     """Return the counter of the zero frequency and the width: of the first claim that fits the counters and the energy."""
     first, last = int(lines["step"].min()), int(lines["step"].max())
-    peak: Peak = peak_of(by_step, by_step > 0)
     made = claims(last, peak.line)
-    for claim in made if peak.is_distinct else made[:-1]:
+    for claim in made:
         fits = claim.width // 2 - claim.center + first >= 0 and claim.width // 2 - claim.center + last < claim.width
-        if fits and (not peak.is_distinct or abs(claim.center - peak.line) <= tolerance(claim.width)):
+        is_borne_out = abs(claim.center - peak.line) <= tolerance(claim.width) if peak.is_distinct else not claim.needs_peak
+        if fits and is_borne_out:
             is_overruled = (claim.center, claim.width) != (made[0].center, made[0].width)
             told = f"the header puts the centre of k-space at line {made[0].center} of {made[0].width}"
             taken = f"line {claim.center} of {claim.width} is taken, {claim.source}"

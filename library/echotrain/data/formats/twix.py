@@ -239,7 +239,7 @@ def _claims(protocol: "_ProtocolText", center: int, last: int, peak: int) -> lis
     middles = {lines // 2: "the middle of the protocol's lines", steps // 2: "the middle of the measured lines"}
     claims = [Claim("as the readouts say", center, width(center))]
     claims += [Claim(source, middle, width(middle)) for middle, source in middles.items() if middle]
-    return [*claims, Claim("where the energy lies", peak, width(peak))]
+    return [*claims, Claim("where the energy lies", peak, width(peak), needs_peak=True)]
 
 
 def _matrix(protocol: "_ProtocolText", selected: Selected) -> Matrix:

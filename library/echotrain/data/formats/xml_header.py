@@ -124,7 +124,7 @@ def parse_header(xml: bytes, name: str) -> ScanHeader:
         calibration=_text(root, "encoding/parallelImaging/calibrationMode").lower(),
         echo_train=_integer(_text(root, "encoding/echoTrainLength"), name, notes) or 1,
         sequence=_text(root, "sequenceParameters/sequence_type").lower(),
-        multiband=_integer(_text(root, "encoding/parallelImaging/multiband/multiband_factor"), name, notes) or 1,
+        multiband=_multiband(root, name, notes),
         notes=tuple(notes),
     )
 
@@ -153,6 +153,16 @@ def refuse_other_than_lines(scan: ScanHeader, name: str) -> None:
         )
     if scan.sequence in ("epi", "ep2d", "echoplanar", "echo planar"):
         raise ScanError(f"{name}: an echo-planar sequence", "its lines need phase correction", "Leave this scan out.")
+
+
+def _multiband(root: ET.Element, name: str, notes: list[str]) -> int:
+    """Return how many slices were excited at once, as the header or a converter's parameter says."""
+    texts = [_text(root, "encoding/parallelImaging/multiband/multiband_factor")]
+    for parameter in root.iter():
+        spelled = re.sub(r"[^a-z]", "", _text(parameter, "name").lower()) if _local(parameter.tag) == "userParameterLong" else ""
+        if spelled in ("multibandfactor", "lmultibandfactor", "smsfactor"):
+            texts.append(_text(parameter, "value"))
+    return max((_integer(text, name, notes) or 1 for text in texts), default=1)
 
 
 def _parse(xml: bytes, name: str) -> tuple[ET.Element, list[str]]:

@@ -176,6 +176,21 @@ def test_slices_of_one_volume_may_be_measured_over_different_lines(tmp_path):
     assert [row["padding_left"] for row in record.rows] == [0, 9, 0, 0, 0]
 
 
+def test_a_slice_that_holds_more_lines_than_its_volume_keeps_them(tmp_path):
+    kspace = object_kspace((7, 4, 64, 48))
+    kspace[[0, 1, 2, 3, 5, 6], ..., :9] = 0  # slice 4 is none of those that are looked into first
+    record = convert(write_scan(tmp_path / "a.h5", kspace, header=header_xml(64, 48, center=15, maximum=38), target=None), tmp_path / "to")
+    assert [row["padding_left"] for row in record.rows] == [9, 9, 9, 9, 0, 9, 9]
+
+
+def test_a_target_that_is_not_used_has_no_place_in_the_file(tmp_path):
+    kspace = object_kspace(SHAPE)
+    for name, target, is_used in (("a", targets_of(kspace), True), ("b", targets_of(kspace)[:, ::-1], False)):
+        with open_volume(write_scan(tmp_path / f"{name}.h5", kspace, target=np.ascontiguousarray(target))) as volume:
+            assert (volume.raw_target_range(2) is not None) == is_used
+            assert (volume.read_target(2) is not None) == is_used
+
+
 def test_fewer_slices_than_the_header_announces_are_told(tmp_path):
     header = header_xml(64, 48).replace(b"</encodingLimits>", b"<slice><minimum>0</minimum><maximum>31</maximum></slice></encodingLimits>")
     record = convert(write_scan(tmp_path / "a.h5", object_kspace(SHAPE), header=header), tmp_path / "to")

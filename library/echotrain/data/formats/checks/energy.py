@@ -23,7 +23,6 @@ _SUSPECT = 1e-8
 _GAP = 1e4
 # A readout that begins or ends a sample early is whole; one that lacks a twentieth of its samples is not.
 _ALLOWED_HOLES = 0.05
-# How far the peak stands out over the median line: 4 to 33 in scans of heads, knees, spines and phantoms, 1.2 in pure noise.
 _DISTINCT = 1.6
 
 
@@ -32,11 +31,16 @@ class Peak(NamedTuple):
 
     Attributes:
         line: The strongest one, of three neighbours' mean.
-        is_distinct: Whether it stands out; noise has no peak.
+        contrast: Its amplitude over the median line's: 4 to 33 in scans of heads, knees, spines and phantoms, 1.2 at most in pure noise.
     """
 
     line: int
-    is_distinct: bool
+    contrast: float
+
+    @property
+    def is_distinct(self) -> bool:
+        """Whether it stands out; noise has no peak."""
+        return self.contrast > _DISTINCT
 
 
 class Holes(NamedTuple):
@@ -114,11 +118,11 @@ def peak_of(amplitudes: Energy, measured: Lines) -> Peak:
     """Find the peak of a profile of amplitudes, judged over its measured lines."""
     positions = np.flatnonzero(measured)
     if len(positions) < 4:
-        return Peak(int(np.argmax(amplitudes)) if len(amplitudes) else 0, is_distinct=False)
+        return Peak(int(np.argmax(amplitudes)) if len(amplitudes) else 0, 1.0)
     profile = amplitudes[positions]
     smooth = (np.roll(profile, 1) + profile + np.roll(profile, -1)) / 3
     strongest = int(np.argmax(smooth))
-    return Peak(int(positions[strongest]), bool(smooth[strongest] > _DISTINCT * np.median(smooth)))
+    return Peak(int(positions[strongest]), float(smooth[strongest] / np.median(smooth)))
 
 
 def tolerance(size: int) -> int:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from echotrain.data.formats.checks.direction import alternates
 from echotrain.data.formats.checks.energy import Energy, Lines, acquired, energy_of, find_holes, find_peak, is_off_center
+from echotrain.data.formats.checks.projection import is_projection, projection_error
 from echotrain.data.formats.checks.target import is_of, scale_of
 from echotrain.data.formats.volume import ByteRange, Calibration, Volume
 from echotrain.data.header import VolumeHeader
@@ -31,6 +32,7 @@ class _Sample(NamedTuple):
     row: int
     column: int
     alternates: bool
+    is_projection: bool
 
 
 def examine(volume: Volume, name: str) -> "ExaminedVolume":
@@ -41,7 +43,8 @@ def examine(volume: Volume, name: str) -> "ExaminedVolume":
         name: Of the file, for messages.
 
     Raises:
-        ScanError: The zero frequency is not in the middle of k-space, or readouts run to and fro. A slice cannot be read.
+        ScanError: The zero frequency is not in the middle of k-space, readouts run to and fro, or all of them pass through the centre. A
+            slice cannot be read.
     """
     examined = ExaminedVolume(volume)
     if volume.num_partitions > 1:  # No slice of it can be used; curation says so.
@@ -55,6 +58,8 @@ def examine(volume: Volume, name: str) -> "ExaminedVolume":
             f"a k-space of {height} x {width} has it at {height // 2}, {width // 2}, where the image is made from",
             "Shift it there (numpy.fft.fftshift where it lies in the corner), or export the scan again.",
         )
+    if samples and all(sample.is_projection for sample in samples):
+        raise projection_error(name)
     if samples and all(sample.alternates for sample in samples):
         raise ScanError(
             f"{name}: every second line runs backwards",
@@ -240,4 +245,5 @@ def _look_at(kspace: NDArray[np.complex64]) -> _Sample:
     is_off = is_off_center(row, height) or is_off_center(column, width)
     # Noise looks like anything.
     is_ghost = row.is_distinct and column.is_distinct and alternates(kspace, lines, column.line)
-    return _Sample(lines, is_full, is_off, row.line, column.line, is_ghost)
+    are_spokes = is_projection(row, column)
+    return _Sample(lines, is_full, is_off and not are_spokes, row.line, column.line, is_ghost, are_spokes)

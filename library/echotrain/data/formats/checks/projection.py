@@ -1,0 +1,23 @@
+"""Readouts that all pass through the centre of k-space: spokes and spirals, told by their energy where no header tells."""
+
+from echotrain.data.formats.checks.energy import Peak
+from echotrain.errors import ScanError
+
+__all__ = ["is_projection", "projection_error"]
+
+# Of projections every readout has its peak where all others have theirs, and all are as strong; of lines neither holds.
+_CENTERED, _LEVEL = 2.5, 1.25
+
+
+def is_projection(along_readouts: Peak, over_readouts: Peak) -> bool:
+    """Say whether readouts share one peak and differ little in strength."""
+    return along_readouts.contrast > _CENTERED and over_readouts.contrast < _LEVEL
+
+
+def projection_error(name: str) -> ScanError:
+    """Return the error of a file whose readouts are no lines."""
+    return ScanError(
+        f"{name}: every readout passes through the centre of k-space",
+        "a radial or spiral scan, or one line measured again and again, is no Cartesian k-space",
+        "Leave it out.",
+    )
