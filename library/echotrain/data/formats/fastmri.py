@@ -151,11 +151,13 @@ class FastmriVolume:
             )
         if scan.trajectory != "cartesian":
             raise ScanError(f"{self._name}: trajectory {scan.trajectory[:20]!r}", "only Cartesian k-space is read", "Leave this scan out.")
-        words = {
-            key: safe_word(str(self._file.attribute(key) or ""), identity) for key in ("acquisition", "anatomy", "contrast", "dataset")
-        }
+        words = {key: safe_word(str(self._file.attribute(key) or ""), identity) for key in ("acquisition", "dataset")}
         protocol = parse_protocol(
-            anatomy=words["anatomy"], contrast=words["contrast"], acquisition=words["acquisition"], words=scan.protocol
+            anatomy=str(self._file.attribute("anatomy") or ""),
+            contrast=str(self._file.attribute("contrast") or ""),
+            acquisition=words["acquisition"],
+            words=scan.protocol,
+            name=scan.protocol_name,
         )
         stem = PurePosixPath(self._name).stem
         recon = self._target.shape[1:] if self._target is not None else (min(scan.recon[0], height), min(scan.recon[1], width))
@@ -183,6 +185,7 @@ class FastmriVolume:
             padding_right=right,
             max_value=_positive(self._file.attribute("max")),
             norm=_positive(self._file.attribute("norm")),
+            protocol_kinds=protocol.kinds,
         )
 
 

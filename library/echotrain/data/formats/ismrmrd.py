@@ -189,7 +189,7 @@ def _header(
     head: Any,
 ) -> VolumeHeader:
     identity, stem = identity_of(scan), Path(name).stem
-    protocol = parse_protocol(words=scan.protocol)
+    protocol = parse_protocol(words=scan.protocol, name=scan.protocol_name)
     normal = tuple(float(value) for value in head["slice_dir"]) if "slice_dir" in head.dtype.names else (0.0, 0.0, 0.0)
     return VolumeHeader(
         dataset=dataset or DEFAULT_DATASET,
@@ -211,4 +211,5 @@ def _header(
         fov_mm=fov_mm(scan),
         padding_left=measured[0],
         padding_right=measured[1],
+        protocol_kinds=protocol.kinds,
     )

@@ -210,7 +210,8 @@ def _header(
         others=tuple(protocol.text(key) for key in _OTHER_KEYS),
     )
     words = parse_protocol(
-        words=f"{protocol.text('tProtocolName')} {protocol.text('tStudyDescription')} {protocol.text('tBodyPartExamined')}"
+        words=f"{protocol.text('tProtocolName')} {protocol.text('tStudyDescription')} {protocol.text('tBodyPartExamined')}",
+        name=protocol.text("tProtocolName"),
     )
     normal = tuple(protocol.number(f"sSliceArray.asSlice[0].sNormal.{axis}") or 0.0 for axis in ("dSag", "dCor", "dTra"))
     fov = tuple(protocol.number(f"sSliceArray.asSlice[0].{side}") or 0.0 for side in ("dReadoutFOV", "dPhaseFOV", "dThickness"))
@@ -238,6 +239,7 @@ def _header(
         fov_mm=(fov[0], fov[1], fov[2]),
         padding_left=measured[0],
         padding_right=measured[1],
+        protocol_kinds=words.kinds,
     )
 
 

@@ -48,6 +48,7 @@ class ScanHeader:
         trajectory: ``cartesian`` for what can be read here.
         identifiers: Texts that point at a person, keyed by element name.
         protocol: Protocol name and study description, for reading anatomy and contrast from.
+        protocol_name: The protocol's name alone, for reading from it what the scan is for.
     """
 
     encoded: tuple[int, int, int]
@@ -62,6 +63,7 @@ class ScanHeader:
     field_strength: float = 0.0
     identifiers: tuple[tuple[str, str], ...] = ()
     protocol: str = ""
+    protocol_name: str = ""
 
     def padding(self, width: int, name: str) -> tuple[int, int]:
         """Return the measured lines [left, right) by fastMRI's formula: ``left = encoded_y // 2 - center``.
@@ -118,6 +120,7 @@ def parse_header(xml: bytes, name: str) -> ScanHeader:
         field_strength=_number(_text(root, "acquisitionSystemInformation/systemFieldStrength_T")),
         identifiers=tuple(_identifiers(root)),
         protocol=" ".join(_protocol_texts(root)),
+        protocol_name=" ".join((_text(root, "measurementInformation/protocolName"), *_user_texts(root, "tProtocolName"))),
     )
 
 
@@ -188,8 +191,12 @@ def _protocol_texts(root: ET.Element) -> Iterator[str]:
     yield _text(root, "measurementInformation/protocolName")
     yield _text(root, "studyInformation/studyDescription")
     yield _text(root, "studyInformation/bodyPartExamined")
+    yield from _user_texts(root, "tProtocolName", "tStudyDescription")
+
+
+def _user_texts(root: ET.Element, *names: str) -> Iterator[str]:
     for parameter in root.iter():
-        if _local(parameter.tag) == "userParameterString" and _text(parameter, "name") in ("tProtocolName", "tStudyDescription"):
+        if _local(parameter.tag) == "userParameterString" and _text(parameter, "name") in names:
             yield _text(parameter, "value")
 
 
