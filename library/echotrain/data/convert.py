@@ -25,6 +25,7 @@ from echotrain.data.formats import Deidentifier, ReadLimits, Volume, open_volume
 from echotrain.data.header import VolumeHeader
 from echotrain.data.payload import ALIGNMENT, EncodedSlice, PayloadDtype, checksum, encode_lines, encode_packed
 from echotrain.data.shards import ShardWriter
+from echotrain.data.signature import NO_PROJECTIONS, signature_of, slice_projections
 from echotrain.data.target import rss_target
 from echotrain.errors import ConfigError, EchotrainError, ScanError
 from echotrain.storage.ranged_file import RangedFile
@@ -79,6 +80,7 @@ class ScanRecord:
         source: Pseudonym of the source's URI.
         name: The volume's id, or a pseudonym where the file could not be read.
         content: Hash of the k-space, the same in whatever file it lies; "" where it was not read.
+        signature: What a constant factor does not change of it (``data.signature``); "" where it was not read.
         rows: Catalog columns of every kept slice, ``split`` still empty.
         rejections: What was left out.
         findings: What of the scan was taken, merged, corrected or taken on trust, a phrase each, free of names and identifiers.
@@ -88,6 +90,7 @@ class ScanRecord:
     source: str
     name: str
     content: str = ""
+    signature: str = ""
     rows: list[dict[str, Any]] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
@@ -195,7 +198,7 @@ def _convert(volume: Volume, uri: str, key: str, source: str, store: Store, conf
     rows: list[dict[str, Any]] = []
     rejections = []
     content = xxhash.xxh3_128(repr((header.num_slices, header.num_coils, header.height, header.width)).encode())
-    lines = np.zeros(header.width, dtype=bool)
+    projections, lines = NO_PROJECTIONS, np.zeros(header.width, dtype=bool)
     largest, squares = 0.0, 0.0
     with ShardWriter(store, f"shards/{key}") as shards:
         for index in range(header.num_slices):
@@ -206,6 +209,7 @@ def _convert(volume: Volume, uri: str, key: str, source: str, store: Store, conf
             if reason is not None:
                 rejections.append(Rejection(index, reason))
                 continue
+            projections = projections + slice_projections(kspace, index)
             target, is_own = _target(volume, index, kspace)
             lines |= acquired_lines(kspace)
             largest, squares = max(largest, float(target.max())), squares + float(np.square(target, dtype=np.float64).sum())
@@ -220,6 +224,7 @@ def _convert(volume: Volume, uri: str, key: str, source: str, store: Store, conf
         source=source,
         name=header.volume,
         content=content.hexdigest(),
+        signature=signature_of(projections, len(rows)),
         rows=[{**header_columns(header), "split": "", **row} for row in rows],
         rejections=rejections,
     )

@@ -127,7 +127,7 @@ def test_a_patient_in_two_splits_is_refused_at_commit(tmp_path: Path) -> None:
 
 
 def test_a_patient_in_two_splits_is_refused_at_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("echotrain.data.catalog_store.check_no_leakage", lambda table: None)
+    monkeypatch.setattr("echotrain.data.catalog_store.check_no_leakage", lambda table, known: None)
     commit(tmp_path, row("v1", split="train"), row("v2", split="test"))
     monkeypatch.undo()
     with pytest.raises(LeakageError, match="p1"):

@@ -106,9 +106,12 @@ def test_attributes_in_any_spelling_reach_the_header_of_a_file(tmp_path):
         assert (volume.header.anatomy, volume.header.contrast) == ("lower", "T2STAR")
 
 
-_ANATOMIES = """brain knee spine shoulder hip pelvis prostate ankle foot wrist hand elbow breast abdomen heart neck thigh calf lower upper
-chest face fetus finger scapula femur phantom""".split()
-_CONTRASTS = "T1 T2 PD STIR FLAIR T1_FLAIR T2_FLAIR T2STAR DESS DIXON DWI SWI".split()
+_ANATOMIES = (
+    *("brain", "knee", "spine", "shoulder", "hip", "pelvis", "prostate", "ankle", "foot", "wrist", "hand", "elbow"),
+    *("breast", "abdomen", "heart", "neck", "thigh", "calf", "lower", "upper", "chest", "face", "fetus", "finger"),
+    *("scapula", "femur", "phantom"),
+)
+_CONTRASTS = ["T1", "T2", "PD", "STIR", "FLAIR", "T1_FLAIR", "T2_FLAIR", "T2STAR", "DESS", "DIXON", "DWI", "SWI"]
 _PIECES = ["t1", "FS", "_", "-", " ", "knee", "Doe", "dixon", "we", "loc", "*", "ß", "é"]
 _FRAGMENTS = st.lists(st.one_of(st.text(max_size=6), st.sampled_from(_PIECES)), max_size=12).map("".join)
 
