@@ -26,7 +26,7 @@ EXAMPLES = """examples:
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload raw --index-only   the same, fetching headers alone
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload lines    an equispaced mask reads only its lines
 
-  python -m ray_jobs.prepare fastMRI/ --to prepared --split-from folders  the authors' split: multicoil_train/, multicoil_val/, multicoil_test/
+  python -m ray_jobs.prepare fastMRI/ --to prepared --split-from folders    multicoil_train/, multicoil_val/ and the like
   python -m ray_jobs.prepare scans/ --to prepared --split-from files=split.csv         file,split: names, or paths below SOURCE
   python -m ray_jobs.prepare scans/ --to prepared --split-from patients=s3://lab/split.json   {"train": ["0017", "0021"], "val": ["0018"]}
   python -m ray_jobs.prepare MosaicMRI/ --to s3://lab/mosaic --split-from folders --leave-out mosaic   without what its authors left out

@@ -24,7 +24,8 @@ _CHALLENGE = re.compile(r"(?:[a-z]+_)?(?:generali[sz]ation|transfer)_challenge|(
 _COIL = re.compile(r"(?:[a-z0-9]+_){0,4}((?:multi|single)coil_)")
 _PART = re.compile(r"_(?:full|v\d{1,2}|batch_?\d{1,4})$")
 _PSEUDONYM = re.compile(r"patient-[0-9a-f]{12}")
-_NO_FOLDER = "lies in no folder of the given split (multicoil_train, val/, TestSet and the like)"
+_HOW = "Write folders, files=URI or patients=URI."
+_NO_FOLDER = "is in no folder of the given split"
 _NO_FILE = "the list of the given split has no entry for this file"
 _CHALLENGE_SET = (
     "is of a challenge's own test set, which is no part of the train, val and test split; to evaluate on it, prepare its folder alone, "
@@ -46,12 +47,9 @@ class GivenSplitConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in ("folders", "files", "patients"):
-            raise ConfigError(
-                f"split-from {self.kind}", "is none of folders, files and patients", "Write folders, files=URI or patients=URI."
-            )
+            raise ConfigError(f"split-from {self.kind}", "is none of folders, files and patients", _HOW)
         if (self.kind == "folders") == bool(self.uri):
-            remedy = "Write folders, files=URI or patients=URI."
-            raise ConfigError(f"split-from {self.kind}={self.uri}", "folders name no list, the others name one", remedy)
+            raise ConfigError(f"split-from {self.kind}={self.uri}", "folders name no list, the others name one", _HOW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +130,8 @@ def split_of_folders(place: str) -> tuple[str | None, str]:
     folders = [folder.casefold() for folder in PurePosixPath(place).parts[:-1]]
     if any(_CHALLENGE.fullmatch(folder) for folder in folders):
         return None, _CHALLENGE_SET
-    said = [(word, split) for folder in folders if (split := split_named(_PART.sub("", (word := _word_of(folder)).rpartition("coil_")[2])))]
+    words = [_word_of(folder) for folder in folders]
+    said = [(word, split) for word in words if (split := split_named(_PART.sub("", word).rpartition("coil_")[2]))]
     if len({split for _, split in said}) > 1:
         nested = "/…/".join(word for word, _ in said)
         raise ConfigError(f"folders {nested}", "say different splits of one scan", "Move it, or use --split-from files=LIST.")

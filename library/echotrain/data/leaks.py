@@ -93,8 +93,8 @@ def leak_notes(table: pa.Table, leaks: Leaks) -> tuple[str, ...]:
         across = _num_across(table, leaks)
         num_scans = sum(len(group) for group in leaks.scaled_copies)
         notes.append(
-            f"{num_scans} scans have one k-space with another up to a constant factor, in {len(leaks.scaled_copies)} groups, {across} of "
-            "them in more than one split. All were kept; the manifest's leaks name them."
+            f"{num_scans} scans are copies of one another up to a constant factor (groups: {len(leaks.scaled_copies)}, of these in more "
+            f"than one split: {across}). All are kept; the manifest's leaks name them."
         )
     return tuple(notes)
 

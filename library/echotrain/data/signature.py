@@ -1,7 +1,7 @@
 """Signatures of k-space that a constant factor does not change: they tell scans that were exported twice, never what is kept.
 
 A hash of rounded values would not do: multiplied by 1.01, some of a million values fall on the other side of a rounding boundary.
-Instead the phases of some thousand samples of every slice are projected onto fixed random signs. The same samples times a constant give
+Instead the phases of some thousand samples of every slice are projected onto fixed random units. The same samples times a constant give
 the same magnitudes of the projections up to rounding errors, other samples give others, and two signatures are compared with a tolerance.
 """
 
@@ -15,9 +15,10 @@ __all__ = ["NO_PROJECTIONS", "alike", "signature_of", "slice_projections"]
 _NUM_PROJECTIONS = 16
 _NUM_SAMPLES = 4096
 # Projections of random phases have a standard deviation of 1; a copy in halves of float16 moves them by about 1e-3.
-_UNIT = 1e-3
+_STEP = 1e-3
 _TOLERANCE = 8
 _DIGITS = 4
+_UNITS = np.array([1, 1j, -1, -1j])
 _LARGEST = 16**_DIGITS - 1
 
 # Of no slice at all; slices' projections are added to it.
@@ -29,14 +30,15 @@ def slice_projections(kspace: NDArray[np.complex64], index: int) -> NDArray[np.c
 
     Args:
         kspace: complex64 (coils, height, width), finite.
-        index: Of the slice, which is given its own signs.
+        index: Of the slice, which is given its own units.
     """
     rng = np.random.default_rng((index, *kspace.shape))
     samples = kspace.reshape(-1)[rng.integers(0, kspace.size, _NUM_SAMPLES)].astype(np.complex128)
     magnitudes = np.abs(samples)
     phases = np.divide(samples, magnitudes, out=np.zeros_like(samples), where=magnitudes > 0)
-    signs = rng.integers(0, 2, (_NUM_PROJECTIONS, _NUM_SAMPLES)) * 2.0 - 1.0
-    return np.asarray(signs @ phases)
+    # Not +1 and -1 alone: the conjugate, which is the image turned by 180 degrees, is another scan.
+    units = _UNITS[rng.integers(0, len(_UNITS), (_NUM_PROJECTIONS, _NUM_SAMPLES))]
+    return np.asarray(units @ phases)
 
 
 def signature_of(projections: NDArray[np.complex128], num_slices: int) -> str:
@@ -49,7 +51,7 @@ def signature_of(projections: NDArray[np.complex128], num_slices: int) -> str:
     if not projections.any():
         return ""
     magnitudes = np.abs(projections) / np.sqrt(num_slices * _NUM_SAMPLES)
-    return "".join(f"{value:0{_DIGITS}x}" for value in np.minimum(np.round(magnitudes / _UNIT), _LARGEST).astype(int))
+    return "".join(f"{value:0{_DIGITS}x}" for value in np.minimum(np.round(magnitudes / _STEP), _LARGEST).astype(int))
 
 
 def alike(signatures: Sequence[str]) -> list[list[int]]:

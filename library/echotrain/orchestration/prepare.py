@@ -238,7 +238,7 @@ def _commit(
     deidentifier: Deidentifier,
 ) -> tuple[Catalog, Assembly]:
     """Assemble and commit; where another job committed in between, assemble again on top of what it wrote."""
-    settings = {"convert": to_dict(config.convert), "split": to_dict(config.split)}
+    settings = {"convert": to_dict(config.convert), "split": to_dict(config.split) if given is None else None}
     for _ in range(_COMMIT_ATTEMPTS):
         assembly = assemble(records, base, config.split, given)
         if base is not None and not assembly.is_changed:

@@ -134,6 +134,20 @@ def test_a_patient_in_two_splits_is_refused_at_load(tmp_path: Path, monkeypatch:
         load_catalog(str(tmp_path))
 
 
+def test_a_given_split_that_leaks_is_loaded_because_its_manifest_names_exactly_those_patients(tmp_path: Path) -> None:
+    rows = [row("v1", split="train"), row("v2", split="test"), row("v3", patient="p2", split="val")]
+    table, store = Catalog.from_rows(rows).table, open_store(str(tmp_path))
+    for patients in ([], ["p2"], ["p1", "p2"]):
+        with pytest.raises(CatalogError, match=r"patient 'p[12]'"):
+            commit_catalog(store, table, {"leaks": {"patients": patients}})
+    commit_catalog(store, table, {"leaks": {"patients": ["p1"]}})
+    assert load_catalog(str(tmp_path)).rows() == rows
+    manifest = tmp_path / "catalog" / "v000001.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "leaks": {"patients": []}}))
+    with pytest.raises(LeakageError, match="p1"):
+        load_catalog(str(tmp_path))
+
+
 def test_uris_name_a_version_after_an_at_sign() -> None:
     assert split_version("s3://b/p@12") == ("s3://b/p", 12)
     assert split_version("s3://b/user@site") == ("s3://b/user@site", None)
