@@ -15,6 +15,7 @@ from ray.data._internal.metadata_exporter import sanitize_for_struct
 
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.convert import ConvertConfig
+from echotrain.data.formats.protocol_kinds import MOSAIC_KINDS, PROTOCOL_KINDS
 from echotrain.data.given_splits import GivenSplitConfig
 from echotrain.data.simulate import SimulationConfig, simulate
 from echotrain.data.sources import find_sources
@@ -29,7 +30,7 @@ from echotrain.storage.embedded import serve_folder
 from echotrain.storage.local import LocalStore
 from echotrain.storage.ranged import RangeReader
 from echotrain.storage.throttled import Fault, serve_throttled
-from ray_jobs.prepare import main
+from ray_jobs.prepare import main, parser, read
 from tests.faults.test_bad_scans import not_hdf5, truncated, with_a_terabyte_never_written, with_an_xml_bomb
 from tests.scans import header_xml, random_kspace, write_scan
 
@@ -324,6 +325,17 @@ def test_a_scan_whose_reader_keeps_dying_is_given_up_with_a_reason(scans, tmp_pa
     assert list(store.list()) == []
     assert "died" not in str(prepare_module._convert_item(item, task).values)
     assert [found.key.split("/")[0] for found in store.list()] == ["prepared", "shards"]
+
+
+def test_kinds_to_leave_out_are_one_setting_in_any_order(scans):
+    def left_out(*words: str) -> tuple[str, ...]:
+        config = read(parser().parse_args([str(scans), "--to", "b", *words]))
+        return config.convert.curation.leave_out
+
+    assert left_out() == ()
+    assert left_out("--leave-out", "dess, localizers") == left_out("--leave-out", "localizers,dess,") == ("localizers", "dess")
+    assert left_out("--leave-out", "mosaic") == MOSAIC_KINDS
+    assert left_out("--leave-out", "propeller,mosaic") == PROTOCOL_KINDS
 
 
 def test_raw_from_a_folder_to_s3_and_senseless_settings_are_refused_at_once(scans, capsys):

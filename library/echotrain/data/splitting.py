@@ -55,16 +55,27 @@ def check_same_split(base: Catalog, given: GivenSplit | None, records: Sequence[
         raise ConfigError(f"splits {how[1]}", f"{base.root} was split {how[0]}", f"{remedy}, or prepare into another place.")
     if given is None:
         return
-    volumes = splits_of_volumes(base.table)
-    kept = {scan["source"]: volumes.get((scan["dataset"], scan["volume"])) for scan in base.manifest.get("scans", ())}
-    changed = 0
-    for record in records:
-        if kept.get(record.source) is not None and (record.rows or record.source in given.left_out):
-            patient = record.rows[0]["patient"] if record.rows else ""
-            changed += given.split_of(record.source, patient) != kept[record.source]
+    changed = _changed_patients(base, given, records) if given.kind == "patients" else _changed_scans(base, given, records)
     if changed:
         raise ConfigError(
             f"the split from {given.kind}",
-            f"says another split than {base.root}, or none, of {changed} of its scans",
+            f"says another split than {base.root}, or none, of {changed} of its {'patients' if given.kind == 'patients' else 'scans'}",
             "Add to a split without changing it, or prepare into another place.",
         )
+
+
+def _changed_scans(base: Catalog, given: GivenSplit, records: Sequence[ScanRecord]) -> int:
+    """Count the catalog's scans of this run that are given another split than they have, or none."""
+    volumes = splits_of_volumes(base.table)
+    kept = {scan["source"]: volumes.get((scan["dataset"], scan["volume"])) for scan in base.manifest.get("scans", ())}
+    # A scan that cannot be read any more is no contradiction.
+    asked = (record for record in records if record.source in kept and (record.rows or record.source in given.left_out))
+    return sum(given.split_of(record.source, "") != kept[record.source] for record in asked)
+
+
+def _changed_patients(base: Catalog, given: GivenSplit, records: Sequence[ScanRecord]) -> int:
+    """Count the catalog's patients who are listed with another split, or who have scans in this run and are not listed."""
+    here = {row["patient"] for record in records for row in record.rows}
+    pairs = base.table.select(["patient", "split"]).group_by(["patient", "split"]).aggregate([]).to_pylist()
+    listed = given.of_patients
+    return sum(listed.get(pair["patient"], None if pair["patient"] in here else pair["split"]) != pair["split"] for pair in pairs)

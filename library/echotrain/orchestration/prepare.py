@@ -151,8 +151,16 @@ def _unsplit(
     """Return records of the scans that are known beforehand to have no split: they are not even read."""
     reasons = {} if given is None else given.left_out
     named = ((source, deidentifier.pseudonym("source", source.uri)) for source in sources)
-    left_out = ((source, reasons[name]) for source, name in named if name in reasons)
-    return {keys[source.uri]: _without_rows(source, keys[source.uri], deidentifier, reason) for source, reason in left_out}
+    return {
+        keys[source.uri]: ScanRecord(
+            key=keys[source.uri],
+            source=name,
+            name=deidentifier.pseudonym("unsplit", source.uri),
+            rejections=[Rejection(None, reasons[name])],
+        )
+        for source, name in named
+        if name in reasons
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -234,3 +234,18 @@ def test_other_shares_are_told_because_they_count_for_new_patients_alone():
     base = Catalog(made.table, "root", 1, {**made.manifest(), "settings": settings})
     assert assemble([record("b")], base, SplitConfig()).notes == ()
     assert "these count for new patients" in assemble([record("b")], base, SplitConfig(ratios=(1, 0, 0))).notes[0]
+
+
+def test_a_list_that_says_otherwise_of_a_patient_is_refused_wherever_the_patients_scans_lie():
+    def given_by_patients(**splits: str) -> GivenSplit:
+        return GivenSplit(kind="patients", of_patients=splits)
+
+    base = committed(assemble([record("a", "p1"), record("b", "p2")], None, SplitConfig(), given_by_patients(p1="train", p2="val")))
+    elsewhere = [record("c", "p3")]
+    grown = assemble(elsewhere, base, SplitConfig(), given_by_patients(p3="test"))
+    assert by_volume(grown) == {"a": "train", "b": "val", "c": "test"}
+    for changed in (given_by_patients(p1="val", p3="test"), given_by_patients(p1="train", p2="test", p3="test")):
+        with pytest.raises(ConfigError, match="of 1 of its patients"):
+            assemble(elsewhere, base, SplitConfig(), changed)
+    with pytest.raises(ConfigError, match="of 1 of its patients"):
+        assemble([record("a", "p1"), record("b", "p2")], base, SplitConfig(), given_by_patients(p2="val"))
