@@ -101,12 +101,14 @@ def ask_prepare(arguments: Sequence[str]) -> Asked:
     """Ask for what ``prepare`` needs."""
     options = prepare.parser().parse_intermixed_args(arguments)
     prepare.read(options)
+    given = prepare.given_split(options)
+    listed = {f"--split-from {given.kind}=": given.uri} if given is not None and given.uri else {}
     is_salted = bool(os.environ.get(SALT_VARIABLE))
     return Asked(
         words=f"prepare {_last_part(options.to)}",
         arguments=arguments,
         need=Need(workers=options.workers, device="cpu"),
-        places={"SOURCE ": options.source, "--to ": options.to},
+        places={"SOURCE ": options.source, "--to ": options.to, **listed},
         notes=(f"{SALT_VARIABLE} of this machine is not passed on: pods take it from the operator's Secret",) if is_salted else (),
     )
 

@@ -13,6 +13,8 @@ from echotrain.data.catalog import SPLITS, Catalog
 from echotrain.data.convert import ConvertConfig
 from echotrain.data.curate import CurationConfig
 from echotrain.data.formats.deidentify import SALT_VARIABLE
+from echotrain.data.formats.protocol_kinds import MOSAIC_KINDS, PROTOCOL_KINDS
+from echotrain.data.given_splits import GivenSplitConfig
 from echotrain.data.splits import SplitConfig
 from echotrain.errors import ConfigError, EchotrainError
 from echotrain.log import console, setup_logging
@@ -25,10 +27,21 @@ EXAMPLES = """examples:
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload raw --index-only   the same, fetching little but headers
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload lines    an equispaced mask reads only its lines
 
+  python -m ray_jobs.prepare fastMRI/ --to prepared --split-from folders    multicoil_train/, multicoil_val/ and the like
+  python -m ray_jobs.prepare scans/ --to prepared --split-from files=split.csv         file,split: names, or paths below SOURCE
+  python -m ray_jobs.prepare scans/ --to prepared --split-from patients=s3://lab/split.json   {"train": ["0017", "0021"], "val": ["0018"]}
+  python -m ray_jobs.prepare MosaicMRI/ --to s3://lab/mosaic --split-from folders --leave-out mosaic   without what its authors left out
+
+A given split is kept as it is, because figures are comparable to a paper's only so; what it leaks is told, here and whenever a model is
+trained on it. A scan that it does not name is left out; so are the sets of further challenges (MosaicMRI's *_generalization_challenge):
+prepare their folder alone, with --split 0/0/100.
+
 A killed run goes on where it was when the same command is given again. New scans make a new version of the catalog, in which
 everybody keeps their split. ECHOTRAIN_DEID_SALT holds the secret key of the pseudonyms; without one a public key is used.
 """
 _SHOWN = 40
+_SHARES = "70/15/15"
+_MOSAIC = "all but propeller, as MosaicMRI's authors did"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,8 +66,13 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--to", required=True, metavar="URI", help="folder or s3:// prefix for the shards and the catalog")
     verb.add_argument("--payload", choices=("raw", "packed", "lines"), default="packed", help="how slices are laid out (default: packed)")
     verb.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="float16 halves the bytes at 3e-8 NMSE")
-    verb.add_argument("--split", default="70/15/15", metavar="TRAIN/VAL/TEST", help="shares of the slices, by patient (default: 70/15/15)")
-    verb.add_argument("--split-seed", type=int, default=0, help="decides between patients who are alike")
+    verb.add_argument("--split", metavar="TRAIN/VAL/TEST", help=f"shares of the slices, by patient (default: {_SHARES})")
+    verb.add_argument("--split-seed", type=int, help="decides between patients who are alike (default: 0)")
+    verb.add_argument(
+        "--split-from",
+        metavar="WHAT",
+        help="keep a split that others made: folders (the layout of SOURCE), files=URI or patients=URI (CSV or JSON; path or s3://)",
+    )
     verb.add_argument("--workers", type=int, default=0, help="scans converted at a time (default: every CPU)")
     verb.add_argument("--dataset", default="", help="name of the collection (default: what the files say)")
     verb.add_argument("--acs-fraction", type=float, default=0.08, help="centre lines that --payload lines holds twice (default: 0.08)")
@@ -64,6 +82,12 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--assume-full", action="store_true", help="take fastMRI-layout files without header and mask as fully sampled")
     verb.add_argument("--min-slices", type=int, default=1, help="leave out volumes with fewer slices")
     verb.add_argument("--min-coils", type=int, default=1, help="leave out volumes with fewer coils")
+    verb.add_argument(
+        "--leave-out",
+        default="",
+        metavar="KINDS",
+        help=f"leave out by the protocol's name, separated by commas: {', '.join(PROTOCOL_KINDS)}; mosaic: {_MOSAIC} (default: none)",
+    )
     return verb
 
 
@@ -79,12 +103,29 @@ def read(options: argparse.Namespace) -> PrepareConfig:
             dataset=options.dataset,
             index_only=options.index_only,
             assume_full=options.assume_full,
-            curation=CurationConfig(min_slices=options.min_slices, min_coils=options.min_coils),
+            curation=CurationConfig(min_slices=options.min_slices, min_coils=options.min_coils, leave_out=_kinds(options.leave_out)),
         ),
-        split=SplitConfig(ratios=_ratios(options.split), seed=options.split_seed),
+        split=SplitConfig(ratios=_ratios(options.split or _SHARES), seed=options.split_seed or 0),
+        given_split=given_split(options),
         workers=options.workers,
         salt=os.environ.get(SALT_VARIABLE, ""),
     )
+
+
+def given_split(options: argparse.Namespace) -> GivenSplitConfig | None:
+    """Return the split of others that a command line names, None where it names none."""
+    if options.split_from is None:
+        return None
+    if options.split is not None or options.split_seed is not None:
+        raise ConfigError("--split and --split-from", "exclude each other: a given split has no shares", "Leave one of them out.")
+    kind, _, uri = options.split_from.partition("=")
+    return GivenSplitConfig(kind=kind, uri=uri)
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    """Return the kinds of protocols that a list names, in the order of all kinds: another order is no other setting."""
+    named = {kind for word in text.split(",") if word.strip() for kind in (MOSAIC_KINDS if word.strip() == "mosaic" else (word.strip(),))}
+    return (*(kind for kind in PROTOCOL_KINDS if kind in named), *sorted(named - set(PROTOCOL_KINDS)))
 
 
 def _ratios(text: str) -> tuple[float, float, float]:

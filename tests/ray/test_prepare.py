@@ -15,6 +15,8 @@ from ray.data._internal.metadata_exporter import sanitize_for_struct
 
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.convert import ConvertConfig
+from echotrain.data.formats.protocol_kinds import MOSAIC_KINDS, PROTOCOL_KINDS
+from echotrain.data.given_splits import GivenSplitConfig
 from echotrain.data.simulate import SimulationConfig, simulate
 from echotrain.data.sources import find_sources
 from echotrain.data.splits import SplitConfig
@@ -28,7 +30,7 @@ from echotrain.storage.embedded import serve_folder
 from echotrain.storage.local import LocalStore
 from echotrain.storage.ranged import RangeReader
 from echotrain.storage.throttled import Fault, serve_throttled
-from ray_jobs.prepare import main
+from ray_jobs.prepare import main, parser, read
 from tests.faults.test_bad_scans import not_hdf5, truncated, with_a_terabyte_never_written, with_an_xml_bomb
 from tests.scans import header_xml, random_kspace, write_scan
 
@@ -197,6 +199,80 @@ def test_new_scans_make_a_new_version_and_everybody_keeps_their_split(local_ray,
         prepare(PrepareConfig(source=str(source), to=to, salt="another"))
 
 
+def write_split_folders(folder: Path) -> None:
+    """A data set with a leaking patient, a scan in two splits, a copy of twice its values, and what belongs to no split."""
+    kspace = [random_kspace((1, 3, 32, 24), seed=seed) for seed in range(8)]
+    scans = {
+        "multicoil_train/Doe_Jane": (kspace[0], "17"),
+        "multicoil_train/file2": (kspace[1], "18"),
+        "multicoil_train/file3": (kspace[2], "19"),
+        "multicoil_val/file4": (kspace[3], "17"),
+        "multicoil_val/file5": (kspace[1], "20"),
+        "multicoil_val/file6": (kspace[2] * 2, "21"),
+        "multicoil_test/file7": (kspace[4], "22"),
+        "anatomy_generalization_challenge/ankle/file8": (kspace[5], "23"),
+        "elsewhere/file9": (kspace[6], "24"),
+    }
+    for name, (values, patient) in scans.items():
+        write_scan(folder / f"{name}.h5", values, attributes={"patient_id": patient})
+    header = header_xml(32, 24, protocol="AAKnee_Scout")
+    write_scan(folder / "multicoil_train/file10.h5", kspace[7], header=header, attributes={"patient_id": "25"})
+
+
+def splits_in(catalog) -> dict[str, str]:
+    return dict(zip(catalog.table["volume"].to_pylist(), catalog.table["split"].to_pylist(), strict=True))
+
+
+def test_the_split_of_a_data_sets_folders_is_kept_and_what_it_leaks_is_told(local_ray, tmp_path, capsys):
+    source, to = tmp_path / "source", str(tmp_path / "to")
+    write_split_folders(source)
+    command = [str(source), "--to", to, "--split-from", "folders", "--leave-out", "localizers"]
+    assert main(command) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    catalog = load_catalog(to)
+    splits = splits_in(catalog)
+    jane = next(volume for volume in splits if volume.startswith("volume-") or volume == "Doe_Jane")
+    assert splits == {jane: "train", "file3": "train", "file4": "val", "file5": "val", "file6": "val", "file7": "test"}
+    assert len(catalog.manifest["leaks"]["patients"]) == 1
+    assert catalog.manifest["leaks"]["scaled_copies"] == [[["scans", "file3"], ["scans", "file6"]]]
+    for sentence in ("leaks 1 patients (1 in train and val)", "1 scans are in two given splits", "2 scans are copies of one another"):
+        assert sentence in told
+    reasons = " / ".join(sorted(entry["reason"] for entry in catalog.manifest["left_out"]))
+    assert len(catalog.manifest["left_out"]) == 4
+    for reason in ("held out in val", "name: localizers", "challenge's own test set", "in no folder of the given split"):
+        assert reason in reasons
+    # The same command changes nothing; another rule is refused; new scans join by the same rule.
+    assert main(command) == 0
+    assert load_catalog(to).version == 1
+    assert main([str(source), "--to", to]) == 2
+    assert "was split from folders" in capsys.readouterr().err
+    write_scan(source / "multicoil_test/file11.h5", random_kspace((1, 3, 32, 24), seed=11), attributes={"patient_id": "26"})
+    assert main(command) == 0
+    assert splits_in(load_catalog(to)) == splits | {"file11": "test"}
+
+
+def test_a_list_of_files_or_patients_in_s3_splits_a_source_by_its_own_names(local_ray, tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    for number in range(4):
+        write_scan(source / f"Doe_{number}.h5", random_kspace((1, 3, 32, 24), seed=number), attributes={"patient_id": f"MRN-{number}"})
+    with serve_folder(tmp_path / "s3") as server:
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("ECHOTRAIN_DEID_SALT", "secret")
+        bucket = server.create_bucket("lab")
+        (tmp_path / "s3/lab/files.csv").write_text("file,split\nDoe_0,train\nDoe_1.h5,val\nDoe_2,test\n")
+        (tmp_path / "s3/lab/patients.json").write_text('{"train": ["MRN-0"], "val": ["mrn-1"], "test": ["MRN-2"]}')
+        catalogs = []
+        for kind in ("files=" + f"{bucket}/files.csv", "patients=" + f"{bucket}/patients.json"):
+            to = tmp_path / kind.partition("=")[0]
+            assert main([str(source), "--to", str(to), "--split-from", kind]) == 0
+            catalogs.append(load_catalog(str(to)))
+            assert b"mrn-1" not in everything_in(to).lower()
+    assert [sorted(catalog.table["split"].to_pylist()) for catalog in catalogs] == [["test", "train", "val"]] * 2
+    assert splits_in(catalogs[0]) == splits_in(catalogs[1])
+    assert [len(catalog.manifest["left_out"]) for catalog in catalogs] == [1, 1]
+
+
 def test_a_job_that_is_overtaken_commits_on_top_of_what_the_other_wrote(local_ray, scans, tmp_path, monkeypatch):
     to, paths = str(tmp_path / "to"), sorted(scans.iterdir())
     for folder, part in (("one", paths[:5]), ("two", paths[5:])):
@@ -251,6 +327,17 @@ def test_a_scan_whose_reader_keeps_dying_is_given_up_with_a_reason(scans, tmp_pa
     assert [found.key.split("/")[0] for found in store.list()] == ["prepared", "shards"]
 
 
+def test_kinds_to_leave_out_are_one_setting_in_any_order(scans):
+    def left_out(*words: str) -> tuple[str, ...]:
+        config = read(parser().parse_args([str(scans), "--to", "b", *words]))
+        return config.convert.curation.leave_out
+
+    assert left_out() == ()
+    assert left_out("--leave-out", "dess, localizers") == left_out("--leave-out", "localizers,dess,") == ("localizers", "dess")
+    assert left_out("--leave-out", "mosaic") == MOSAIC_KINDS
+    assert left_out("--leave-out", "propeller,mosaic") == PROTOCOL_KINDS
+
+
 def test_raw_from_a_folder_to_s3_and_senseless_settings_are_refused_at_once(scans, capsys):
     with pytest.raises(ConfigError, match=r"payload=raw from the folder .*cannot read"):
         PrepareConfig(source=str(scans), to="s3://lab/knee", convert=ConvertConfig(payload="raw"))
@@ -259,7 +346,14 @@ def test_raw_from_a_folder_to_s3_and_senseless_settings_are_refused_at_once(scan
     assert main([str(scans), "--to", "/tmp/nowhere", "--split", "70/30"]) == 2
     assert main([str(scans), "--to", "ftp://nowhere"]) == 2
     assert main([str(scans), "--to", "/tmp/nowhere", "--workers", "-1"]) == 2
-    assert capsys.readouterr().err.count("error: ") == 5
+    assert main([str(scans), "--to", "/tmp/nowhere", "--split-from", "folders", "--split", "70/15/15"]) == 2
+    assert main([str(scans), "--to", "/tmp/nowhere", "--split-from", "folders"]) == 2
+    assert main([str(scans), "--to", "/tmp/nowhere", "--split-from", "files"]) == 2
+    assert main([str(scans), "--to", "/tmp/nowhere", "--split-from", "files=/tmp/nowhere.csv"]) == 2
+    assert main([str(scans), "--to", "/tmp/nowhere", "--leave-out", "localizers,scouts"]) == 2
+    assert capsys.readouterr().err.count("error: ") == 10
+    with pytest.raises(ConfigError, match="has no effect where the split is given"):
+        PrepareConfig(source=str(scans), to="b", split=SplitConfig(seed=1), given_split=GivenSplitConfig(kind="folders"))
     assert not Path("/tmp/nowhere").exists()
 
 

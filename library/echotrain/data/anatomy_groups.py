@@ -2,9 +2,9 @@
 
 __all__ = ["CONTRAST_FAMILIES", "anatomy_group", "contrast_family"]
 
-# Source: MosaicMRI (arXiv:2604.11762), A.3. The rest of the anatomies are groups of their own.
+# Source: MosaicMRI (arXiv:2604.11762), A.3, and its public notebooks for the femur. The rest of the anatomies are groups of their own.
 _GROUPS = {
-    "lower extremity": ("foot", "ankle", "calf", "lower"),
+    "lower extremity": ("foot", "ankle", "calf", "lower", "femur"),
     "pelvic girdle": ("hip", "pelvis"),
     "upper extremity": ("elbow", "hand", "wrist", "finger", "upper"),
 }

@@ -3,20 +3,29 @@
 Pure functions: the same records give the same catalog, in whatever order workers finished them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from echotrain.data.catalog import SCHEMA, Catalog
+from echotrain.config import to_dict
+from echotrain.data.catalog import SCHEMA, Catalog, splits_of_volumes
 from echotrain.data.convert import ScanRecord
+from echotrain.data.given_splits import GivenSplit
+from echotrain.data.leaks import Leaks, find_leaks, leak_notes
 from echotrain.data.splits import SplitConfig, assign_splits, summarize_patients
+from echotrain.data.splitting import check_same_split, with_given_splits
 from echotrain.errors import CatalogError
 
 __all__ = ["Assembly", "LeftOut", "assemble"]
+
+# Of duplicates in several given splits the one that is trained on least is kept; where splits are made here there is none yet.
+_TRAINED_ON = ("", "test", "val", "train")
+_HELD_OUT_TOO = "which is kept because it is held out in "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +60,13 @@ class Assembly:
 
     Attributes:
         table: Rows with splits, sorted by dataset, volume and slice.
-        scans: One entry per kept volume, for the manifest: source, key, content, dataset, volume, kept slices, findings.
+        scans: One entry per kept volume, for the manifest: source, key, content, signature, dataset, volume, kept
+            slices, findings.
         left_out: Everything that is not in the table.
         is_changed: Whether it differs from the catalog it is based on.
         notes: What whoever prepares should know of the whole, a sentence each, free of names and identifiers.
+        leaks: What lies in two splits although the same patient or the same k-space; no patients where splits were made here.
+        split_from: Where the splits come from: the kind of a given split, "" where they were made here.
     """
 
     table: pa.Table
@@ -62,66 +74,140 @@ class Assembly:
     left_out: list[LeftOut]
     is_changed: bool
     notes: tuple[str, ...] = ()
+    leaks: Leaks = field(default_factory=Leaks)
+    split_from: str = ""
+
+    def manifest(self) -> dict[str, Any]:
+        """Return its entries of a catalog's manifest."""
+        return {
+            "scans": self.scans,
+            "left_out": [entry.to_dict() for entry in self.left_out],
+            "leaks": self.leaks.to_dict(),
+            "split_from": self.split_from,
+        }
 
 
-def assemble(records: Sequence[ScanRecord], base: Catalog | None, split: SplitConfig) -> Assembly:
+def assemble(records: Sequence[ScanRecord], base: Catalog | None, split: SplitConfig, given: GivenSplit | None = None) -> Assembly:
     """Join new records with an existing catalog.
 
-    A source that was in the catalog before is replaced by its new record. Patients that had a split keep it.
+    A source that was in the catalog before is replaced by its new record. Patients, or scans where the split is given, keep theirs.
 
     Args:
         records: Of this run, in the order that decides which of two duplicates is kept.
         base: The catalog so far, or None.
-        split: How new patients are split.
+        split: How new patients are split, where no split is given.
+        given: A split by others, kept as it is: scans that it does not name are left out, and of duplicates in two of its splits the
+            one that is held out is kept.
 
     Raises:
         CatalogError: Nothing is left.
-        LeakageError: A patient would be in two splits.
+        ConfigError: The catalog's splits come from elsewhere, or the given split differs from what it was.
+        LeakageError: A patient would be in two splits that were made here.
     """
     manifest: Mapping[str, Any] = {} if base is None else base.manifest
+    if base is not None:
+        check_same_split(base, given, records)
     renewed = {record.source for record in records}
     scans = [scan for scan in manifest.get("scans", ()) if scan["source"] not in renewed]
     left_out = [_from_dict(entry) for entry in manifest.get("left_out", ()) if entry["source"] not in renewed]
-    kept, duplicates = _without_duplicates(records, scans)
-    left_out += duplicates
     for record in records:
         left_out += _grouped(record)
-    scans = scans + [_scan_entry(record) for record in kept]
+    if given is not None:
+        records, unsplit = with_given_splits(records, given)
+        left_out += [LeftOut(source=record.source, name=record.name, slices=None, reason=reason) for record, reason in unsplit]
+    scans, kept, duplicates = _without_duplicates(records, scans, {} if base is None or given is None else splits_of_volumes(base.table))
+    left_out += duplicates
     table = _join(base, scans, kept)
     if table.num_rows == 0:
         reasons = sorted({entry.reason for entry in left_out})
         raise CatalogError(
-            f"all {len(records)} scans were left out",
+            f"all {len(renewed)} scans were left out",
             f"a catalog needs at least one slice; {'; '.join(reasons)[:600]}",
             "Give other scans.",
         )
-    existing = {} if base is None else dict(zip(base.table["patient"].to_pylist(), base.table["split"].to_pylist(), strict=True))
-    table = _with_splits(table, split, existing)
+    notes: tuple[str, ...] = () if given is None else given.notes
+    if given is None:
+        existing = {} if base is None else dict(zip(base.table["patient"].to_pylist(), base.table["split"].to_pylist(), strict=True))
+        table = _with_splits(table, split, existing)
+        notes += _note_on_shares(manifest, split)
+    leaks = find_leaks(table, scans)
     left_out.sort(key=lambda entry: (entry.name, entry.slices or (), entry.reason))
-    is_changed = base is None or not table.equals(base.table) or [entry.to_dict() for entry in left_out] != manifest.get("left_out")
-    return Assembly(table, sorted(scans, key=lambda scan: scan["source"]), left_out, is_changed)
+    assembly = Assembly(
+        table,
+        sorted(scans, key=lambda scan: scan["source"]),
+        left_out,
+        is_changed=True,
+        notes=(*notes, *_note_on_duplicates(duplicates), *leak_notes(table, leaks)),
+        leaks=leaks,
+        split_from="" if given is None else given.kind,
+    )
+    is_same = (
+        base is not None
+        and table.equals(base.table)
+        and all(assembly.manifest()[name] == manifest.get(name, assembly.manifest()[name]) for name in ("left_out", "leaks"))
+    )
+    return dataclasses.replace(assembly, is_changed=not is_same)
 
 
-def _without_duplicates(records: Iterable[ScanRecord], scans: Sequence[Mapping[str, Any]]) -> tuple[list[ScanRecord], list[LeftOut]]:
-    """Keep the first of several records with one content or one id; volumes already in the catalog come first."""
-    contents = {scan["content"]: scan["volume"] for scan in scans if scan["content"]}
-    ids = {(scan["dataset"], scan["volume"]) for scan in scans}
+def _note_on_shares(manifest: Mapping[str, Any], split: SplitConfig) -> tuple[str, ...]:
+    before = manifest.get("settings", {}).get("split")
+    if before in (None, to_dict(split)):
+        return ()
+    return ("The catalog's splits were made with other shares, weights or seed: these count for new patients, all others keep theirs.",)
+
+
+def _note_on_duplicates(duplicates: Sequence[LeftOut]) -> tuple[str, ...]:
+    count = sum(_HELD_OUT_TOO in entry.reason for entry in duplicates)
+    return (f"{count} scans are in two given splits with the same k-space: only the held-out one of each was kept.",) if count else ()
+
+
+def _without_duplicates(
+    records: Sequence[ScanRecord], scans: Sequence[Mapping[str, Any]], splits: Mapping[tuple[str, str], str]
+) -> tuple[list[dict[str, Any]], list[ScanRecord], list[LeftOut]]:
+    """Keep one of several scans with one content or one id: the most held out, of the catalog before new ones, then the first.
+
+    Args:
+        records: New ones; where the split is given, with their splits.
+        scans: Entries of the catalog's scans.
+        splits: Of the catalog's volumes where the split is given, else none.
+
+    Returns:
+        Entries of all scans that are kept, the records among them, and what was left out.
+    """
+    candidates = [_Candidate(dict(scan), splits.get((scan["dataset"], scan["volume"]), ""), None) for scan in scans]
+    candidates += [_Candidate(_scan_entry(record), record.rows[0]["split"], record) for record in records if record.rows]
+    candidates.sort(key=lambda candidate: _TRAINED_ON.index(candidate.split))
+    in_catalog = {(scan["dataset"], scan["volume"]): scan["content"] for scan in scans}
+    contents: dict[str, _Candidate] = {}
+    ids: set[tuple[str, str]] = set()
     kept, left_out = [], []
-    for record in records:
-        if not record.rows:
-            continue
-        identity = (record.rows[0]["dataset"], record.name)
-        if record.content and record.content in contents:
-            reason = f"duplicate of {contents[record.content]}: the same k-space"
-        elif identity in ids:
-            reason = f"another scan of dataset {identity[0]} has the id {record.name} already; rename one of them"
+    for candidate in candidates:
+        content, identity = candidate.scan["content"], (candidate.scan["dataset"], candidate.scan["volume"])
+        first = contents.get(content) if content else None
+        # What is in the catalog keeps its id, whatever split a namesake is in, unless the namesake is the same scan, held out.
+        is_namesake = candidate.record is not None and identity in in_catalog and not (content and in_catalog[identity] == content)
+        if first is not None:
+            reason = f"duplicate of {first.scan['volume']}: the same k-space"
+            left_out.append(candidate.left_out(reason if first.split == candidate.split else f"{reason}, {_HELD_OUT_TOO}{first.split}"))
+        elif identity in ids or is_namesake:
+            reason = f"another scan of dataset {identity[0]} has the id {identity[1]} already; rename one of them"
+            left_out.append(candidate.left_out(reason))
         else:
-            kept.append(record)
-            contents[record.content] = record.name
+            kept.append(candidate)
+            contents[content] = candidate
             ids.add(identity)
-            continue
-        left_out.append(LeftOut(source=record.source, name=record.name, slices=None, reason=reason))
-    return kept, left_out
+    return [candidate.scan for candidate in kept], [candidate.record for candidate in kept if candidate.record is not None], left_out
+
+
+class _Candidate(NamedTuple):
+    """A scan that may be kept: its entry, its given split or "", and its record unless it is in the catalog already."""
+
+    scan: dict[str, Any]
+    split: str
+    record: ScanRecord | None
+
+    def left_out(self, reason: str) -> LeftOut:
+        return LeftOut(source=self.scan["source"], name=self.scan["volume"], slices=None, reason=reason)
 
 
 def _grouped(record: ScanRecord) -> list[LeftOut]:
@@ -139,8 +225,9 @@ def _grouped(record: ScanRecord) -> list[LeftOut]:
 
 def _scan_entry(record: ScanRecord) -> dict[str, Any]:
     row = record.rows[0]
-    identity = {"source": record.source, "key": record.key, "content": record.content, "dataset": row["dataset"], "volume": row["volume"]}
-    return {**identity, "slices": len(record.rows), "findings": record.findings}
+    own = {"source": record.source, "key": record.key, "content": record.content, "signature": record.signature}
+    of_volume = {"dataset": row["dataset"], "volume": row["volume"], "slices": len(record.rows), "findings": record.findings}
+    return {**own, **of_volume}
 
 
 def _join(base: Catalog | None, scans: Sequence[Mapping[str, Any]], kept: Sequence[ScanRecord]) -> pa.Table:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from echotrain.data.header import VolumeHeader
 from echotrain.errors import CatalogError
 
-__all__ = ["KINDS", "SCHEMA", "SPLITS", "Catalog", "SliceRow", "header_columns", "rows_of"]
+__all__ = ["KINDS", "SCHEMA", "SPLITS", "Catalog", "SliceRow", "header_columns", "rows_of", "splits_of_volumes"]
 
 SPLITS = ("train", "val", "test")
 KINDS = ("raw", "packed", "lines")
@@ -168,6 +168,13 @@ def header_columns(header: VolumeHeader) -> dict[str, Any]:
         "thickness_mm": thickness,
         "coils": header.num_coils,
     }
+
+
+def splits_of_volumes(table: pa.Table) -> dict[tuple[str, str], str]:
+    """Return the split of every volume (dataset, volume) of a catalog's rows."""
+    columns = ["dataset", "volume", "split"]
+    rows = table.select(columns).group_by(columns).aggregate([]).to_pylist()
+    return {(row["dataset"], row["volume"]): row["split"] for row in rows}
 
 
 _HEADER_COLUMNS = (

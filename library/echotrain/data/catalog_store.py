@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from echotrain.data.catalog import KINDS, SCHEMA, SPLITS, Catalog
+from echotrain.data.leaks import leaks_of
 from echotrain.data.splits import check_no_leakage
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.storage.open import open_store
@@ -38,7 +39,7 @@ def load_catalog(uri: str) -> Catalog:
 
     Raises:
         CatalogError: There is none, it is damaged, of a newer format, or a row is inconsistent.
-        LeakageError: A patient is in two splits.
+        LeakageError: A patient is in two splits, and the manifest does not name them as a known leak of a given split.
     """
     root, version = split_version(uri)
     store = open_store(root)
@@ -54,7 +55,7 @@ def load_catalog(uri: str) -> Catalog:
     if xxhash.xxh3_64_intdigest(data) != manifest["checksum"]:
         raise CatalogError(f"{store.uri}/{manifest['table']}", "does not have the checksum of its manifest", "Use another version.")
     table = pq.read_table(pa.BufferReader(data), schema=SCHEMA)
-    _check(table)
+    _check(table, manifest)
     logger.info("Loaded catalog %s@%d: %d slices", root, version, table.num_rows)
     return Catalog(table, store.uri, version, manifest)
 
@@ -65,12 +66,12 @@ def commit_catalog(store: Store, table: pa.Table, manifest: Mapping[str, Any]) -
     Args:
         store: Where the payload lies too; relative URIs of the rows are keys of it.
         table: Rows as ``SCHEMA``, every one with a split.
-        manifest: Plain values to keep beside the rows (settings, rejections, counts); ``version``, ``format``, ``table``,
-            ``checksum``, ``num_rows`` and ``columns`` are added.
+        manifest: Plain values to keep beside the rows (settings, rejections, counts, ``leaks`` as ``data.leaks`` has them);
+            ``version``, ``format``, ``table``, ``checksum``, ``num_rows`` and ``columns`` are added.
 
     Raises:
         CatalogError: The rows are inconsistent.
-        LeakageError: A patient is in two splits.
+        LeakageError: A patient is in two splits who is not among the manifest's known leaks.
     """
     for _ in range(_COMMIT_ATTEMPTS):
         catalog = commit_version(store, table, manifest, (_versions(store) or [0])[-1] + 1)
@@ -85,7 +86,7 @@ def commit_version(store: Store, table: pa.Table, manifest: Mapping[str, Any], v
     Arguments and errors are those of ``commit_catalog``.
     """
     table = table.cast(SCHEMA)
-    _check(table)
+    _check(table, manifest)
     sink = pa.BufferOutputStream()
     # Row groups are kept small, and statistics on, so that engines other than ours can prune as well.
     pq.write_table(table, sink, row_group_size=16_384, compression="zstd")
@@ -132,7 +133,7 @@ def _read_manifest(store: Store, version: int) -> dict[str, Any]:
     return manifest
 
 
-def _check(table: pa.Table) -> None:
+def _check(table: pa.Table, manifest: Mapping[str, Any]) -> None:
     """Refuse rows that nothing could be read from."""
     if table.num_rows == 0:
         raise CatalogError("a catalog of 0 slices", "has nothing to learn from", "See prepare's report for why every scan was left out.")
@@ -147,4 +148,4 @@ def _check(table: pa.Table) -> None:
         raise CatalogError(
             f"{twice['dataset']}/{twice['volume']}[{twice['slice']}]", "is in the catalog twice", "Prepare each volume once."
         )
-    check_no_leakage(table)
+    check_no_leakage(table, leaks_of(manifest).patients)

@@ -24,6 +24,7 @@ from echotrain.data.curate import CurationConfig, Rejection, judge_slice, slice_
 from echotrain.data.formats import Deidentifier, ExaminedVolume, ReadLimits, open_volume
 from echotrain.data.payload import ALIGNMENT, EncodedSlice, PayloadDtype, checksum, encode_lines, encode_packed
 from echotrain.data.shards import ShardWriter
+from echotrain.data.signature import NO_PROJECTIONS, signature_of, slice_projections
 from echotrain.errors import ConfigError, EchotrainError, ScanError
 from echotrain.storage.ranged_file import RangedFile
 from echotrain.storage.store import Store
@@ -81,6 +82,7 @@ class ScanRecord:
         source: Pseudonym of the source's URI.
         name: The volume's id, or a pseudonym where the file could not be read.
         content: Hash of the k-space, the same in whatever file it lies; "" where it was not read.
+        signature: What a constant factor does not change of it (``data.signature``); "" where it was not read.
         rows: Catalog columns of every kept slice, ``split`` still empty.
         rejections: What was left out.
         findings: What of the scan was taken, merged, corrected or taken on trust, a phrase each, free of names and identifiers.
@@ -90,6 +92,7 @@ class ScanRecord:
     source: str
     name: str
     content: str = ""
+    signature: str = ""
     rows: list[dict[str, Any]] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
@@ -204,6 +207,7 @@ def _convert(volume: ExaminedVolume, uri: str, key: str, source: str, store: Sto
     rows: list[dict[str, Any]] = []
     rejections = []
     content = xxhash.xxh3_128(repr((header.num_slices, header.num_coils, header.height, header.width)).encode())
+    projections = NO_PROJECTIONS
     largest, squares = 0.0, 0.0
     with ShardWriter(store, f"shards/{key}") as shards:
         for index in range(header.num_slices):
@@ -214,6 +218,7 @@ def _convert(volume: ExaminedVolume, uri: str, key: str, source: str, store: Sto
             if judged.defect is not None:
                 rejections.append(Rejection(index, judged.defect))
                 continue
+            projections = projections + slice_projections(kspace, index)
             own = volume.read_target(index)
             target = volume.computed_target(index) if own is None else own
             largest, squares = max(largest, float(target.max())), squares + float(np.square(target, dtype=np.float64).sum())
@@ -226,6 +231,7 @@ def _convert(volume: ExaminedVolume, uri: str, key: str, source: str, store: Sto
         source=source,
         name=header.volume,
         content=content.hexdigest(),
+        signature=signature_of(projections, len(rows)),
         rows=[{**of_all, "split": "", **row} for row in rows],
         rejections=rejections,
         findings=list(volume.findings),

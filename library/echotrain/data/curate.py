@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from echotrain.data.formats.checks.energy import acquired, energy_of, find_holes, find_peak, is_off_center
 from echotrain.data.formats.checks.examined import measured_range
+from echotrain.data.formats.protocol_kinds import PROTOCOL_KINDS
 from echotrain.data.formats.volume import Volume
 from echotrain.data.header import VolumeHeader
 from echotrain.errors import ConfigError
@@ -17,20 +18,25 @@ __all__ = ["CurationConfig", "Judgement", "Rejection", "acquired_lines", "judge_
 
 @dataclass(frozen=True, kw_only=True)
 class CurationConfig:
-    """Smallest volumes that are kept.
+    """Which volumes are kept.
 
     Attributes:
-        min_slices: Slices per volume.
-        min_coils: Receive coils; 2 leaves out single-coil data.
+        min_slices: Fewest slices per volume.
+        min_coils: Fewest receive coils; 2 leaves out single-coil data.
+        leave_out: Kinds of protocols, of ``PROTOCOL_KINDS``, that are left out by what the protocol's name says.
     """
 
     min_slices: int = 1
     min_coils: int = 1
+    leave_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("min_slices", "min_coils"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}", "must be at least 1", "1 keeps every volume.")
+        unknown = [kind for kind in self.leave_out if kind not in PROTOCOL_KINDS]
+        if unknown:
+            raise ConfigError(f"leave_out={','.join(unknown)}", "is no kind of protocol", f"There are: {', '.join(PROTOCOL_KINDS)}.")
 
 
 class Rejection(NamedTuple):
@@ -62,6 +68,11 @@ def volume_defect(volume: Volume, config: CurationConfig) -> str | None:
     header = volume.header
     if volume.num_partitions > 1:
         return f"3D encode of {volume.num_partitions} partitions: slices are not independent"
+    if "semac" in header.protocol_kinds:
+        return "SEMAC by its protocol's name: it encodes every slice in 3D, so slices are not independent"
+    named = [kind for kind in header.protocol_kinds if kind in config.leave_out]
+    if named:
+        return f"of a kind that is left out by the protocol's name: {', '.join(named)}"
     if header.num_slices < config.min_slices:
         return f"{header.num_slices} slices, fewer than {config.min_slices}"
     if header.num_coils < config.min_coils:

@@ -30,6 +30,7 @@ class VolumeHeader:
         fov_mm: Reconstructed field of view (readout, phase, slice) in millimetres.
         padding_left, padding_right: Measured phase-encode lines are [left, right); outside is partial-Fourier zero fill.
         max_value, norm: Maximum and Frobenius norm of the target volume (fastMRI's ``max`` and ``norm``).
+        protocol_kinds: What the protocol's name says that the scan is for, words of ``data.formats.protocol_kinds``; for curation alone.
     """
 
     dataset: str
@@ -54,6 +55,7 @@ class VolumeHeader:
     padding_right: int
     max_value: float = 0.0
     norm: float = 0.0
+    protocol_kinds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = {name: getattr(self, name) for name in ("num_slices", "num_coils", "height", "width", "recon_height", "recon_width")}

@@ -1,6 +1,7 @@
 """Everything about a run that can be known to fail before a worker starts."""
 
 import dataclasses
+import functools
 import logging
 import uuid
 from typing import Literal
@@ -10,6 +11,7 @@ import ray
 from echotrain.data.catalog import Catalog
 from echotrain.data.catalog_store import load_catalog, split_version
 from echotrain.data.config import DataConfig
+from echotrain.data.leaks import training_warning
 from echotrain.data.selection import select
 from echotrain.data.subsets import load_subset
 from echotrain.errors import CheckpointError, ConfigError, ResourceError
@@ -115,7 +117,15 @@ def warn_of_unshared_folder(experiment: Experiment) -> None:
 
 
 def check_selection(catalog: Catalog, data: DataConfig) -> None:
-    """Raise ``CatalogError`` where there is nothing to train on, or nothing to validate on."""
+    """Raise ``CatalogError`` where there is nothing to train on, or nothing to validate on; warn of known leaks between the splits."""
     subset = load_subset(catalog.root, data.subset) if data.subset else None
     for splits, chosen in ((data.train_split, subset), (("val",), None)):
         select(catalog.table, splits=splits, subset=chosen, datasets=data.datasets, anatomies=data.anatomies, contrasts=data.contrasts)
+    _warn_once(training_warning(catalog))
+
+
+@functools.cache
+def _warn_once(warning: str) -> None:
+    """Log a warning the first time that this process has it: the trials of a sweep share a catalog."""
+    if warning:
+        logger.warning("%s", warning)

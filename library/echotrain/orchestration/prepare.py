@@ -22,6 +22,7 @@ from echotrain.data.convert import ConvertConfig, ScanRecord, convert_scan, read
 from echotrain.data.curate import Rejection
 from echotrain.data.formats import Deidentifier, ReadLimits
 from echotrain.data.formats.deidentify import PSEUDONYM_SCHEME
+from echotrain.data.given_splits import GivenSplit, GivenSplitConfig, find_given_split
 from echotrain.data.sources import ScanSource, find_sources, local_copy, opened_in_place
 from echotrain.data.splits import SplitConfig
 from echotrain.errors import CatalogError, ConfigError, ScanError
@@ -49,7 +50,8 @@ class PrepareConfig:
         source: Folder, S3 prefix or single file of scans.
         to: Folder or S3 prefix for shards and catalog.
         convert: What decides the bytes.
-        split: How patients are split.
+        split: How patients are split, where no split is given.
+        given_split: Where a split of others is written, which is kept as it is; None makes one here.
         workers: Scans converted at a time; 0 takes every CPU.
         salt: Secret key of the pseudonyms; "" takes the public one. The same for every run into one catalog.
         limits: Memory limits on what a file may declare.
@@ -59,6 +61,7 @@ class PrepareConfig:
     to: str
     convert: ConvertConfig = field(default_factory=ConvertConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
+    given_split: GivenSplitConfig | None = None
     workers: int = 0
     salt: str = field(default="", repr=False)
     limits: ReadLimits = field(default_factory=ReadLimits)
@@ -66,6 +69,8 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise ConfigError(f"workers={self.workers}", "must be at least 1, or 0 for every CPU", "Leave it out.")
+        if self.given_split is not None and self.split != SplitConfig():
+            raise ConfigError(f"split={self.split}", "has no effect where the split is given", "Leave out --split, or --split-from.")
         if self.convert.payload == "raw" and local_path(self.source) is not None and local_path(self.to) is None:
             raise ConfigError(
                 f"payload=raw from the folder {self.source} to {self.to}",
@@ -112,17 +117,19 @@ def prepare(config: PrepareConfig) -> PrepareReport:
     deidentifier = Deidentifier(config.salt)
     base = _newest(store)
     _check_salt(base, deidentifier)
+    given = None if config.given_split is None else find_given_split(config.given_split, _places(config.source, sources), deidentifier)
     keys = {source.uri: scan_key(deidentifier, source.uri, source.size, source.version, config.convert) for source in sources}
-    done = _finished(store, keys.values())
-    todo = [source for source in sources if keys[source.uri] not in done]
+    unsplit = _unsplit(sources, keys, given, deidentifier)
+    done = _finished(store, (key for key in keys.values() if key not in unsplit))
+    todo = [source for source in sources if keys[source.uri] not in done and keys[source.uri] not in unsplit]
     for leftover in list(store.list("attempts/")):
         store.delete(leftover.key)
     logger.info("%d scans in %s, %d of them prepared before", len(sources), config.source, len(done))
-    records = dict(done)
+    records = unsplit | done
     for record in track(_convert_all(todo, keys, store.uri, config), "Preparing scans", total=len(todo)):
         records[record.key] = record
     ordered = [records[keys[source.uri]] for source in sources]
-    catalog, assembly = _commit(store, ordered, base, config, deidentifier)
+    catalog, assembly = _commit(store, ordered, base, config, given, deidentifier)
     return PrepareReport(
         catalog=catalog,
         is_new=assembly.is_changed,
@@ -133,6 +140,30 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         paths={deidentifier.pseudonym("source", source.uri): source.uri for source in sources},
         notes=assembly.notes,
     )
+
+
+def _places(uri: str, sources: Iterable[ScanSource]) -> dict[str, str]:
+    """Return the path below the source by URI, of every scan."""
+    root = f"{open_store(uri).uri.rstrip('/')}/"
+    return {source.uri: source.uri.removeprefix(root) if source.uri.startswith(root) else source.name for source in sources}
+
+
+def _unsplit(
+    sources: Iterable[ScanSource], keys: Mapping[str, str], given: GivenSplit | None, deidentifier: Deidentifier
+) -> dict[str, ScanRecord]:
+    """Return records of the scans that are known beforehand to have no split: they are not even read."""
+    reasons = {} if given is None else given.left_out
+    named = ((source, deidentifier.pseudonym("source", source.uri)) for source in sources)
+    return {
+        keys[source.uri]: ScanRecord(
+            key=keys[source.uri],
+            source=name,
+            name=deidentifier.pseudonym("unsplit", source.uri),
+            rejections=[Rejection(None, reasons[name])],
+        )
+        for source, name in named
+        if name in reasons
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,20 +241,20 @@ def _finished(store: Store, keys: Iterable[str]) -> dict[str, ScanRecord]:
 
 
 def _commit(
-    store: Store, records: list[ScanRecord], base: Catalog | None, config: PrepareConfig, deidentifier: Deidentifier
+    store: Store,
+    records: list[ScanRecord],
+    base: Catalog | None,
+    config: PrepareConfig,
+    given: GivenSplit | None,
+    deidentifier: Deidentifier,
 ) -> tuple[Catalog, Assembly]:
     """Assemble and commit; where another job committed in between, assemble again on top of what it wrote."""
-    settings = {"convert": to_dict(config.convert), "split": to_dict(config.split)}
+    settings = {"convert": to_dict(config.convert), "split": to_dict(config.split) if given is None else None}
     for _ in range(_COMMIT_ATTEMPTS):
-        assembly = assemble(records, base, config.split)
+        assembly = assemble(records, base, config.split, given)
         if base is not None and not assembly.is_changed:
             return base, assembly
-        manifest = {
-            "settings": settings,
-            "salt_check": _salt_check(deidentifier),
-            "scans": assembly.scans,
-            "left_out": [entry.to_dict() for entry in assembly.left_out],
-        }
+        manifest = {"settings": settings, "salt_check": _salt_check(deidentifier), **assembly.manifest()}
         catalog = commit_version(store, assembly.table, manifest, 1 if base is None else base.version + 1)
         if catalog is not None:
             return catalog, assembly

@@ -5,12 +5,14 @@ import random
 
 import pytest
 
+from echotrain.config import to_dict
 from echotrain.data.assemble import assemble
 from echotrain.data.catalog import SCHEMA, Catalog
 from echotrain.data.convert import ScanRecord
 from echotrain.data.curate import Rejection
+from echotrain.data.given_splits import GivenSplit
 from echotrain.data.splits import SplitConfig, check_no_leakage
-from echotrain.errors import CatalogError
+from echotrain.errors import CatalogError, ConfigError
 
 ROW = {
     field.name: {"string": "", "bool": None}.get(str(field.type), 1)
@@ -26,8 +28,7 @@ def record(name: str, patient: str = "", *, content: str = "", num_slices: int =
 
 
 def committed(assembly) -> Catalog:
-    manifest = {"scans": assembly.scans, "left_out": [entry.to_dict() for entry in assembly.left_out]}
-    return Catalog(assembly.table, "root", 1, manifest)
+    return Catalog(assembly.table, "root", 1, assembly.manifest())
 
 
 def splits_of(table) -> dict[str, str]:
@@ -105,3 +106,146 @@ def test_a_catalog_of_nothing_is_refused_with_the_reasons():
     bad = record("a", num_slices=0, rejections=(Rejection(None, "3D encode"),))
     with pytest.raises(CatalogError, match="3D encode"):
         assemble([bad], None, SplitConfig())
+
+
+def given_by_files(**splits: str) -> GivenSplit:
+    return GivenSplit(kind="files", of_sources={f"s-{name}": split for name, split in splits.items()})
+
+
+def by_volume(assembly) -> dict[str, str]:
+    return dict(zip(assembly.table["volume"].to_pylist(), assembly.table["split"].to_pylist(), strict=True))
+
+
+def reasons_of(assembly) -> dict[str, str]:
+    return {entry.source: entry.reason for entry in assembly.left_out}
+
+
+def test_a_given_split_is_kept_as_it_is_and_its_leaking_patients_are_named():
+    records = [record("a", "p1"), record("b", "p1"), record("c", "p2"), record("d", "p3")]
+    assembly = assemble(records, None, SplitConfig(), given_by_files(a="train", b="test", c="train", d="val"))
+    assert by_volume(assembly) == {"a": "train", "b": "test", "c": "train", "d": "val"}
+    assert assembly.leaks.patients == ("p1",)
+    assert assembly.split_from == "files"
+    assert "leaks 1 patients (1 in train and test)" in " ".join(assembly.notes)
+    check_no_leakage(assembly.table, assembly.leaks.patients)
+
+
+def test_scans_that_a_given_split_does_not_name_are_left_out_with_the_reason():
+    assembly = assemble([record("a"), record("b")], None, SplitConfig(), given_by_files(a="val"))
+    assert by_volume(assembly) == {"a": "val"}
+    assert reasons_of(assembly) == {"s-b": "the list of the given split has no entry for this file"}
+    with pytest.raises(ConfigError, match="files: fits none of the 1 scans that could be read"):
+        assemble([record("b")], None, SplitConfig(), given_by_files(a="val"))
+
+
+def test_a_given_split_of_patients_is_by_the_patients_of_the_rows():
+    given = GivenSplit(kind="patients", of_patients={"p1": "test"})
+    assembly = assemble([record("a", "p1"), record("b", "p2"), record("c", "unnamed-1")], None, SplitConfig(), given)
+    assert by_volume(assembly) == {"a": "test"}
+    assert reasons_of(assembly) == {
+        "s-b": "the list of the given split has no entry for this patient",
+        "s-c": "names no patient, and the given split is by patients",
+    }
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_of_one_kspace_in_several_given_splits_the_most_held_out_is_kept(order):
+    records = [record(name, content="same") for name in ("a", "b", "c")]
+    given = given_by_files(a="train", b="val", c="test")
+    assembly = assemble(
+        [*(records[i] for i in order), record("d")],
+        None,
+        SplitConfig(),
+        GivenSplit(kind="files", of_sources={**given.of_sources, "s-d": "train"}),
+    )
+    assert by_volume(assembly) == {"c": "test", "d": "train"}
+    assert reasons_of(assembly)["s-a"] == "duplicate of c: the same k-space, which is kept because it is held out in test"
+    assert "2 scans are in two given splits" in " ".join(assembly.notes)
+
+
+def test_a_held_out_copy_that_comes_later_takes_the_place_of_the_one_that_was_trained_on():
+    base = committed(assemble([record("a"), record("b")], None, SplitConfig(), given_by_files(a="train", b="train")))
+    moved = dataclasses.replace(record("a"), source="s-moved")
+    assembly = assemble([moved], base, SplitConfig(), given_by_files(moved="test"))
+    assert by_volume(assembly) == {"a": "test", "b": "train"}
+    assert [scan["source"] for scan in assembly.scans] == ["s-b", "s-moved"]
+    assert "held out in test" in reasons_of(assembly)["s-a"]
+    back = assemble([dataclasses.replace(record("a"), source="s-third")], committed(assembly), SplitConfig(), given_by_files(third="train"))
+    assert by_volume(back) == {"a": "test", "b": "train"}
+
+
+@pytest.mark.parametrize("content", ["", "other"])
+def test_a_namesake_in_a_held_out_split_takes_no_place_in_the_catalog(content):
+    first = dataclasses.replace(record("a"), content=content and "c-a")
+    base = committed(assemble([first], None, SplitConfig(), given_by_files(a="train")))
+    namesake = dataclasses.replace(record("a"), source="s-namesake", content=content)
+    assembly = assemble([namesake], base, SplitConfig(), given_by_files(namesake="test"))
+    assert by_volume(assembly) == {"a": "train"}
+    assert "has the id a already" in reasons_of(assembly)["s-namesake"]
+
+
+def test_copies_up_to_a_factor_are_told_whoever_made_the_splits_and_all_kept():
+    records = [dataclasses.replace(record(f"v{index}"), signature="0123" * 16 if index < 2 else f"{index:04x}" * 16) for index in range(9)]
+    for given in (None, GivenSplit(kind="files", of_sources={f"s-v{index}": ("train", "val")[index % 2] for index in range(9)})):
+        assembly = assemble(records, None, SplitConfig(), given)
+        assert assembly.leaks.scaled_copies[0][:2] == (("d", "v0"), ("d", "v1"))
+        assert "scans are copies of one another" in " ".join(assembly.notes)
+        assert len(set(assembly.table["volume"].to_pylist())) == 9
+
+
+def test_a_grown_list_adds_to_the_catalog_and_the_same_one_changes_nothing():
+    base = committed(assemble([record("a"), record("b")], None, SplitConfig(), given_by_files(a="train", b="val")))
+    again = assemble([record("a"), record("b")], base, SplitConfig(), given_by_files(a="train", b="val"))
+    assert not again.is_changed
+    grown = assemble([record("a"), record("b"), record("c")], base, SplitConfig(), given_by_files(a="train", b="val", c="test"))
+    assert grown.is_changed
+    assert by_volume(grown) == {"a": "train", "b": "val", "c": "test"}
+
+
+@pytest.mark.parametrize("split", ["val", None])
+def test_a_list_that_says_otherwise_than_the_catalog_is_refused(split):
+    base = committed(assemble([record("a"), record("b")], None, SplitConfig(), given_by_files(a="train", b="val")))
+    changed = given_by_files(b="val") if split is None else given_by_files(a=split, b="val")
+    with pytest.raises(ConfigError, match="says another split than root, or none, of 1 of its scans"):
+        assemble([record("a"), record("b"), record("c")], base, SplitConfig(), changed)
+    # What was known beforehand to have no split comes without rows.
+    unread = dataclasses.replace(record("a", num_slices=0), rows=[])
+    with pytest.raises(ConfigError, match="of 1 of its scans"):
+        assemble([unread, record("b")], base, SplitConfig(), dataclasses.replace(given_by_files(b="val"), left_out={"s-a": "no entry"}))
+
+
+def test_a_catalog_is_not_split_by_two_rules():
+    made = committed(assemble([record("a")], None, SplitConfig()))
+    given = committed(assemble([record("a")], None, SplitConfig(), given_by_files(a="val")))
+    with pytest.raises(ConfigError, match=r"splits from files: root was split by prepare itself\. Leave out --split-from"):
+        assemble([record("b")], made, SplitConfig(), given_by_files(b="val"))
+    with pytest.raises(ConfigError, match=r"splits by prepare itself: root was split from files\. Give --split-from files=URI"):
+        assemble([record("b")], given, SplitConfig())
+    with pytest.raises(ConfigError, match="splits from patients: root was split from files"):
+        assemble([record("b", "p")], given, SplitConfig(), GivenSplit(kind="patients", of_patients={"p": "val"}))
+    # Catalogs from before there were given splits were split by prepare.
+    old = Catalog(made.table, "root", 1, {name: made.manifest[name] for name in ("scans", "left_out")})
+    assert assemble([record("b")], old, SplitConfig()).table.num_rows == 6
+
+
+def test_other_shares_are_told_because_they_count_for_new_patients_alone():
+    made = assemble([record("a")], None, SplitConfig())
+    settings = {"split": to_dict(SplitConfig())}
+    base = Catalog(made.table, "root", 1, {**made.manifest(), "settings": settings})
+    assert assemble([record("b")], base, SplitConfig()).notes == ()
+    assert "these count for new patients" in assemble([record("b")], base, SplitConfig(ratios=(1, 0, 0))).notes[0]
+
+
+def test_a_list_that_says_otherwise_of_a_patient_is_refused_wherever_the_patients_scans_lie():
+    def given_by_patients(**splits: str) -> GivenSplit:
+        return GivenSplit(kind="patients", of_patients=splits)
+
+    base = committed(assemble([record("a", "p1"), record("b", "p2")], None, SplitConfig(), given_by_patients(p1="train", p2="val")))
+    elsewhere = [record("c", "p3")]
+    grown = assemble(elsewhere, base, SplitConfig(), given_by_patients(p3="test"))
+    assert by_volume(grown) == {"a": "train", "b": "val", "c": "test"}
+    for changed in (given_by_patients(p1="val", p3="test"), given_by_patients(p1="train", p2="test", p3="test")):
+        with pytest.raises(ConfigError, match="of 1 of its patients"):
+            assemble(elsewhere, base, SplitConfig(), changed)
+    with pytest.raises(ConfigError, match="of 1 of its patients"):
+        assemble([record("a", "p1"), record("b", "p2")], base, SplitConfig(), given_by_patients(p2="val"))

@@ -127,9 +127,23 @@ def test_a_patient_in_two_splits_is_refused_at_commit(tmp_path: Path) -> None:
 
 
 def test_a_patient_in_two_splits_is_refused_at_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("echotrain.data.catalog_store.check_no_leakage", lambda table: None)
+    monkeypatch.setattr("echotrain.data.catalog_store.check_no_leakage", lambda table, known: None)
     commit(tmp_path, row("v1", split="train"), row("v2", split="test"))
     monkeypatch.undo()
+    with pytest.raises(LeakageError, match="p1"):
+        load_catalog(str(tmp_path))
+
+
+def test_a_given_split_that_leaks_is_loaded_because_its_manifest_names_exactly_those_patients(tmp_path: Path) -> None:
+    rows = [row("v1", split="train"), row("v2", split="test"), row("v3", patient="p2", split="val")]
+    table, store = Catalog.from_rows(rows).table, open_store(str(tmp_path))
+    for patients in ([], ["p2"], ["p1", "p2"]):
+        with pytest.raises(CatalogError, match=r"patient 'p[12]'"):
+            commit_catalog(store, table, {"leaks": {"patients": patients}})
+    commit_catalog(store, table, {"leaks": {"patients": ["p1"]}})
+    assert load_catalog(str(tmp_path)).rows() == rows
+    manifest = tmp_path / "catalog" / "v000001.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "leaks": {"patients": []}}))
     with pytest.raises(LeakageError, match="p1"):
         load_catalog(str(tmp_path))
 

@@ -71,6 +71,12 @@ def test_a_time_limit_is_said_in_its_unit(text, expected):
         ),
         (["prepare", "s3://raw", "--to", "s3://c"], 0, "cpu", {"SOURCE ": "s3://raw", "--to ": "s3://c"}),
         (
+            ["prepare", "s3://raw", "--to", "s3://c", "--split-from", "patients=split.csv"],
+            0,
+            "cpu",
+            {"SOURCE ": "s3://raw", "--to ": "s3://c", "--split-from patients=": "split.csv"},
+        ),
+        (
             ["report", "s3://a", "s3://b", "--out", "s3://c/r.html"],
             0,
             "none",

@@ -219,11 +219,13 @@ class FastmriVolume:
         num_coils = shape[1] if len(shape) == _MULTICOIL_RANK else 1
         height, width = shape[-2:][:: -1 if self.is_phase_first else 1]
         refuse_other_than_lines(scan, self._name)
-        words = {
-            key: safe_word(str(self._file.attribute(key) or ""), identity) for key in ("acquisition", "anatomy", "contrast", "dataset")
-        }
+        words = {key: safe_word(str(self._file.attribute(key) or ""), identity) for key in ("acquisition", "dataset")}
         protocol = parse_protocol(
-            anatomy=words["anatomy"], contrast=words["contrast"], acquisition=words["acquisition"], words=scan.protocol
+            anatomy=str(self._file.attribute("anatomy") or ""),
+            contrast=str(self._file.attribute("contrast") or ""),
+            acquisition=words["acquisition"],
+            words=scan.protocol,
+            name=scan.protocol_name,
         )
         stem = PurePosixPath(self._name).stem
         recon = (min(scan.recon[0], height), min(scan.recon[1], width))
@@ -260,6 +262,7 @@ class FastmriVolume:
             padding_right=right,
             max_value=_positive(self._file.attribute("max")),
             norm=_positive(self._file.attribute("norm")),
+            protocol_kinds=protocol.kinds,
         )
 
 

@@ -217,7 +217,7 @@ def _header(
     scan: ScanHeader, name: str, dataset: str, deidentifier: Deidentifier, geometry: Geometry, normal: tuple[float, float, float]
 ) -> VolumeHeader:
     identity, stem = identity_of(scan), Path(name).stem
-    protocol = parse_protocol(words=scan.protocol)
+    protocol = parse_protocol(words=scan.protocol, name=scan.protocol_name)
     # A matrix that is not the header's (oversampling removed, or not counted) covers another field of view than the header's.
     readout_mm = scan.encoded_fov[0] * geometry.height / scan.encoded[0]
     phase_mm = scan.encoded_fov[1] * geometry.width / scan.encoded[1]
@@ -241,4 +241,5 @@ def _header(
         fov_mm=fov_mm(scan),
         padding_left=geometry.left,
         padding_right=geometry.right,
+        protocol_kinds=protocol.kinds,
     )

@@ -1,4 +1,4 @@
-"""What a protocol's words say about anatomy, contrast, fat suppression and orientation.
+"""What a protocol's words say about anatomy, contrast, fat suppression, orientation and kind.
 
 Three sources in order: a dataset's own attributes (MosaicMRI), fastMRI's acquisition codes, and the words of
 a scanner protocol name. Only words of the vocabularies below come out; free text never does.
@@ -7,57 +7,94 @@ a scanner protocol name. Only words of the vocabularies below come out; free tex
 import re
 from dataclasses import dataclass, replace
 
+from echotrain.data.formats.protocol_kinds import protocol_kinds
+from echotrain.data.formats.vocabulary import Vocabulary, plain
+
 __all__ = ["Protocol", "orientation_of", "parse_protocol", "vendor_name"]
 
-_ANATOMY_WORDS = {
-    "brain": "brain head neuro cranial schaedel",
-    "knee": "knee knie",
-    "spine": "spine lspine cspine tspine lumbar cervical thoracic lws hws bws",
-    "shoulder": "shoulder schulter",
-    "hip": "hip",
-    "pelvis": "pelvis pelvic",
-    "prostate": "prostate",
-    "ankle": "ankle",
-    "foot": "foot",
-    "wrist": "wrist",
-    "hand": "hand",
-    "elbow": "elbow",
-    "breast": "breast",
-    "abdomen": "abdomen liver kidney torso",
-    "heart": "heart cardiac",
-    "neck": "neck",
-    "thigh": "thigh",
-    "calf": "calf",
-    "lower": "lower leg tibia",
-    "upper": "upper arm",
-    "chest": "chest thorax lung",
-    "face": "face orbit orbits jaw tmj",
-    "fetus": "fetus fetal placenta",
-    "finger": "finger thumb",
-    "phantom": "phantom",
-}
-_ANATOMIES = {word: name for name, words in _ANATOMY_WORDS.items() for word in words.split()}
-_FASTMRI = re.compile(r"(AX|COR|SAG)(FLAIR|T2STAR|STIR|T1|T2|PD)(PRE|POST)?(FS)?(?:_.*)?")
-_CONTRAST = re.compile(r"(T1|T2|PD|STIR|FLAIR|T2STAR|T2_FLAIR|T1_FLAIR|DWI|SWI|DIXON)(_POST)?(_FS)?")
-_WORD_CONTRASTS = (
-    ("STIR", {"stir", "tirm"}),
-    ("FLAIR", {"flair"}),
-    ("T2STAR", {"t2star", "t2*", "swi", "medic"}),
-    ("PD", {"pd", "pdw", "proton"}),
-    ("T2", {"t2", "t2w"}),
-    ("T1", {"t1", "t1w", "mprage"}),
+# MosaicMRI counts shin bone and calf bone as the lower leg, thumbs and wrists as one, and pubalgia as the pelvis (AIF4S/mosaicmri).
+_ANATOMIES = Vocabulary(
+    {
+        "brain": "brain, neuro, cranial, schaedel, gehirn, pituitary, sella, iac, internal auditory",
+        "knee": "knee, knees, knie, patella, patellofemoral, meniscus, acl",
+        "spine": "spine, wirbelsaeule, lspine, cspine, tspine, lumbar, cervical, thoracic, lumbosacral, lws, hws, bws, t-sp, c-sp, l-sp",
+        "shoulder": "shoulder, shoulders, schulter, rotator cuff, humeral head",
+        "hip": "hip, hips, huefte, hueftgelenk, femoral head, femoral neck, acetabulum",
+        "pelvis": "pelvis, pelvic, becken, pubalgia, athletic pubalgia, sports hernia, groin, sacrum, sacroiliac, si joint, si joints, isg",
+        "prostate": "prostate, prostata",
+        "ankle": "ankle, ankles, sprunggelenk, osg, achilles, hindfoot",
+        "foot": "foot, feet, fuss, vorfuss, forefoot, midfoot, toe, toes",
+        "wrist": "wrist, wrists, handgelenk, wrist hand, hand wrist, wrist and hand, hand and wrist, scaphoid, scapho lunate",
+        "hand": "hand, hands",
+        "elbow": "elbow, elbows, ellenbogen, radial head",
+        "breast": "breast, mamma",
+        "abdomen": "abdomen, liver, kidney, leber, niere",
+        "heart": "heart, cardiac, herz",
+        "neck": "neck, hals",
+        "thigh": "thigh, thighs, oberschenkel, hamstring, hamstrings, quadriceps",
+        "calf": "calf, calves, wade",
+        "lower": "lower leg, tibia, fibula, tib fib, unterschenkel",
+        "upper": "upper arm, humerus, forearm, oberarm, unterarm",
+        "chest": "chest, thorax, lung, rib, ribs, sternum, thoracic outlet, thoracic wall",
+        "face": "face, orbit, orbits, orbita, jaw, tmj",
+        "fetus": "fetus, fetal, placenta",
+        "finger": "finger, fingers, thumb, daumen",
+        "scapula": "scapula, schulterblatt",
+        "femur": "femur",
+        "phantom": "phantom",
+    }
 )
-_FAT_WORDS = {"fs", "fatsat", "fatsup", "spair", "spir", "tirm", "stir", "we", "dixonw"}
-_ORIENTATIONS = {
-    "ax": "AX",
-    "tra": "AX",
-    "axial": "AX",
-    "transversal": "AX",
-    "sag": "SAG",
-    "sagittal": "SAG",
-    "cor": "COR",
-    "coronal": "COR",
+# Words that say less: they count where no other does, so that a "lower extremity, knee" is a knee.
+_REGIONS = Vocabulary(
+    {
+        "lower": "lower, leg, legs, lower extremity, lower ext, lower limb",
+        "upper": "upper, arm, upper extremity, upper ext, upper limb",
+        "brain": "head, kopf",
+        "abdomen": "torso",
+    }
+)
+# A class of three bones far apart says nothing of the one that is seen; the words of its protocol may. Two neighbours are their region.
+_LABELS = {"scapula ribs femur": "", "ankle foot": "lower", "elbow hand": "upper"}
+_FASTMRI = re.compile(r"(AX|COR|SAG)(FLAIR|T2STAR|STIR|T1|T2|PD)(PRE|POST)?(FS)?(?:_.*)?")
+_CONTRAST = re.compile(r"(T1|T2|PD|STIR|FLAIR|T2STAR|T2_FLAIR|T1_FLAIR|DWI|SWI|DIXON|DESS)(_POST)?(_FS)?")
+# Families of their own, of which fat suppression makes no other.
+_UNDIVIDED = ("", "STIR", "DIXON", "DESS")
+_ALWAYS_FAT_SUPPRESSED = ("STIR", "DIXON")
+
+_FAT_WORDS = ("fs", "fat sat", "fat sup~", "fatsaturat~", "fat saturat~", "spair", "spir", "mdixon", "dixon")
+_WEIGHTS = {"PD": ("pd", "pdw"), "T2": ("t2", "t2w"), "T1": ("t1", "t1w")}
+_SUPPRESSED = {name: ", ".join(f"{spelling} {fat}" for spelling in spellings for fat in _FAT_WORDS) for name, spellings in _WEIGHTS.items()}
+# In the order in which they count. A dark-fluid TIRM is a FLAIR; a T2 of a gradient echo is a T2STAR.
+_CONTRASTS = {
+    "FLAIR": "flair, dark fluid",
+    "STIR": "stir, tirm",
+    "DESS": "dess, qdess, de3d",
+    "T2STAR": "t2star, t2 star, t2*, swi, medic, me2d, me3d, mffe, t2 fl2d, t2 fl3d, t2 gre",
+    "PD": f"pd, pdw, proton, {_SUPPRESSED['PD']}",
+    "T2": f"t2, t2w, {_SUPPRESSED['T2']}",
+    "T1": f"t1, t1w, mprage, mp2rage, {_SUPPRESSED['T1']}",
+    "DWI": "dwi, ep2d diff",
+    "DIXON": "dixon, mdixon, dixonw",
 }
+_CONTRAST_WORDS = Vocabulary(_CONTRASTS)
+_FAT_SUPPRESSION = Vocabulary(
+    {"fat": ", ".join((*_FAT_WORDS, *_SUPPRESSED.values(), "q fat sat, tirm, stir, fett sat, fettgesaettigt, water exc~, proset, dixonw"))}
+)
+_NO_FAT_SUPPRESSION = Vocabulary(
+    {"none": ", ".join(f"{no} {fat}" for no in ("no", "non", "not", "without", "w/o", "wo", "ohne") for fat in _FAT_WORDS)}
+)
+# Water excitation, not the pronoun: joined to what stands before it, or between words of a sequence.
+_WATER_EXCITATION = re.compile(
+    r"(?<=[a-z0-9][_-])we(?![a-z0-9])|(?<![a-z0-9])(?:t1|t2|pd|[23]d|de3d|dess|fl[23]d|tse|vibe|medic|gre|flash)\s+we(?![a-z0-9])"
+    r"|(?<![a-z0-9])we_(?=[a-z0-9])"
+)
+_ORIENTATIONS = Vocabulary(
+    {
+        "AX": "ax, axial, tra, trans, transversal, transverse",
+        "SAG": "sag, sagittal, sagital",
+        "COR": "cor, coronal, koronar, coronar, kor",
+    }
+)
 _VENDORS = {
     "siemens": "Siemens",
     "ge": "GE",
@@ -74,22 +111,24 @@ _VENDORS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """Anatomy, contrast, fat suppression and orientation, as ``VolumeHeader`` spells them; empty where unknown."""
+    """Anatomy, contrast, fat suppression, orientation and kinds, as ``VolumeHeader`` spells them; empty where unknown."""
 
     anatomy: str = ""
     contrast: str = ""
     fat_suppressed: bool | None = None
     orientation: str = ""
+    kinds: tuple[str, ...] = ()
 
 
-def parse_protocol(*, anatomy: str = "", contrast: str = "", acquisition: str = "", words: str = "") -> Protocol:
+def parse_protocol(*, anatomy: str = "", contrast: str = "", acquisition: str = "", words: str = "", name: str = "") -> Protocol:
     """Read a protocol from the best source for each property.
 
     Args:
-        anatomy: A dataset's attribute, already known to be a single harmless word.
+        anatomy: A dataset's attribute, in any spelling.
         contrast: Likewise.
         acquisition: fastMRI's code, ``CORPDFS_FBK`` or ``AXT1POST``.
         words: Protocol name and study description, free text.
+        name: The protocol's name alone: what a scan is for is not asked of a study.
     """
     sources = (_from_attributes(anatomy, contrast), _from_acquisition(acquisition), _from_words(f"{words} {acquisition}"))
     merged = Protocol()
@@ -98,7 +137,7 @@ def parse_protocol(*, anatomy: str = "", contrast: str = "", acquisition: str = 
         if not merged.contrast and source.contrast:
             merged = replace(merged, contrast=source.contrast, fat_suppressed=source.fat_suppressed)
         merged = replace(merged, anatomy=merged.anatomy or source.anatomy, orientation=merged.orientation or source.orientation)
-    return merged
+    return replace(merged, kinds=protocol_kinds(name, words))
 
 
 def vendor_name(text: str) -> str:
@@ -108,11 +147,17 @@ def vendor_name(text: str) -> str:
 
 
 def _from_attributes(anatomy: str, contrast: str) -> Protocol:
-    words = [word for word in re.split(r"[^a-z0-9]+", anatomy.casefold()) if word]
-    name = next((_ANATOMIES[word] for word in words if word in _ANATOMIES), "")
-    match = _CONTRAST.fullmatch(contrast.upper().replace("-", "_").replace(" ", "_"))
-    fat_suppressed = None if match is None else (match[3] is not None or match[1] == "STIR")
-    return Protocol(anatomy=name, contrast="" if match is None else match[0], fat_suppressed=fat_suppressed)
+    label = " ".join(re.findall(r"[a-z0-9]+", plain(anatomy)))
+    name = _LABELS[label] if label in _LABELS else _anatomy_of(plain(anatomy))
+    match = _CONTRAST.fullmatch(re.sub(r"[-\s]", "_", contrast.strip().upper()).replace("T2*", "T2STAR"))
+    if match is None:
+        return replace(_contrast_of(plain(contrast)), anatomy=name)
+    is_undivided = match[1] in _UNDIVIDED
+    return Protocol(
+        anatomy=name,
+        contrast=match[0].removesuffix("_FS") if is_undivided else match[0],
+        fat_suppressed=match[3] is not None or match[1] in _ALWAYS_FAT_SUPPRESSED,
+    )
 
 
 def _from_acquisition(code: str) -> Protocol:
@@ -133,14 +178,31 @@ def _from_acquisition(code: str) -> Protocol:
 
 
 def _from_words(text: str) -> Protocol:
-    words = [word for word in re.split(r"[^a-z0-9*]+", text.casefold()) if word]
-    contrast = next((name for name, spellings in _WORD_CONTRASTS if spellings.intersection(words)), "")
-    is_fat_suppressed = bool(_FAT_WORDS.intersection(words))
+    words = plain(text)
+    return replace(_contrast_of(words), anatomy=_anatomy_of(words), orientation=_ORIENTATIONS.first(words))
+
+
+def _anatomy_of(text: str) -> str:
+    return _ANATOMIES.first(text) or _REGIONS.first(text)
+
+
+def _contrast_of(text: str) -> Protocol:
+    """Return the contrast and the fat suppression of a ``plain`` text."""
+    said = set(_CONTRAST_WORDS.said(text))
+    contrast = next((name for name in _CONTRASTS if name in said), "")
+    if contrast == "FLAIR" and "T1" in said and "T2" not in said:
+        contrast = "T1_FLAIR"
+    is_negated = bool(_NO_FAT_SUPPRESSION.said(text))
+    fat = _NO_FAT_SUPPRESSION.without(text)
+    if contrast.endswith("FLAIR"):
+        # The inversion nulls water there, not fat.
+        fat = re.sub(r"tirm|stir", " ", fat)
+    if "in-out-phase" in protocol_kinds(text):
+        fat = fat.replace("dixon", " ")
+    is_suppressed = bool(_FAT_SUPPRESSION.said(fat) or _WATER_EXCITATION.search(fat))
     return Protocol(
-        anatomy=next((_ANATOMIES[word] for word in words if word in _ANATOMIES), ""),
-        contrast=contrast + ("_FS" if is_fat_suppressed and contrast not in ("", "STIR") else ""),
-        fat_suppressed=True if is_fat_suppressed else None,
-        orientation=next((_ORIENTATIONS[word] for word in words if word in _ORIENTATIONS), ""),
+        contrast=contrast + ("_FS" if is_suppressed and contrast not in _UNDIVIDED else ""),
+        fat_suppressed=True if is_suppressed else False if is_negated else None,
     )
 
 

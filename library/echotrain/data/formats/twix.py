@@ -267,7 +267,8 @@ def _header(
         others=tuple(protocol.text(key) for key in _OTHER_KEYS),
     )
     words = parse_protocol(
-        words=f"{protocol.text('tProtocolName')} {protocol.text('tStudyDescription')} {protocol.text('tBodyPartExamined')}"
+        words=f"{protocol.text('tProtocolName')} {protocol.text('tStudyDescription')} {protocol.text('tBodyPartExamined')}",
+        name=protocol.text("tProtocolName"),
     )
     fov = tuple(protocol.number(f"sSliceArray.asSlice[0].{side}") or 0.0 for side in ("dReadoutFOV", "dPhaseFOV", "dThickness"))
     base = int(protocol.number("sKSpace.lBaseResolution") or geometry.height)
@@ -294,6 +295,7 @@ def _header(
         fov_mm=(fov[0], fov[1], fov[2]),
         padding_left=geometry.left,
         padding_right=geometry.right,
+        protocol_kinds=words.kinds,
     )
 
 

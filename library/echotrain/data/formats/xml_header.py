@@ -56,6 +56,7 @@ class ScanHeader:
         sequence: Type of the sequence, as the vendor writes it, in lower case.
         multiband: Slices that were excited at once.
         notes: What was read against the letter, a phrase each.
+        protocol_name: The protocol's name alone, for reading from it what the scan is for.
     """
 
     encoded: tuple[int, int, int]
@@ -76,6 +77,7 @@ class ScanHeader:
     sequence: str = ""
     multiband: int = 1
     notes: tuple[str, ...] = ()
+    protocol_name: str = ""
 
     def padding(self, width: int) -> tuple[int, int] | None:
         """Return the measured lines [left, right) by fastMRI's formula: ``left = encoded_y // 2 - center``.
@@ -126,6 +128,7 @@ def parse_header(xml: bytes, name: str) -> ScanHeader:
         sequence=_text(root, "sequenceParameters/sequence_type").lower(),
         multiband=_multiband(root, name, notes),
         notes=tuple(notes),
+        protocol_name=" ".join((_text(root, "measurementInformation/protocolName"), *_user_texts(root, "tProtocolName"))),
     )
 
 
@@ -248,8 +251,12 @@ def _protocol_texts(root: ET.Element) -> Iterator[str]:
     yield _text(root, "measurementInformation/protocolName")
     yield _text(root, "studyInformation/studyDescription")
     yield _text(root, "studyInformation/bodyPartExamined")
+    yield from _user_texts(root, "tProtocolName", "tStudyDescription")
+
+
+def _user_texts(root: ET.Element, *names: str) -> Iterator[str]:
     for parameter in root.iter():
-        if _local(parameter.tag) == "userParameterString" and _text(parameter, "name") in ("tProtocolName", "tStudyDescription"):
+        if _local(parameter.tag) == "userParameterString" and _text(parameter, "name") in names:
             yield _text(parameter, "value")
 
 
