@@ -12,10 +12,11 @@ from typing import Self
 import h5py
 import numpy as np
 
-from echotrain.data.formats.deidentify import Deidentifier, Identity, reads_as_identifier, safe_word
+from echotrain.data.formats.deidentify import Deidentifier, Identity, safe_word
 from echotrain.data.formats.hdf5 import Hdf5File, contiguous_offset
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.protocol import parse_protocol, vendor_name
+from echotrain.data.formats.public_names import acquisition_code, collection_name
 from echotrain.data.formats.volume import ByteRange
 from echotrain.data.formats.xml_header import ScanHeader, parse_header
 from echotrain.data.header import VolumeHeader
@@ -61,9 +62,7 @@ class FastmriVolume:
             self.num_partitions = max(scan.encoded[2], scan.maximum_z + 1)
             identity = identity_of(scan, str(self._file.attribute("patient_id") or ""))
             self.header = self._build_header(scan, identity, dataset, deidentifier)
-            # A stem that had to become a pseudonym must not come back as part of a location.
-            is_named_safely = self.header.volume == PurePosixPath(name).stem
-            self.is_location_safe = is_named_safely and not identity.occurs_in(location) and not reads_as_identifier(location)
+            self.is_location_safe = deidentifier.is_safe_location(location, identity)
         except BaseException:
             self._file.close()
             raise
@@ -161,14 +160,14 @@ class FastmriVolume:
         recon = self._target.shape[1:] if self._target is not None else (min(scan.recon[0], height), min(scan.recon[1], width))
         left, right = scan.padding(width, self._name)
         return VolumeHeader(
-            dataset=dataset or words["dataset"] or DEFAULT_DATASET,
+            dataset=dataset or collection_name(words["dataset"]) or DEFAULT_DATASET,
             volume=deidentifier.volume(stem, identity),
             patient=deidentifier.patient(identity, stem),
             anatomy=protocol.anatomy,
             contrast=protocol.contrast,
             fat_suppressed=protocol.fat_suppressed,
             orientation=protocol.orientation,
-            acquisition=words["acquisition"],
+            acquisition=acquisition_code(words["acquisition"]),
             vendor=vendor_name(scan.vendor),
             field_strength=scan.field_strength,
             center=deidentifier.center(identity),
