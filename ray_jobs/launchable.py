@@ -106,7 +106,8 @@ def ask_prepare(arguments: Sequence[str]) -> Asked:
         words=f"prepare {_last_part(options.to)}",
         arguments=arguments,
         need=Need(workers=options.workers, device="cpu"),
-        places={"SOURCE ": options.source, "--to ": options.to},
+        places={"SOURCE ": options.source, "--to ": options.to, **({"--key-file ": options.key_file} if options.key_file else {})},
+        needs_salt=True,
         notes=(f"{SALT_VARIABLE} of this machine is not passed on: pods take it from the operator's Secret",) if is_salted else (),
     )
 

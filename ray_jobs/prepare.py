@@ -1,19 +1,18 @@
 """Turn scanner files into a catalog that training streams from: curate, de-identify, split by patient, write shards."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
 import pyarrow.compute as pc
 from rich.table import Column, Table
+from rich.text import Text
 
 from echotrain.data.catalog import SPLITS, Catalog
 from echotrain.data.convert import ConvertConfig
 from echotrain.data.curate import CurationConfig
-from echotrain.data.formats.deidentify import SALT_VARIABLE
 from echotrain.data.splits import SplitConfig
-from echotrain.errors import ConfigError, EchotrainError
+from echotrain.errors import ConfigError, EchotrainError, printable
 from echotrain.log import console, setup_logging
 from echotrain.orchestration.prepare import PrepareConfig, PrepareReport, prepare
 
@@ -24,18 +23,24 @@ EXAMPLES = """examples:
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload raw --index-only   the same, fetching headers alone
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload lines    an equispaced mask reads only its lines
 
+  python -m ray_jobs.prepare study/ --to prepared --safe-names 'study_[0-9]+_t[12]'   names that name nobody stay
+  python -m ray_jobs.prepare scans/ --to prepared --key-file ~/who-is-who.csv     and who is who, for your eyes alone
+
 A killed run goes on where it was when the same command is given again. New scans make a new version of the catalog, in which
-everybody keeps their split. ECHOTRAIN_DEID_SALT holds the secret key of the pseudonyms; without one a public key is used.
+everybody keeps their split. Patients and files become pseudonyms, made with the secret key in ECHOTRAIN_DEID_SALT. A cluster
+needs it; without it your own machine draws one and keeps it in ~/.config/echotrain. Keep a copy: without the key nobody can be
+recognised, and nothing added to the catalog. Files called as public data sets call theirs keep their names.
 """
+SAFE_NAMES_HELP = "names of files, without endings, that name nobody and stay as they are, in letters, digits and _.+- (may be repeated)"
 _SHOWN = 40
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare a source and print what became of it."""
+def main(argv: Sequence[str] | None = None, *, salt: str = "") -> int:
+    """Prepare a source and print what became of it; ``salt`` is for scans of nobody, whose figures must not depend on a secret."""
     options = parser().parse_intermixed_args(argv)
     setup_logging()
     try:
-        report = prepare(read(options))
+        report = prepare(read(options, salt=salt))
     except EchotrainError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -57,13 +62,15 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--workers", type=int, default=0, help="scans converted at a time (default: every CPU)")
     verb.add_argument("--dataset", default="", help="name of the collection (default: what the files say)")
     verb.add_argument("--acs-fraction", type=float, default=0.08, help="centre lines that --payload lines holds twice (default: 0.08)")
+    verb.add_argument("--safe-names", action="append", default=[], metavar="REGEX", help=SAFE_NAMES_HELP)
+    verb.add_argument("--key-file", default="", metavar="PATH", help="write who is who, as CSV, to a file of this machine, mode 0600")
     verb.add_argument("--index-only", action="store_true", help="with --payload raw: headers alone, no checksums")
     verb.add_argument("--min-slices", type=int, default=1, help="leave out volumes with fewer slices")
     verb.add_argument("--min-coils", type=int, default=1, help="leave out volumes with fewer coils")
     return verb
 
 
-def read(options: argparse.Namespace) -> PrepareConfig:
+def read(options: argparse.Namespace, *, salt: str = "") -> PrepareConfig:
     """Return what a command line prepares, and how."""
     return PrepareConfig(
         source=options.source,
@@ -74,11 +81,13 @@ def read(options: argparse.Namespace) -> PrepareConfig:
             acs_fraction=options.acs_fraction,
             dataset=options.dataset,
             index_only=options.index_only,
+            safe_names=tuple(options.safe_names),
             curation=CurationConfig(min_slices=options.min_slices, min_coils=options.min_coils),
         ),
         split=SplitConfig(ratios=_ratios(options.split), seed=options.split_seed),
         workers=options.workers,
-        salt=os.environ.get(SALT_VARIABLE, ""),
+        salt=salt,
+        key_file=options.key_file,
     )
 
 
@@ -101,11 +110,11 @@ def _described(report: PrepareReport) -> str:
         if unnamed:
             console.print(f"{unnamed} scans name no patient; each counts as a patient of its own, so check that none are of one person.")
         for note in report.notes:
-            console.print(note, markup=False)
+            console.print(printable(note), markup=False, highlight=False)
         state = "committed" if report.is_new else "unchanged"
         console.print(f"{report.num_scans} scans found, {report.num_resumed} prepared before.")
         size = f"{len(catalog)} slices, {pc.sum(catalog.table['nbytes']).as_py() / 1e9:.3g} GB"
-        console.print(f"Catalog {catalog.root}@{catalog.version} {state}: {size}.")
+        console.print(f"Catalog {printable(catalog.root)}@{catalog.version} {state}: {size}.", markup=False)
     return capture.get().rstrip()
 
 
@@ -116,16 +125,19 @@ def _summary(catalog: Catalog) -> Table:
     for anatomy, rows in frame.groupby("anatomy"):
         of_split = {split: rows[rows["split"] == split] for split in SPLITS}
         cells = (f"{part['patient'].nunique()} / {len(part)}" for part in of_split.values())
-        table.add_row(str(anatomy) or "unknown", ", ".join(sorted(set(rows["contrast"]) - {""})) or "unknown", *cells)
+        contrasts = ", ".join(sorted(set(rows["contrast"]) - {""})) or "unknown"
+        table.add_row(Text(printable(str(anatomy)) or "unknown"), Text(printable(contrasts)), *cells)
     return table
 
 
 def _left_out(report: PrepareReport) -> Table:
-    """Return what is not in the catalog, and why; paths are shown here and stored nowhere."""
+    """Return what is not in the catalog, and why; paths are shown to a person at a terminal, and stay out of logs."""
+    paths = report.paths if console.is_terminal else {}
     table = Table(Column("scan", overflow="fold"), "slices", "reason", title=f"Left out: {len(report.left_out)}", title_justify="left")
     for entry in report.left_out[:_SHOWN]:
         slices = "all" if entry.slices is None else ", ".join(map(str, entry.slices[:8])) + (" …" if len(entry.slices) > 8 else "")
-        table.add_row(report.paths.get(entry.source, entry.name), slices, entry.reason)
+        # Text, since names hold what would be markup.
+        table.add_row(Text(printable(paths.get(entry.source, entry.name))), slices, Text(printable(entry.reason)))
     if len(report.left_out) > _SHOWN:
         table.add_row("…", "", f"and {len(report.left_out) - _SHOWN} more; the catalog's manifest has them all")
     return table

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from echotrain.data.catalog import SCHEMA, Catalog
 from echotrain.data.convert import ScanRecord
+from echotrain.data.identities import inherited_splits, is_kept_otherwise, keep_ids, scan_entry, shared_numbers, told_apart, with_people
 from echotrain.data.splits import SplitConfig, assign_splits, summarize_patients
 from echotrain.errors import CatalogError
 
@@ -55,6 +56,7 @@ class Assembly:
         left_out: Everything that is not in the table.
         is_changed: Whether it differs from the catalog it is based on.
         notes: What whoever prepares should know of the whole, a sentence each, free of names and identifiers.
+        shared_numbers: Pseudonyms of patient numbers that stand for several people, told apart by name; kept in the manifest.
     """
 
     table: pa.Table
@@ -62,12 +64,14 @@ class Assembly:
     left_out: list[LeftOut]
     is_changed: bool
     notes: tuple[str, ...] = ()
+    shared_numbers: tuple[str, ...] = ()
 
 
 def assemble(records: Sequence[ScanRecord], base: Catalog | None, split: SplitConfig) -> Assembly:
     """Join new records with an existing catalog.
 
-    A source that was in the catalog before is replaced by its new record. Patients that had a split keep it.
+    A source that was in the catalog before is replaced by its new record, under the volume id that it had. Patients and scans
+    that had a split keep it. A patient number that stands over many names says nothing, and the names decide.
 
     Args:
         records: Of this run, in the order that decides which of two duplicates is kept.
@@ -80,14 +84,21 @@ def assemble(records: Sequence[ScanRecord], base: Catalog | None, split: SplitCo
     """
     manifest: Mapping[str, Any] = {} if base is None else base.manifest
     renewed = {record.source for record in records}
-    scans = [scan for scan in manifest.get("scans", ()) if scan["source"] not in renewed]
+    base_scans: Sequence[Mapping[str, str]] = manifest.get("scans", ())
+    # First those whose place in the catalog is settled, or a new scan could take the id of one.
+    settled = {scan["source"] for scan in base_scans}
+    with_ids = keep_ids(records, base_scans)
+    num_kept = sum(is_kept_otherwise(record, kept) for record, kept in zip(records, with_ids, strict=True) if kept.rows)
+    records = sorted(with_ids, key=lambda record: record.source not in settled)
+    scans = [dict(scan) for scan in base_scans if scan["source"] not in renewed]
     left_out = [_from_dict(entry) for entry in manifest.get("left_out", ()) if entry["source"] not in renewed]
     kept, duplicates = _without_duplicates(records, scans)
     left_out += duplicates
     for record in records:
         left_out += _grouped(record)
-    scans = scans + [_scan_entry(record) for record in kept]
-    table = _join(base, scans, kept)
+    scans = scans + [scan_entry(record) for record in kept]
+    shared = shared_numbers(scans, manifest.get("shared_numbers", ()))
+    table = with_people(_join(base, scans, kept), scans, shared)
     if table.num_rows == 0:
         reasons = sorted({entry.reason for entry in left_out})
         raise CatalogError(
@@ -95,11 +106,17 @@ def assemble(records: Sequence[ScanRecord], base: Catalog | None, split: SplitCo
             f"a catalog needs at least one slice; {'; '.join(reasons)[:600]}",
             "Give other scans.",
         )
-    existing = {} if base is None else dict(zip(base.table["patient"].to_pylist(), base.table["split"].to_pylist(), strict=True))
+    existing, num_torn = inherited_splits(table, scans, None if base is None else base.table, base_scans)
     table = _with_splits(table, split, existing)
     left_out.sort(key=lambda entry: (entry.name, entry.slices or (), entry.reason))
-    is_changed = base is None or not table.equals(base.table) or [entry.to_dict() for entry in left_out] != manifest.get("left_out")
-    return Assembly(table, sorted(scans, key=lambda scan: scan["source"]), left_out, is_changed)
+    is_changed = (
+        base is None
+        or not table.equals(base.table)
+        or [entry.to_dict() for entry in left_out] != manifest.get("left_out")
+        or _people(scans) != _people(base_scans)
+    )
+    scans.sort(key=lambda scan: scan["source"])
+    return Assembly(table, scans, left_out, is_changed, _notes(shared, scans, num_torn, num_kept), tuple(sorted(shared)))
 
 
 def _without_duplicates(records: Iterable[ScanRecord], scans: Sequence[Mapping[str, str]]) -> tuple[list[ScanRecord], list[LeftOut]]:
@@ -110,6 +127,7 @@ def _without_duplicates(records: Iterable[ScanRecord], scans: Sequence[Mapping[s
     for record in records:
         if not record.rows:
             continue
+        record = told_apart(record, ids)  # noqa: PLW2901
         identity = (record.rows[0]["dataset"], record.name)
         if record.content and record.content in contents:
             reason = f"duplicate of {contents[record.content]}: the same k-space"
@@ -137,9 +155,27 @@ def _grouped(record: ScanRecord) -> list[LeftOut]:
     return whole + parts
 
 
-def _scan_entry(record: ScanRecord) -> dict[str, str]:
-    row = record.rows[0]
-    return {"source": record.source, "key": record.key, "content": record.content, "dataset": row["dataset"], "volume": row["volume"]}
+def _people(scans: Iterable[Mapping[str, str]]) -> set[tuple[str, str]]:
+    """Return whom the entries name, of each source."""
+    return {(scan["source"], scan["person_name"]) for scan in scans if scan.get("person_name")}
+
+
+def _notes(shared: frozenset[str], scans: Sequence[Mapping[str, str]], num_torn: int, num_kept: int) -> tuple[str, ...]:
+    notes = []
+    if num_kept:
+        which = "1 scan keeps the volume id" if num_kept == 1 else f"{num_kept} scans keep the volume ids"
+        notes.append(f"{which} that the catalog gave before, by rules or patterns that differ; prepare into a new place for new ids.")
+    if shared:
+        people = {scan["person"] for scan in scans if scan.get("number") in shared}
+        which = "1 patient number stands" if len(shared) == 1 else f"{len(shared)} patient numbers stand"
+        notes.append(f"{which} over {len(people)} names, so that the names decide who is one patient.")
+    if num_torn:
+        which = "1 patient turns" if num_torn == 1 else f"{num_torn} patients turn"
+        notes.append(
+            f"{which} out to have had scans in several splits of the version before; all of them are now in the first of train, val and "
+            "test that had one. Do not compare with scores on the earlier version's val and test."
+        )
+    return tuple(notes)
 
 
 def _join(base: Catalog | None, scans: Sequence[Mapping[str, str]], kept: Sequence[ScanRecord]) -> pa.Table:

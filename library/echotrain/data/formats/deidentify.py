@@ -49,9 +49,8 @@ _UID = re.compile(r"\d+(?:\.\d+){4,}")
 _SAFE_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
 _SAFE_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 # What anonymisers write instead of a number or a name.
-_BLANK_WORDS = frozenset(
-    "unknown none null na anonymous anon anonymized anonymised anonymize anonymise deidentified removed redacted noname".split()
-)
+_BLANK_TEXT = "unknown none null na anonymous anon anonymized anonymised anonymize anonymise deidentified removed redacted noname"
+_BLANK_WORDS = frozenset(_BLANK_TEXT.split())
 _MIN_REPEATED, _MIN_REPEATED_DIGIT = 4, 6
 # Words of a name or an institution that are everywhere, so their presence in a file name says nothing.
 _COMMON_WORDS = {
@@ -144,7 +143,7 @@ class Deidentifier:
     def pseudonym(self, kind: str, *parts: str) -> str:
         """Hash text to ``<kind>-<12 hexadecimal digits>``."""
         key = hashlib.blake2b(self._salt.encode()).digest()
-        digest = hashlib.blake2b("\x1f".join((kind, *parts)).encode(), key=key, digest_size=6)
+        digest = hashlib.blake2b("\x1f".join((kind, *parts)).encode(errors="surrogatepass"), key=key, digest_size=6)
         return f"{kind}-{digest.hexdigest()}"
 
     def patient(self, identity: Identity, volume: str) -> str:

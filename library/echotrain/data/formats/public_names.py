@@ -30,14 +30,16 @@ _STEMS = re.compile(
 )
 # MosaicMRI keeps the scanner's name of a measurement, whose end is what somebody typed at the console: it has to be words of a protocol.
 _MOSAIC = re.compile(r"meas_MID\d{4,6}_FID\d{4,7}_([A-Za-z0-9]+(?:[_+-][A-Za-z0-9]+)*)")
-_PROTOCOL_WORDS = frozenset(
-    """ax axial tra transversal cor coronal sag sagittal obl oblique t1 t2 t1w t2w pd pdw stir tirm flair t2star me2d medic dixon dess vibe
-    trufi haste space mprage tse se gre fl2d fl3d 2d 3d fs fatsat fat sat spair spir we wo w post pre gd contrast iso hr lr left right lt rt
-    li re l r bilat bilateral both long short knee hip pelvis ankle foot feet hand wrist thumb finger fingers elbow shoulder humerus forearm
-    femur thigh tibia fibula tibfib tib fib calf leg arm upper lower extremity spine cspine tspine lspine c t s lumbar cervical thoracic sacrum
-    si joint joints scapula clavicle sternum brachial plexus athletic pubalgia hamstring quad quads achilles forefoot midfoot hindfoot toe toes
-    mars semac warp fast quick blade radial loc scout localizer ideal opp in out phase inphase outphase water""".split()
-)
+_PROTOCOL_TEXT = """
+ax axial tra transversal cor coronal sag sagittal obl oblique t1 t2 t1w t2w pd pdw stir tirm flair t2star medic dixon
+dess vibe trufi haste space mprage tse se gre fl2d fl3d 2d 3d fs fatsat fat sat spair spir we wo w post pre gd contrast
+iso hr lr left right lt rt li re l r bilat bilateral both long short knee hip pelvis ankle foot feet hand wrist thumb
+finger fingers elbow shoulder humerus forearm femur thigh tibia fibula tibfib tib fib calf leg arm upper lower extremity
+spine cspine tspine lspine c t s lumbar cervical thoracic sacrum si joint joints scapula clavicle sternum brachial
+plexus athletic pubalgia hamstring quad quads achilles forefoot midfoot hindfoot toe toes mars semac warp fast quick
+blade radial loc scout localizer ideal opp in out phase inphase outphase water
+"""
+_PROTOCOL_WORDS = frozenset(_PROTOCOL_TEXT.split())
 _SMALL_NUMBER = re.compile(r"p?\d{1,2}")
 _FOLDERS = re.compile(
     "|".join(
