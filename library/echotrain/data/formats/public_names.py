@@ -26,10 +26,11 @@ _STEMS = re.compile(
             rf"P\d{{3}}|(?:P\d{{3}}_)?{_CMRXRECON_NAME}",
             r"simulated_(?:brain|knee|spine)_\d{3,4}_\d{1,3}_(?:t1|t2|pd|pd_fs|flair|stir)",
         )
-    )
+    ),
+    re.ASCII,
 )
 # MosaicMRI keeps the scanner's name of a measurement, whose end is what somebody typed at the console: it has to be words of a protocol.
-_MOSAIC = re.compile(r"meas_MID\d{4,6}_FID\d{4,7}_([A-Za-z0-9]+(?:[_+-][A-Za-z0-9]+)*)")
+_MOSAIC = re.compile(r"meas_MID\d{4,6}_FID\d{4,7}_([A-Za-z0-9]+(?:[_+-][A-Za-z0-9]+)*)", re.ASCII)
 _PROTOCOL_TEXT = """
 ax axial tra transversal cor coronal sag sagittal obl oblique t1 t2 t1w t2w pd pdw stir tirm flair t2star medic dixon
 dess vibe trufi haste space mprage tse se gre fl2d fl3d 2d 3d fs fatsat fat sat spair spir we wo w post pre gd contrast
@@ -40,7 +41,7 @@ plexus athletic pubalgia hamstring quad quads achilles forefoot midfoot hindfoot
 blade radial loc scout localizer ideal opp in out phase inphase outphase water
 """
 _PROTOCOL_WORDS = frozenset(_PROTOCOL_TEXT.split())
-_SMALL_NUMBER = re.compile(r"p?\d{1,2}")
+_SMALL_NUMBER = re.compile(r"p?\d{1,2}", re.ASCII)
 _FOLDERS = re.compile(
     "|".join(
         (
@@ -52,7 +53,8 @@ _FOLDERS = re.compile(
             r"(?:Training|Validation|Test)Set|FullSample|(?:UnderSample|Mask)_Task\w{1,4}|AccFactor\d{2}|Center\d{3}|P\d{3}",
             r"(?:Siemens|UIH|GE|Philips)_\d{2}T_[A-Za-z0-9]{1,20}",
         )
-    )
+    ),
+    re.ASCII,
 )
 _ACQUISITIONS = re.compile(
     rf"{_FASTMRI_CODE}(?:_FBK(?:REPEAT)?)?|SIM_(?:AX|COR|SAG)(?:T1|T2|PD|FLAIR|STIR)(?:_FS)?|(?i:{_CMRXRECON_NAME})", re.ASCII
@@ -60,7 +62,7 @@ _ACQUISITIONS = re.compile(
 _COLLECTIONS = re.compile(
     r"(?:fastmri|mosaicmri|mosaic|cmrxrecon|simulated|skm-tea|calgary-campinas|stanford|ocmr|m4raw)"
     r"(?:[-_ ]?(?:knee|brain|prostate|breast|cine|20\d\d|(?:multi|single)coil))*",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 
 
