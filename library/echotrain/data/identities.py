@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from echotrain.data.catalog import SPLITS
 from echotrain.data.convert import ScanRecord
+from echotrain.data.formats.deidentify import VOLUME_PREFIX
 
 __all__ = ["inherited_splits", "is_kept_otherwise", "keep_ids", "scan_entry", "shared_numbers", "told_apart", "with_people"]
 
 VolumeKey = tuple[str, str]
 # Two names of one number may be a marriage, or a spelling; three are what an anonymiser's number, or a phantom's, has.
 _MIN_NAMES = 3
-_PSEUDONYM = "volume-"
 
 
 def keep_ids(records: Iterable[ScanRecord], scans: Iterable[Mapping[str, str]]) -> list[ScanRecord]:
@@ -37,7 +37,7 @@ def told_apart(record: ScanRecord, taken: set[VolumeKey]) -> ScanRecord:
 
     An id that is a name, and not a pseudonym, stays: whoever reads it expects the file of that name.
     """
-    if not record.rows or not record.name.startswith(_PSEUDONYM) or (record.rows[0]["dataset"], record.name) not in taken:
+    if not record.rows or not record.name.startswith(VOLUME_PREFIX) or (record.rows[0]["dataset"], record.name) not in taken:
         return record
     return _renamed(record, _by_source(record))
 
@@ -113,7 +113,7 @@ def inherited_splits(
 
 
 def _by_source(record: ScanRecord) -> str:
-    return f"{_PSEUDONYM}{record.source.removeprefix('source-')}"
+    return f"{VOLUME_PREFIX}{record.source.removeprefix('source-')}"
 
 
 def _keys(table: pa.Table) -> list[VolumeKey]:

@@ -144,7 +144,7 @@ class _VolumeReconstructor:
                 source.name, f"is a 3D encode of {volume.num_partitions} partitions", "Only slices of a 2D encode are reconstructed."
             )
         if f"{name}.h5" in self._there:
-            raise ScanError(f"{self._store.uri}/{name}.h5", "is there already", "Give --overwrite to reconstruct it again.")
+            raise ScanError(f"{name}.h5", "is there already", "Give --overwrite to reconstruct it again.")
 
     def _sampling(self, volume: Volume, source: ScanSource) -> LineSampling:
         """Return the file's own mask, else what its lines show, else the run's mask where that was asked for."""

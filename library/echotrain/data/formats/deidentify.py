@@ -24,6 +24,7 @@ __all__ = [
     "PSEUDONYM_SCHEME",
     "PUBLIC_SALT",
     "SALT_VARIABLE",
+    "VOLUME_PREFIX",
     "Deidentifier",
     "Identity",
     "Witness",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 PUBLIC_SALT = "echotrain: a public salt, stable pseudonyms but no secrecy"
+# What the id of a volume begins with that is a pseudonym.
+VOLUME_PREFIX = "volume-"
 # Raised when the same identity comes to another pseudonym: catalogs of two schemes must not be joined.
 PSEUDONYM_SCHEME = 2
 
@@ -179,7 +182,7 @@ class Deidentifier:
         """Return the file's stem where a public data set or the user vouches for it and the header does not object, else a pseudonym."""
         if _SAFE_STEM.fullmatch(stem) and not identity.occurs_in(stem) and self.is_safe_name(stem):
             return stem
-        return self.pseudonym("volume", stem)
+        return self.pseudonym(VOLUME_PREFIX.rstrip("-"), stem)
 
     def is_safe_name(self, stem: str) -> bool:
         """Say whether a public data set's patterns or the user's vouch for a file's name, without its ending."""
