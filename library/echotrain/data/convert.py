@@ -175,6 +175,8 @@ def convert_scan(
     try:
         with open_volume(path, dataset=config.dataset, deidentifier=witness, limits=limits, location=uri) as volume:
             record = _convert(volume, uri, key, source, store, config)
+            if config.payload == "raw" and record.rows and not volume.is_location_safe:
+                record.findings.append("copied into shards, because its file's name or folder is not known to be safe to write down")
         person, person_name = deidentifier.person(witness.identity), deidentifier.person_name(witness.identity)
         record = dataclasses.replace(record, person=person, person_name=person_name)
     except ScanError as error:
