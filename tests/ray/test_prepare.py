@@ -15,6 +15,7 @@ from ray.data._internal.metadata_exporter import sanitize_for_struct
 
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.convert import ConvertConfig
+from echotrain.data.formats.deidentify import PUBLIC_SALT
 from echotrain.data.simulate import SimulationConfig, simulate
 from echotrain.data.sources import find_sources
 from echotrain.data.splits import SplitConfig
@@ -197,6 +198,39 @@ def test_new_scans_make_a_new_version_and_everybody_keeps_their_split(local_ray,
     assert len(load_catalog(f"{to}@1")) == 10
     with pytest.raises(ConfigError, match="salt"):
         prepare(PrepareConfig(source=str(source), to=to, salt="another"))
+
+
+def test_a_catalog_of_the_public_key_goes_on_and_keeps_its_ids_whatever_they_would_be_today(local_ray, tmp_path, monkeypatch):
+    source, to = tmp_path / "source", str(tmp_path / "to")
+    for number in range(4):
+        write_scan(source / f"knee_of_Doe_{number}.h5", random_kspace((1, 2, 32, 24), seed=number))
+    # As such catalogs were made: every name was taken for a safe one.
+    old = ConvertConfig(safe_names=(".*",))
+    first = prepare(PrepareConfig(source=str(source), to=to, convert=old, salt=PUBLIC_SALT))
+    assert first.notes == ()
+    report = prepare(PrepareConfig(source=str(source), to=to))
+    assert report.num_resumed == 0, "other settings, so that every scan is converted anew"
+    assert "goes on with it" in report.notes[0]
+    assert report.notes[1].startswith("4 scans keep the volume ids")
+    columns = ["dataset", "volume", "slice", "patient", "split"]
+    assert report.catalog.table.select(columns).equals(first.catalog.table.select(columns))
+    assert report.catalog.manifest["salt_check"] == first.catalog.manifest["salt_check"]
+
+
+def test_of_a_small_study_numbered_from_1_nobody_is_in_two_splits(local_ray, tmp_path):
+    for subject in range(1, 10):
+        for index, contrast in enumerate(("AXT1", "AXT2")):
+            subject_xml = f"<subjectInformation><patientID>{subject}</patientID></subjectInformation>"
+            header, kspace = header_xml(32, 24, extra=subject_xml), random_kspace((1 + subject % 3, 2, 32, 24), seed=2 * subject + index)
+            write_scan(tmp_path / "study" / f"s{subject}_{contrast}.h5", kspace, header=header, attributes={"patient_id": ""})
+    convert = ConvertConfig(safe_names=(r"s\d_AXT\d",))
+    table = prepare(PrepareConfig(source=str(tmp_path / "study"), to=str(tmp_path / "to"), convert=convert)).catalog.table
+    rows = zip(table["volume"].to_pylist(), table["split"].to_pylist(), strict=True)
+    splits: dict[str, set[str]] = {}
+    for volume, split in rows:
+        splits.setdefault(volume[:2], set()).add(split)
+    assert [len(found) for found in splits.values()] == [1] * 9
+    assert set.union(*splits.values()) == {"train", "val", "test"}
 
 
 def test_a_job_that_is_overtaken_commits_on_top_of_what_the_other_wrote(local_ray, scans, tmp_path, monkeypatch):

@@ -204,6 +204,28 @@ def test_a_twix_file_called_by_its_measurement_in_the_scanners_book_gets_a_pseud
         assert volume.header.volume.startswith("volume-")
 
 
+def test_a_twix_patient_of_one_digit_is_a_patient_and_a_blanked_one_is_known_by_the_scanners_own_number(tmp_path):
+    pytest.importorskip("twixtools")
+    readouts = [
+        (samples, {"Lin": values["kspace_encode_step_1"], "CenterLin": 6}) for samples, values in lines_of(random_kspace((3, 16, 12)))
+    ]
+
+    def patient(name, number, local):
+        text = f'<ParamString."PatientID"> {{ "{number}" }}\n<ParamString."PatientLOID"> {{ "{local}" }}\n'
+        with open_volume(write_twix(tmp_path / f"{name}.dat", text, readouts)) as volume:
+            return volume.header.patient
+
+    assert patient("a", "7", "1.2.3") == patient("b", "7", "4.5.6") != patient("c", "8", "1.2.3")
+    assert patient("d", "xxxx", "1.2.3") == patient("e", "0000", "1.2.3") != patient("f", "xxxx", "4.5.6")
+
+
+@pytest.mark.parametrize("blank", ["", "xxxx", "anonymous"])
+def test_a_blanked_attribute_does_not_hide_the_headers_number(tmp_path, blank):
+    subject = "<subjectInformation><patientID>7</patientID></subjectInformation>"
+    with open_volume(write_scan(tmp_path / "a.h5", header=header_xml(32, 24, extra=subject), attributes={"patient_id": blank})) as volume:
+        assert volume.header.patient == Deidentifier().patient(Identity(patient_id="7"), "a")
+
+
 @pytest.mark.parametrize(
     ("attribute", "text", "expected"),
     [

@@ -95,6 +95,7 @@ def test_a_number_that_turns_out_to_be_shared_later_moves_nobody_and_stays_share
     # One of the names vanishes with a file that was written anew: who was told apart stays so.
     third, _ = version([scan("v2", "0", names[0], content="anew"), scan("v3", "0", names[0], content="anew too")], second)
     assert patient_of(third, "v1") == patient_of(second, "v1")
+    assert patient_of(third, "v2") == patient_of(third, "v3") == patient_of(second, "v0")
     assert all(split_of(third, volume) == split_of(second, volume) for volume in ("v0", "v0b", "v1"))
 
 

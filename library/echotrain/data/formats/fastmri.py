@@ -12,7 +12,7 @@ from typing import Self
 import h5py
 import numpy as np
 
-from echotrain.data.formats.deidentify import Deidentifier, Identity, safe_word
+from echotrain.data.formats.deidentify import Deidentifier, Identity, is_blank, safe_word
 from echotrain.data.formats.hdf5 import Hdf5File, contiguous_offset
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.protocol import parse_protocol, vendor_name
@@ -40,7 +40,7 @@ class FastmriVolume:
         """Open a file and check all that it declares; no k-space is read.
 
         Args:
-            path: The file; its stem becomes the volume's id.
+            path: The file; its stem becomes the volume's id where it is safe to write down.
             dataset: Collection the volume belongs to; "" takes the file's own ``dataset`` attribute.
             deidentifier: Makes the pseudonyms.
             limits: Memory limits.
@@ -186,13 +186,13 @@ class FastmriVolume:
 
 
 def identity_of(scan: ScanHeader, patient_id: str = "") -> Identity:
-    """Gather what an ISMRMRD header says about a person; a dataset's own patient id takes precedence."""
+    """Gather what an ISMRMRD header says about a person; a dataset's own patient id takes precedence, unless it was blanked."""
     named = {"patientID", "patientName", "patientBirthdate", "institutionName"}
     others = [text for key, text in scan.identifiers if key not in named]
     if patient_id:
         others.append(scan.identifier("patientID"))
     return Identity(
-        patient_id=patient_id or scan.identifier("patientID"),
+        patient_id=scan.identifier("patientID") if is_blank(patient_id) else patient_id,
         patient_name=scan.identifier("patientName"),
         birth_date=scan.identifier("patientBirthdate"),
         institution=scan.identifier("institutionName"),
