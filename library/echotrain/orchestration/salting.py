@@ -57,7 +57,7 @@ def naming_salt() -> str:
     """
     if is_on_cluster():
         return os.environ.get(SALT_VARIABLE, "")
-    return kept_salt() or draw_salt()
+    return kept_salt() or _drawn()
 
 
 def check_salt(base: Catalog | None, deidentifier: Deidentifier) -> None:
@@ -92,9 +92,13 @@ def _own_salt(base: Catalog | None, to: str) -> tuple[str, tuple[str, ...]]:
             f"{base.root} was made with a key, without which its patients cannot be recognised",
             f"Bring that key: set {SALT_VARIABLE}, or copy the file from where the catalog was begun.",
         )
+    return _drawn(), (_drawn_note(path),)
+
+
+def _drawn() -> str:
     salt = draw_salt()
-    logger.info("a key for the pseudonyms was drawn and is kept in %s", path)
-    return salt, (_drawn_note(path),)
+    logger.info("a key for the pseudonyms was drawn and is kept in %s", salt_path())
+    return salt
 
 
 def _drawn_note(path: Path) -> str:

@@ -302,6 +302,7 @@ def test_the_spellings_of_a_name_are_one_name(spelling):
 
 def test_nobody_is_named_by_a_blank_and_subjects_are_told_apart_by_their_numbers():
     assert Deidentifier().person(Identity(patient_name="xxxx^xxxx")) == Deidentifier().person_name(Identity(patient_name="--")) == ""
+    assert Deidentifier().person_name(Identity(patient_name="№^№")).startswith("name-")
     names = {Deidentifier().person_name(Identity(patient_name=f"Subject {number}")) for number in range(9)}
     assert len(names) == 9
 

@@ -82,7 +82,7 @@ _COMMON_WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What a scan's header says about who, where and when; it lives only inside a reader.
+    """What a scan's header says about who, where and when; it lives inside a reader, and in a key file where one was asked for.
 
     Attributes:
         patient_id: The site's patient number, or a dataset's pseudonym.
@@ -175,7 +175,7 @@ class Deidentifier:
         # DICOM: groups of scripts are set apart by "=", and family, given, middle name, prefix and suffix by "^".
         alphabetic = next(part for part in identity.patient_name.split("=") if _squeeze(part))
         parts = [[_squeeze(word) for word in re.findall(r"[^\W_]+", part)] for part in alphabetic.split("^")]
-        family, *given = [words for words in parts if words]
+        family, *given = [words for words in parts if words] or [[_squeeze(alphabetic)]]
         return self.pseudonym("name", *sorted([*family, *given[0][:1]] if given else family))
 
     def volume(self, stem: str, identity: Identity) -> str:
