@@ -103,12 +103,14 @@ def ask_prepare(arguments: Sequence[str]) -> Asked:
     prepare.read(options)
     given = prepare.given_split(options)
     listed = {f"--split-from {given.kind}=": given.uri} if given is not None and given.uri else {}
+    key_file = {"--key-file ": options.key_file} if options.key_file else {}
     is_salted = bool(os.environ.get(SALT_VARIABLE))
     return Asked(
         words=f"prepare {_last_part(options.to)}",
         arguments=arguments,
         need=Need(workers=options.workers, device="cpu"),
-        places={"SOURCE ": options.source, "--to ": options.to, **listed},
+        places={"SOURCE ": options.source, "--to ": options.to, **listed, **key_file},
+        needs_salt=True,
         notes=(f"{SALT_VARIABLE} of this machine is not passed on: pods take it from the operator's Secret",) if is_salted else (),
     )
 

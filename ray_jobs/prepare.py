@@ -1,22 +1,20 @@
 """Turn scanner files into a catalog that training streams from: curate, de-identify, split by patient, write shards."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
 import pyarrow.compute as pc
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from echotrain.data.catalog import SPLITS, Catalog
 from echotrain.data.convert import ConvertConfig
 from echotrain.data.curate import CurationConfig
-from echotrain.data.formats.deidentify import SALT_VARIABLE
 from echotrain.data.formats.protocol_kinds import MOSAIC_KINDS, PROTOCOL_KINDS
 from echotrain.data.given_splits import GivenSplitConfig
 from echotrain.data.splits import SplitConfig
-from echotrain.errors import ConfigError, EchotrainError
+from echotrain.errors import ConfigError, EchotrainError, printable
 from echotrain.log import console, setup_logging
 from echotrain.orchestration.prepare import PrepareConfig, PrepareReport, prepare
 
@@ -35,21 +33,26 @@ EXAMPLES = """examples:
 A given split is kept as it is, because figures are comparable to a paper's only so; what it leaks is told, here and whenever a model is
 trained on it. A scan that it does not name is left out; so are the sets of further challenges (MosaicMRI's *_generalization_challenge):
 prepare their folder alone, with --split 0/0/100.
+  python -m ray_jobs.prepare study/ --to prepared --safe-names 'study_[0-9]+_t[12]'   names that name nobody stay
+  python -m ray_jobs.prepare scans/ --to prepared --key-file ~/who-is-who.csv     and who is who, for your eyes alone
 
 A killed run goes on where it was when the same command is given again. New scans make a new version of the catalog, in which
-everybody keeps their split. ECHOTRAIN_DEID_SALT holds the secret key of the pseudonyms; without one a public key is used.
+everybody keeps their split. Patients and files become pseudonyms, made with the secret key in ECHOTRAIN_DEID_SALT. A cluster
+needs it; without it your own machine draws one and keeps it in ~/.config/echotrain. Keep a copy: without the key nobody can be
+recognised, and nothing added to the catalog. Files called as public data sets call theirs keep their names.
 """
+SAFE_NAMES_HELP = "names of files, without endings, that name nobody and stay as they are, in letters, digits and _.+- (may be repeated)"
 _SHOWN = 40
 _SHARES = "70/15/15"
 _MOSAIC = "all but propeller, as MosaicMRI's authors did"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare a source and print what became of it."""
+def main(argv: Sequence[str] | None = None, *, salt: str = "") -> int:
+    """Prepare a source and print what became of it; ``salt`` is for scans of nobody, whose figures must not depend on a secret."""
     options = parser().parse_intermixed_args(argv)
     setup_logging()
     try:
-        report = prepare(read(options))
+        report = prepare(read(options, salt=salt))
     except EchotrainError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -80,6 +83,8 @@ def parser() -> argparse.ArgumentParser:
         "--index-only", action="store_true", help="with --payload raw: headers and up to three slices of each scan, no checksums"
     )
     verb.add_argument("--assume-full", action="store_true", help="take fastMRI-layout files without header and mask as fully sampled")
+    verb.add_argument("--safe-names", action="append", default=[], metavar="REGEX", help=SAFE_NAMES_HELP)
+    verb.add_argument("--key-file", default="", metavar="PATH", help="write who is who, as CSV, to a file of this machine, mode 0600")
     verb.add_argument("--min-slices", type=int, default=1, help="leave out volumes with fewer slices")
     verb.add_argument("--min-coils", type=int, default=1, help="leave out volumes with fewer coils")
     verb.add_argument(
@@ -91,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     return verb
 
 
-def read(options: argparse.Namespace) -> PrepareConfig:
+def read(options: argparse.Namespace, *, salt: str = "") -> PrepareConfig:
     """Return what a command line prepares, and how."""
     return PrepareConfig(
         source=options.source,
@@ -104,11 +109,13 @@ def read(options: argparse.Namespace) -> PrepareConfig:
             index_only=options.index_only,
             assume_full=options.assume_full,
             curation=CurationConfig(min_slices=options.min_slices, min_coils=options.min_coils, leave_out=_kinds(options.leave_out)),
+            safe_names=tuple(options.safe_names),
         ),
         split=SplitConfig(ratios=_ratios(options.split or _SHARES), seed=options.split_seed or 0),
         given_split=given_split(options),
         workers=options.workers,
-        salt=os.environ.get(SALT_VARIABLE, ""),
+        salt=salt,
+        key_file=options.key_file,
     )
 
 
@@ -148,11 +155,11 @@ def _described(report: PrepareReport) -> str:
         if unnamed:
             console.print(f"{unnamed} scans name no patient; each counts as a patient of its own, so check that none are of one person.")
         for note in report.notes:
-            console.print(note, markup=False)
+            console.print(printable(note), markup=False, highlight=False)
         state = "committed" if report.is_new else "unchanged"
         console.print(f"{report.num_scans} scans found, {report.num_resumed} prepared before.")
         size = f"{len(catalog)} slices, {pc.sum(catalog.table['nbytes']).as_py() / 1e9:.3g} GB"
-        console.print(f"Catalog {catalog.root}@{catalog.version} {state}: {size}.")
+        console.print(f"Catalog {printable(catalog.root)}@{catalog.version} {state}: {size}.", markup=False)
     return capture.get().rstrip()
 
 
@@ -163,7 +170,8 @@ def _summary(catalog: Catalog) -> Table:
     for anatomy, rows in frame.groupby("anatomy"):
         of_split = {split: rows[rows["split"] == split] for split in SPLITS}
         cells = (f"{part['patient'].nunique()} / {len(part)}" for part in of_split.values())
-        table.add_row(str(anatomy) or "unknown", ", ".join(sorted(set(rows["contrast"]) - {""})) or "unknown", *cells)
+        contrasts = ", ".join(sorted(set(rows["contrast"]) - {""})) or "unknown"
+        table.add_row(Text(printable(str(anatomy)) or "unknown"), Text(printable(contrasts)), *cells)
     return table
 
 
@@ -175,18 +183,20 @@ def _read(report: PrepareReport) -> Table:
     if plain:
         table.add_row(f"{plain} scans", str(sum(scan.get("slices", 0) for scan in report.scans if not scan.get("findings"))), "as they say")
     for scan in told[:_SHOWN]:
-        table.add_row(escape(scan["volume"]), str(scan["slices"]), escape("; ".join(scan["findings"])))
+        table.add_row(Text(printable(scan["volume"])), str(scan["slices"]), Text(printable("; ".join(scan["findings"]))))
     if len(told) > _SHOWN:
         table.add_row("…", "", f"and {len(told) - _SHOWN} more; the catalog's manifest has them all")
     return table
 
 
 def _left_out(report: PrepareReport) -> Table:
-    """Return what is not in the catalog, and why; paths are shown here and stored nowhere."""
+    """Return what is not in the catalog, and why; paths are shown to a person at a terminal, and stay out of logs."""
+    paths = report.paths if console.is_terminal else {}
     table = Table(Column("scan", overflow="fold"), "slices", "reason", title=f"Left out: {len(report.left_out)}", title_justify="left")
     for entry in report.left_out[:_SHOWN]:
         slices = "all" if entry.slices is None else ", ".join(map(str, entry.slices[:8])) + (" …" if len(entry.slices) > 8 else "")
-        table.add_row(report.paths.get(entry.source, entry.name), slices, entry.reason)
+        # Text, since names hold what would be markup.
+        table.add_row(Text(printable(paths.get(entry.source, entry.name))), slices, Text(printable(entry.reason)))
     if len(report.left_out) > _SHOWN:
         table.add_row("…", "", f"and {len(report.left_out) - _SHOWN} more; the catalog's manifest has them all")
     return table

@@ -1,12 +1,14 @@
 """What every test may ask for."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from echotrain.baselines.bart import find_bart
+from echotrain.data.formats.salt import SALT_VARIABLE
 from echotrain.errors import ResourceError
 
 torch.set_num_threads(1)
@@ -19,6 +21,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             find_bart()
         except ResourceError as error:
             pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Be on a machine of one's own, wherever the tests run, with a configuration folder that is empty and a key that is always the same.
+
+    What a pod or a job's environment says would turn a laptop's behaviour into a cluster's.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("KUBERNETES_SERVICE_HOST", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
+            patch.delenv(name, raising=False)
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("configuration")))
+        patch.setenv(SALT_VARIABLE, "the key of the tests, which is no secret")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ A message says three things, in this order: the offending value, the limit it br
 Arguments are positional so that an error survives the pickling between Ray processes.
 """
 
+import unicodedata
+
 __all__ = [
     "BartError",
     "CatalogError",
@@ -24,7 +26,23 @@ __all__ = [
     "StorageFullError",
     "SubmissionError",
     "TrainingError",
+    "printable",
 ]
+
+# Besides the control characters proper: formats (bidirectional marks, zero widths), surrogates of names that are no UTF-8, line separators.
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, without what moves a terminal's cursor, colours it, or forges a line: all that is escaped.
+
+    File names may hold anything but a slash.
+    """
+    return "".join(_escaped(character) if unicodedata.category(character) in _UNPRINTABLE else character for character in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode()
 
 
 class EchotrainError(Exception):
@@ -37,7 +55,9 @@ class EchotrainError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.value}: {self.limit}. {self.remedy}"
+        # What is wrong may be a stranger's file name. The remedy is ours, and a submission's has a line for each of its problems.
+        remedy = "\n".join(map(printable, self.remedy.split("\n")))
+        return f"{printable(self.value)}: {printable(self.limit)}. {remedy}"
 
 
 class ConfigError(EchotrainError):

@@ -10,9 +10,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from echotrain.errors import printable
+
 __all__ = ["console", "setup_logging", "track"]
 
 T = TypeVar("T")
+
+_CONTINUATION = "\n    "
 
 console = Console(stderr=True, soft_wrap=True)
 
@@ -21,10 +25,17 @@ def setup_logging(level: str = "INFO") -> None:
     """Send echotrain's log records to stderr, readable by a person; other libraries only warn."""
     on_terminal = sys.stderr.isatty()
     handler: logging.Handler = RichHandler(console=console, show_path=False) if on_terminal else logging.StreamHandler()
+    handler.addFilter(_disarm)
     if not on_terminal:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
     logging.basicConfig(level="WARNING", handlers=[handler], force=True)
     logging.getLogger("echotrain").setLevel(os.environ.get("ECHOTRAIN_LOG", level))
+
+
+def _disarm(record: logging.LogRecord) -> bool:
+    """Escape what moves a terminal's cursor or colours it, and indent what follows a line's end, so that no name forges a record."""
+    record.msg, record.args = _CONTINUATION.join(map(printable, record.getMessage().split("\n"))), ()
+    return True
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

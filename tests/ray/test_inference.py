@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from echotrain.config import to_dict
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.config import DataConfig
 from echotrain.data.fetch import Fetcher, StepRows
+from echotrain.data.sources import find_sources
 from echotrain.errors import CatalogError, CheckpointError, ConfigError, PayloadError, ResourceError
 from echotrain.evaluation.results import read_evaluation
 from echotrain.evaluation.submission import MosaicChallenge, write_submission
 from echotrain.metrics.volume import score_volume
 from echotrain.models.unrolled.varnet import VarNetConfig
+from echotrain.orchestration import reconstruct as reconstruct_module
 from echotrain.orchestration.evaluate import evaluate
 from echotrain.orchestration.inference import InferenceConfig
 from echotrain.orchestration.reconstruct import reconstruct
@@ -194,10 +197,11 @@ def scans(tmp_path) -> Path:
 def test_reconstructions_are_fastmri_layout_and_unusable_files_are_told_about(local_ray, run_uri, scans, tmp_path):
     done = {
         Path(result.source).stem: result
-        for result in reconstruct(InferenceConfig(run=run_uri, workers=1), str(scans), str(tmp_path / "out"))
+        for result in reconstruct(InferenceConfig(run=run_uri, workers=1), str(scans), str(tmp_path / "out"), safe_names=["undersampled"])
     }
     assert "fully sampled" in done["full"].error
-    assert "broken.h5" in done["broken"].error
+    assert done["broken"].error.startswith("the file: is no format that can be read. Give")
+    assert done["broken"].name.startswith("unreadable-")
     assert "lacks the centre line" in done["hollow"].error
     assert done["undersampled"].acceleration == pytest.approx(24 / 12)
     with h5py.File(done["undersampled"].output) as file:
@@ -210,9 +214,13 @@ def test_reconstructions_are_fastmri_layout_and_unusable_files_are_told_about(lo
 
 
 def test_a_full_scan_is_undersampled_when_asked_to(local_ray, run_uri, scans, tmp_path, capsys):
-    status = reconstruct_verb.main([run_uri, str(scans / "full.h5"), "--to", str(tmp_path / "out"), "--undersample"])
-    assert status == 0
-    assert "full.h5  2 slices" in capsys.readouterr().out
+    command = [run_uri, str(scans / "full.h5"), "--to", str(tmp_path / "out"), "--undersample"]
+    assert reconstruct_verb.main([*command, "--safe-names", "fu.*"]) == 0
+    assert f"full -> {tmp_path}/out/full.h5  2 slices" in capsys.readouterr().out
+    assert reconstruct_verb.main(command) == 0
+    said = capsys.readouterr().out
+    assert re.match(r"(volume-[0-9a-f]{12}) -> .*/\1.h5  2 slices", said)
+    assert "full" not in said.removesuffix("\n").rpartition("/")[2]
 
 
 def test_reconstructions_never_land_among_the_scans(run_uri, scans, tmp_path):
@@ -234,10 +242,11 @@ def test_files_of_one_name_are_kept_apart_and_nothing_is_overwritten_unasked(loc
 
     def run(**options):
         config = InferenceConfig(run=run_uri, workers=1)
-        return {result.source: result for result in reconstruct(config, str(source), str(to), undersample=True, **options)}
+        found = reconstruct(config, str(source), str(to), undersample=True, safe_names=[r"t\d|alone"], **options)
+        return {result.source: result for result in found}
 
     done = run()
-    assert "t2.h5: is there already. Give --overwrite" in done[str(source / "t2.h5")].error
+    assert "the file: is there already. Give --overwrite" in done[str(source / "t2.h5")].error
     outputs = {done[str(source / folder / "t1.h5")].output for folder in ("patient1", "patient2")}
     assert len(outputs) == 2
     assert done[str(source / "alone.h5")].output == str(to / "alone.h5")
@@ -247,12 +256,14 @@ def test_files_of_one_name_are_kept_apart_and_nothing_is_overwritten_unasked(loc
     assert not any(result.error for result in run(overwrite=True).values())
 
 
-def test_reconstructions_become_a_submission_under_the_names_of_the_test_set(local_ray, run_uri, tmp_path):
-    # Two of one name, and one named by a date, for which reconstruct made pseudonyms.
-    names = ("x4/t1.h5", "x8/t1.h5", "plain.h5", "2025-07-31.h5")
+@pytest.mark.parametrize("vouches", [True, False])
+def test_reconstructions_become_a_submission_under_the_names_of_the_test_set(local_ray, run_uri, tmp_path, vouches):
+    # Two of one name, one named by a date and one by nobody whom a pattern knows, for which reconstruct makes pseudonyms.
+    names = ("x4/t1.h5", "x8/t1.h5", "file1000001.h5", "x4/file1000002.h5", "plain.h5", "2025-07-31.h5")
     for seed, name in enumerate(names):
         write_scan(tmp_path / "test" / name, random_kspace((2, 2, 32, 24), seed) * (np.arange(24) % 2 == 0), target=None)
-    results = list(reconstruct(InferenceConfig(run=run_uri, workers=1), str(tmp_path / "test"), str(tmp_path / "images")))
+    config, safe_names = InferenceConfig(run=run_uri, workers=1), ["t1"] if vouches else []
+    results = list(reconstruct(config, str(tmp_path / "test"), str(tmp_path / "images"), safe_names=safe_names))
     outputs = {str(Path(result.source).relative_to(tmp_path / "test")): result.output for result in results}
     assert not any("2025" in output for output in outputs.values())
     challenge = MosaicChallenge(track="reconstruction")
@@ -261,6 +272,20 @@ def test_reconstructions_become_a_submission_under_the_names_of_the_test_set(loc
         for name in names:
             with archive.open(f"out/{name}") as member, h5py.File(member) as file, h5py.File(outputs[name]) as reconstructed:
                 np.testing.assert_array_equal(file["reconstruction_rss"], reconstructed["reconstruction"])
+
+
+def test_on_a_cluster_names_that_need_no_key_are_reconstructed_without_one(run_uri, tmp_path, monkeypatch):
+    monkeypatch.delenv("ECHOTRAIN_DEID_SALT")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    write_scan(tmp_path / "test" / "file1000001.h5")
+    sources = find_sources(str(tmp_path / "test"))
+    assert reconstruct_module._deidentifier(str(tmp_path / "test"), sources, ()).is_safe_name("file1000001")
+    write_scan(tmp_path / "test" / "x4" / "file1000002.h5")
+    with pytest.raises(ConfigError, match="no ECHOTRAIN_DEID_SALT: some of 2 files need pseudonyms"):
+        list(reconstruct(InferenceConfig(run=run_uri), str(tmp_path / "test"), str(tmp_path / "out")))
+    write_scan(tmp_path / "test" / "Doe.h5")
+    with pytest.raises(ConfigError, match="1 of 3 files need pseudonyms"):
+        list(reconstruct(InferenceConfig(run=run_uri), str(tmp_path / "test"), str(tmp_path / "out")))
 
 
 def test_a_3d_encode_is_not_reconstructed_slice_by_slice(local_ray, run_uri, tmp_path):

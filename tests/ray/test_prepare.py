@@ -15,6 +15,7 @@ from ray.data._internal.metadata_exporter import sanitize_for_struct
 
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.convert import ConvertConfig
+from echotrain.data.formats.deidentify import PUBLIC_SALT
 from echotrain.data.formats.protocol_kinds import MOSAIC_KINDS, PROTOCOL_KINDS
 from echotrain.data.given_splits import GivenSplitConfig
 from echotrain.data.simulate import SimulationConfig, simulate
@@ -111,7 +112,7 @@ def test_indexing_in_s3_fetches_headers_alone_and_a_store_that_fails_is_no_bad_s
     with serve_throttled(tmp_path / "s3") as server:
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)
-        convert = ConvertConfig(payload="raw", index_only=True)
+        convert = ConvertConfig(payload="raw", index_only=True, safe_names=(r"scan\d",))
         server.inject(Fault(kind="unavailable", key=".h5", method="GET"))
         with pytest.raises(StorageError, match=r"scan\d\.h5.*failed 5 times"):
             prepare(PrepareConfig(source="s3://lab", to=str(tmp_path / "to"), convert=convert, workers=1))
@@ -135,7 +136,7 @@ def test_bad_scans_among_good_ones_are_left_out_with_their_reasons(local_ray, sc
     kspace[1] = np.nan
     write_scan(source / "hole.h5", kspace)
     write_scan(source / "volume3d.h5", header=header_xml(32, 24, depth=8))
-    assert main([str(source), "--to", str(tmp_path / "to"), "--workers", "2"]) == 0
+    assert main([str(source), "--to", str(tmp_path / "to"), "--workers", "2", "--safe-names", r"good\d", "--safe-names", "hole"]) == 0
     table = capsys.readouterr().out
     catalog = load_catalog(str(tmp_path / "to"))
     assert set(catalog.table["volume"].to_pylist()) == {"good0", "good1", "good2", "good3", "hole"}
@@ -146,8 +147,9 @@ def test_bad_scans_among_good_ones_are_left_out_with_their_reasons(local_ray, sc
         assert expected.split()[0] in table
     assert len(left_out) == 7
     assert [entry["slices"] for entry in left_out if "NaN" in entry["reason"]] == [[1]]
-    # A file that could not be opened may be named after its patient: the console may say so, the catalog not.
-    assert "bad_truncated" in "".join(table.split())
+    # A file that could not be opened may be named after its patient: a person's terminal may say so, a log and the catalog not.
+    assert "unreadable-" in table
+    assert "bad_truncated" not in "".join(table.split())
     assert b"bad_truncated" not in everything_in(tmp_path / "to")
 
 
@@ -169,7 +171,8 @@ def test_no_byte_that_prepare_writes_names_the_patient(local_ray, tmp_path):
         write_scan(source / f"{name}.h5", random_kspace((1, 3, 32, 24), seed=index), header=header, attributes=attributes)
     truncated(source / "Jane.h5")
     for payload in ("packed", "raw"):
-        config = PrepareConfig(source=str(source), to=str(tmp_path / payload), convert=ConvertConfig(payload=payload), salt="secret")
+        convert = ConvertConfig(payload=payload, safe_names=(".*",))
+        config = PrepareConfig(source=str(source), to=str(tmp_path / payload), convert=convert, salt="secret")
         report = prepare(config)
         written = everything_in(tmp_path / payload).lower()
         assert len(report.catalog) == 4
@@ -271,6 +274,39 @@ def test_a_list_of_files_or_patients_in_s3_splits_a_source_by_its_own_names(loca
     assert [sorted(catalog.table["split"].to_pylist()) for catalog in catalogs] == [["test", "train", "val"]] * 2
     assert splits_in(catalogs[0]) == splits_in(catalogs[1])
     assert [len(catalog.manifest["left_out"]) for catalog in catalogs] == [1, 1]
+
+
+def test_a_catalog_of_the_public_key_goes_on_and_keeps_its_ids_whatever_they_would_be_today(local_ray, tmp_path, monkeypatch):
+    source, to = tmp_path / "source", str(tmp_path / "to")
+    for number in range(4):
+        write_scan(source / f"knee_of_Doe_{number}.h5", random_kspace((1, 2, 32, 24), seed=number))
+    # As such catalogs were made: every name was taken for a safe one.
+    old = ConvertConfig(safe_names=(".*",))
+    first = prepare(PrepareConfig(source=str(source), to=to, convert=old, salt=PUBLIC_SALT))
+    assert first.notes == ()
+    report = prepare(PrepareConfig(source=str(source), to=to))
+    assert report.num_resumed == 0, "other settings, so that every scan is converted anew"
+    assert "goes on with it" in report.notes[0]
+    assert report.notes[1].startswith("4 scans keep the volume ids")
+    columns = ["dataset", "volume", "slice", "patient", "split"]
+    assert report.catalog.table.select(columns).equals(first.catalog.table.select(columns))
+    assert report.catalog.manifest["salt_check"] == first.catalog.manifest["salt_check"]
+
+
+def test_of_a_small_study_numbered_from_1_nobody_is_in_two_splits(local_ray, tmp_path):
+    for subject in range(1, 10):
+        for index, contrast in enumerate(("AXT1", "AXT2")):
+            subject_xml = f"<subjectInformation><patientID>{subject}</patientID></subjectInformation>"
+            header, kspace = header_xml(32, 24, extra=subject_xml), random_kspace((1 + subject % 3, 2, 32, 24), seed=2 * subject + index)
+            write_scan(tmp_path / "study" / f"s{subject}_{contrast}.h5", kspace, header=header, attributes={"patient_id": ""})
+    convert = ConvertConfig(safe_names=(r"s\d_AXT\d",))
+    table = prepare(PrepareConfig(source=str(tmp_path / "study"), to=str(tmp_path / "to"), convert=convert)).catalog.table
+    rows = zip(table["volume"].to_pylist(), table["split"].to_pylist(), strict=True)
+    splits: dict[str, set[str]] = {}
+    for volume, split in rows:
+        splits.setdefault(volume[:2], set()).add(split)
+    assert [len(found) for found in splits.values()] == [1] * 9
+    assert set.union(*splits.values()) == {"train", "val", "test"}
 
 
 def test_a_job_that_is_overtaken_commits_on_top_of_what_the_other_wrote(local_ray, scans, tmp_path, monkeypatch):
@@ -397,7 +433,7 @@ def test_an_object_that_vanishes_or_shrinks_is_left_out_and_the_job_goes_on(loca
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)
         server.inject(Fault(kind="missing", key="scan1.h5", method="GET"))
-        convert, split = ConvertConfig(payload="raw", index_only=True), SplitConfig(ratios=(1, 0, 0))
+        convert, split = ConvertConfig(payload="raw", index_only=True, safe_names=(r"scan\d",)), SplitConfig(ratios=(1, 0, 0))
         config = PrepareConfig(source="s3://lab", to=str(tmp_path / "to"), convert=convert, split=split)
         report = prepare(config)
     assert [entry.reason for entry in report.left_out] == ["the file: changed after it was listed"]

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from echotrain.benchmarks.result import BenchResult
 from echotrain.config import override
+from echotrain.data.formats.deidentify import PUBLIC_SALT
 from echotrain.data.simulate import SimulationConfig, simulate
 from echotrain.errors import ConfigError
 from echotrain.orchestration.cluster import connect
@@ -47,7 +48,7 @@ def run(*, quick: bool = False, device: str = "cpu", workers: int = 2, checkpoin
         connect()
         folder = Path(scratch)
         simulate(SimulationConfig(num_patients=12, volumes_per_patient=1, num_slices=4, matrix=32 if quick else 64), folder / "scans")
-        prepare(PrepareConfig(source=str(folder / "scans"), to=str(folder / "prepared")))
+        prepare(PrepareConfig(source=str(folder / "scans"), to=str(folder / "prepared"), salt=PUBLIC_SALT))
         network = ["model.num_cascades=1", "model.chans=4"] if quick else ["model.num_cascades=4", "model.chans=8"]
         place = [
             f"workers={workers}",

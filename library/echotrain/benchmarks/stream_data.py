@@ -124,7 +124,7 @@ def _header(number: int) -> VolumeHeader:
     coils, height, width = _SHAPES[number % len(_SHAPES)]
     return VolumeHeader(
         dataset=BUCKET,
-        volume=f"file{number:07d}",
+        volume=f"file10{number:05d}",
         patient=f"p{number}",
         anatomy="knee",
         contrast="PD",

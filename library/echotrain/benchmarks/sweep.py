@@ -10,6 +10,7 @@ from rich.console import Console
 
 from echotrain.benchmarks.result import BenchResult
 from echotrain.config import override
+from echotrain.data.formats.deidentify import PUBLIC_SALT
 from echotrain.data.simulate import SimulationConfig, simulate
 from echotrain.errors import ConfigError
 from echotrain.orchestration.cluster import connect
@@ -48,7 +49,7 @@ def run(*, quick: bool = False, trials: int = 12, epochs: int = 4, device: str =
         connect()
         folder = Path(scratch)
         simulate(SimulationConfig(num_patients=18, volumes_per_patient=1, num_slices=4, matrix=32), folder / "scans")
-        prepare(PrepareConfig(source=str(folder / "scans"), to=str(folder / "prepared")))
+        prepare(PrepareConfig(source=str(folder / "scans"), to=str(folder / "prepared"), salt=PUBLIC_SALT))
         base = override(
             find_recipe("varnet_mosaic_x4_debug")(),
             [f"data.catalog={folder / 'prepared'}", f"storage={folder / 'swept'}", f"device={device}", f"epochs={epochs}"],

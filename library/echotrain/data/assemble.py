@@ -4,7 +4,7 @@ Pure functions: the same records give the same catalog, in whatever order worker
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from echotrain.config import to_dict
 from echotrain.data.catalog import SCHEMA, Catalog, splits_of_volumes
 from echotrain.data.convert import ScanRecord
 from echotrain.data.given_splits import GivenSplit
+from echotrain.data.identities import inherited_splits, is_kept_otherwise, keep_ids, scan_entry, shared_numbers, told_apart, with_people
 from echotrain.data.leaks import Leaks, find_leaks, leak_notes
 from echotrain.data.splits import SplitConfig, assign_splits, summarize_patients
 from echotrain.data.splitting import check_same_split, with_given_splits
@@ -60,13 +61,13 @@ class Assembly:
 
     Attributes:
         table: Rows with splits, sorted by dataset, volume and slice.
-        scans: One entry per kept volume, for the manifest: source, key, content, signature, dataset, volume, kept
-            slices, findings.
+        scans: One entry per kept volume, for the manifest (``identities.scan_entry``).
         left_out: Everything that is not in the table.
         is_changed: Whether it differs from the catalog it is based on.
         notes: What whoever prepares should know of the whole, a sentence each, free of names and identifiers.
         leaks: What lies in two splits although the same patient or the same k-space; no patients where splits were made here.
         split_from: Where the splits come from: the kind of a given split, "" where they were made here.
+        shared_numbers: Pseudonyms of patient numbers that stand for several people, told apart by name.
     """
 
     table: pa.Table
@@ -76,6 +77,7 @@ class Assembly:
     notes: tuple[str, ...] = ()
     leaks: Leaks = field(default_factory=Leaks)
     split_from: str = ""
+    shared_numbers: tuple[str, ...] = ()
 
     def manifest(self) -> dict[str, Any]:
         """Return its entries of a catalog's manifest."""
@@ -84,13 +86,15 @@ class Assembly:
             "left_out": [entry.to_dict() for entry in self.left_out],
             "leaks": self.leaks.to_dict(),
             "split_from": self.split_from,
+            "shared_numbers": list(self.shared_numbers),
         }
 
 
 def assemble(records: Sequence[ScanRecord], base: Catalog | None, split: SplitConfig, given: GivenSplit | None = None) -> Assembly:
     """Join new records with an existing catalog.
 
-    A source that was in the catalog before is replaced by its new record. Patients, or scans where the split is given, keep theirs.
+    A source that was in the catalog before is replaced by its new record, under the volume id that it had. Patients and scans
+    that had a split keep it. A patient number that stands over many names says nothing, and the names decide.
 
     Args:
         records: Of this run, in the order that decides which of two duplicates is kept.
@@ -108,7 +112,9 @@ def assemble(records: Sequence[ScanRecord], base: Catalog | None, split: SplitCo
     if base is not None:
         check_same_split(base, given, records)
     renewed = {record.source for record in records}
-    scans = [scan for scan in manifest.get("scans", ()) if scan["source"] not in renewed]
+    base_scans: Sequence[Mapping[str, Any]] = manifest.get("scans", ())
+    records, num_kept = _with_ids(records, base_scans)
+    scans = [dict(scan) for scan in base_scans if scan["source"] not in renewed]
     left_out = [_from_dict(entry) for entry in manifest.get("left_out", ()) if entry["source"] not in renewed]
     for record in records:
         left_out += _grouped(record)
@@ -117,7 +123,8 @@ def assemble(records: Sequence[ScanRecord], base: Catalog | None, split: SplitCo
         left_out += [LeftOut(source=record.source, name=record.name, slices=None, reason=reason) for record, reason in unsplit]
     scans, kept, duplicates = _without_duplicates(records, scans, {} if base is None or given is None else splits_of_volumes(base.table))
     left_out += duplicates
-    table = _join(base, scans, kept)
+    shared = shared_numbers(scans, manifest.get("shared_numbers", ()))
+    table = with_people(_join(base, scans, kept), scans, shared)
     if table.num_rows == 0:
         reasons = sorted({entry.reason for entry in left_out})
         raise CatalogError(
@@ -125,9 +132,9 @@ def assemble(records: Sequence[ScanRecord], base: Catalog | None, split: SplitCo
             f"a catalog needs at least one slice; {'; '.join(reasons)[:600]}",
             "Give other scans.",
         )
-    notes: tuple[str, ...] = () if given is None else given.notes
+    notes, num_torn = () if given is None else given.notes, 0
     if given is None:
-        existing = {} if base is None else dict(zip(base.table["patient"].to_pylist(), base.table["split"].to_pylist(), strict=True))
+        existing, num_torn = inherited_splits(table, scans, None if base is None else base.table, base_scans)
         table = _with_splits(table, split, existing)
         notes += _note_on_shares(manifest, split)
     leaks = find_leaks(table, scans)
@@ -137,16 +144,52 @@ def assemble(records: Sequence[ScanRecord], base: Catalog | None, split: SplitCo
         sorted(scans, key=lambda scan: scan["source"]),
         left_out,
         is_changed=True,
-        notes=(*notes, *_note_on_duplicates(duplicates), *leak_notes(table, leaks)),
+        notes=(*notes, *_notes_on_people(shared, scans, num_torn, num_kept), *_note_on_duplicates(duplicates), *leak_notes(table, leaks)),
         leaks=leaks,
         split_from="" if given is None else given.kind,
+        shared_numbers=tuple(sorted(shared)),
     )
     is_same = (
         base is not None
         and table.equals(base.table)
         and all(assembly.manifest()[name] == manifest.get(name, assembly.manifest()[name]) for name in ("left_out", "leaks"))
+        and _people(scans) == _people(base_scans)
     )
     return dataclasses.replace(assembly, is_changed=not is_same)
+
+
+def _with_ids(records: Sequence[ScanRecord], base_scans: Sequence[Mapping[str, Any]]) -> tuple[list[ScanRecord], int]:
+    """Return records under the ids that the catalog gave before, and how many of these would be called otherwise today.
+
+    First come those whose place in the catalog is settled, or a new scan could take the id of one.
+    """
+    settled = {scan["source"] for scan in base_scans}
+    with_ids = keep_ids(records, base_scans)
+    num_kept = sum(is_kept_otherwise(record, kept) for record, kept in zip(records, with_ids, strict=True) if kept.rows)
+    return sorted(with_ids, key=lambda record: record.source not in settled), num_kept
+
+
+def _people(scans: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
+    """Return whom the entries name, of each source."""
+    return {(scan["source"], scan["person_name"]) for scan in scans if scan.get("person_name")}
+
+
+def _notes_on_people(shared: frozenset[str], scans: Sequence[Mapping[str, Any]], num_torn: int, num_kept: int) -> tuple[str, ...]:
+    notes = []
+    if num_kept:
+        which = "1 scan keeps the volume id" if num_kept == 1 else f"{num_kept} scans keep the volume ids"
+        notes.append(f"{which} that the catalog gave before, by rules or patterns that differ; prepare into a new place for new ids.")
+    if shared:
+        people = {scan["person"] for scan in scans if scan.get("number") in shared}
+        which = "1 patient number stands" if len(shared) == 1 else f"{len(shared)} patient numbers stand"
+        notes.append(f"{which} over {len(people)} names, so that the names decide who is one patient.")
+    if num_torn:
+        which = "1 patient turns" if num_torn == 1 else f"{num_torn} patients turn"
+        notes.append(
+            f"{which} out to have had scans in several splits of the version before; all of them are now in the first of train, val and "
+            "test that had one. Do not compare with scores on the earlier version's val and test."
+        )
+    return tuple(notes)
 
 
 def _note_on_shares(manifest: Mapping[str, Any], split: SplitConfig) -> tuple[str, ...]:
@@ -175,13 +218,14 @@ def _without_duplicates(
         Entries of all scans that are kept, the records among them, and what was left out.
     """
     candidates = [_Candidate(dict(scan), splits.get((scan["dataset"], scan["volume"]), ""), None) for scan in scans]
-    candidates += [_Candidate(_scan_entry(record), record.rows[0]["split"], record) for record in records if record.rows]
+    candidates += [_Candidate(scan_entry(record), record.rows[0]["split"], record) for record in records if record.rows]
     candidates.sort(key=lambda candidate: _TRAINED_ON.index(candidate.split))
     in_catalog = {(scan["dataset"], scan["volume"]): scan["content"] for scan in scans}
     contents: dict[str, _Candidate] = {}
     ids: set[tuple[str, str]] = set()
     kept, left_out = [], []
-    for candidate in candidates:
+    for found in candidates:
+        candidate = _told_apart(found, ids, in_catalog)
         content, identity = candidate.scan["content"], (candidate.scan["dataset"], candidate.scan["volume"])
         first = contents.get(content) if content else None
         # What is in the catalog keeps its id, whatever split a namesake is in, unless the namesake is the same scan, held out.
@@ -210,6 +254,16 @@ class _Candidate(NamedTuple):
         return LeftOut(source=self.scan["source"], name=self.scan["volume"], slices=None, reason=reason)
 
 
+def _told_apart(candidate: _Candidate, ids: set[tuple[str, str]], in_catalog: Mapping[tuple[str, str], str]) -> _Candidate:
+    """Give a new scan another pseudonym where that of its name is another scan's."""
+    if candidate.record is None:
+        return candidate
+    content = candidate.record.content
+    others = {identity for identity, known in in_catalog.items() if not content or known != content}
+    record = told_apart(candidate.record, ids | others)
+    return candidate if record is candidate.record else _Candidate(scan_entry(record), candidate.split, record)
+
+
 def _grouped(record: ScanRecord) -> list[LeftOut]:
     """Join a record's rejections that have one reason."""
     by_reason: dict[str, list[int]] = {}
@@ -221,13 +275,6 @@ def _grouped(record: ScanRecord) -> list[LeftOut]:
             by_reason.setdefault(reason, []).append(slice_)
     parts = [LeftOut(source=record.source, name=record.name, slices=tuple(slices), reason=reason) for reason, slices in by_reason.items()]
     return whole + parts
-
-
-def _scan_entry(record: ScanRecord) -> dict[str, Any]:
-    row = record.rows[0]
-    own = {"source": record.source, "key": record.key, "content": record.content, "signature": record.signature}
-    of_volume = {"dataset": row["dataset"], "volume": row["volume"], "slices": len(record.rows), "findings": record.findings}
-    return {**own, **of_volume}
 
 
 def _join(base: Catalog | None, scans: Sequence[Mapping[str, Any]], kept: Sequence[ScanRecord]) -> pa.Table:

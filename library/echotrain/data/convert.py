@@ -9,6 +9,7 @@ import dataclasses
 import json
 import logging
 import math
+import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,10 +23,11 @@ from echotrain.config import fingerprint, to_dict
 from echotrain.data.catalog import header_columns
 from echotrain.data.curate import CurationConfig, Rejection, judge_slice, slice_defect, volume_defect
 from echotrain.data.formats import Deidentifier, ExaminedVolume, ReadLimits, open_volume
+from echotrain.data.formats.deidentify import Witness, compile_safe_names
 from echotrain.data.payload import ALIGNMENT, EncodedSlice, PayloadDtype, checksum, encode_lines, encode_packed
 from echotrain.data.shards import ShardWriter
 from echotrain.data.signature import NO_PROJECTIONS, signature_of, slice_projections
-from echotrain.errors import ConfigError, EchotrainError, ScanError
+from echotrain.errors import ConfigError, EchotrainError, ScanError, printable
 from echotrain.storage.ranged_file import RangedFile
 from echotrain.storage.store import Store
 
@@ -37,6 +39,10 @@ logger = logging.getLogger(__name__)
 _RECORD_FORMAT = 3
 # Relative; maxima went through single precision.
 _ROUNDING = 1e-5
+# What a reason may quote: words of the formats, which are the same in everybody's file.
+_FORMAT_TEXT = """kspace data xml head traj dataset mask ismrmrd_header reconstruction_rss reconstruction_esc
+spiral radial epi goldenangle cartesian other"""
+_FORMAT_WORDS = frozenset(_FORMAT_TEXT.split())
 _DTYPES: dict[str, PayloadDtype] = {"float32": "complex64", "float16": "float16"}
 
 
@@ -54,6 +60,8 @@ class ConvertConfig:
         index_only: With ``raw``: read headers and up to three slices of each scan. Of the others nothing is known: they are not
             curated by their content, duplicates go unnoticed, and bytes have no checksum to be held against.
         assume_full: Take fastMRI-layout files that have neither a header nor a mask as fully sampled.
+        safe_names: Regular expressions of file names, without their endings, that name nobody and become volume ids as they are;
+            with ``raw``, of folders below the source too. Public data sets' need none.
     """
 
     payload: Literal["raw", "packed", "lines"] = "packed"
@@ -63,8 +71,10 @@ class ConvertConfig:
     curation: CurationConfig = field(default_factory=CurationConfig)
     index_only: bool = False
     assume_full: bool = False
+    safe_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        compile_safe_names(self.safe_names)
         if not 0 < self.acs_fraction <= 1:
             raise ConfigError(f"acs_fraction={self.acs_fraction}", "must lie in (0, 1]", "0.08 suits masks of 4x.")
         if self.payload == "raw" and self.dtype != "float32":
@@ -86,6 +96,8 @@ class ScanRecord:
         rows: Catalog columns of every kept slice, ``split`` still empty.
         rejections: What was left out.
         findings: What of the scan was taken, merged, corrected or taken on trust, a phrase each, free of names and identifiers.
+        person: Pseudonym of the patient by name and birth date; "" where the header names nobody.
+        person_name: Pseudonym of the name alone, in whatever spelling.
     """
 
     key: str
@@ -96,6 +108,8 @@ class ScanRecord:
     rows: list[dict[str, Any]] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
+    person: str = ""
+    person_name: str = ""
 
     def to_values(self) -> dict[str, Any]:
         """Return the record as plain values that JSON can hold."""
@@ -162,17 +176,21 @@ def convert_scan(
     Raises:
         StorageError: The store failed; nothing of the scan counts as done.
     """
-    source = deidentifier.pseudonym("source", uri)
+    source, witness = deidentifier.pseudonym("source", uri), Witness(deidentifier)
     try:
         with open_volume(
             path,
             dataset=config.dataset,
-            deidentifier=deidentifier,
+            deidentifier=witness,
             limits=limits,
             location=uri,
             assume_full=config.assume_full,
         ) as volume:
             record = _convert(volume, uri, key, source, store, config)
+            if config.payload == "raw" and record.rows and not volume.is_location_safe:
+                record.findings.append("copied into shards, because its file's name or folder is not known to be safe to write down")
+        person, person_name = deidentifier.person(witness.identity), deidentifier.person_name(witness.identity)
+        record = dataclasses.replace(record, person=person, person_name=person_name)
     except ScanError as error:
         return _unreadable(reason_of(error, path.name), uri, key, source, store, deidentifier)
     except EchotrainError:
@@ -193,8 +211,11 @@ def _unreadable(reason: str, uri: str, key: str, source: str, store: Store, deid
 
 
 def reason_of(error: ScanError, name: str) -> str:
-    """Return an error as a reason, without the file's name."""
-    return f"{error.value.removeprefix(name).lstrip(': ') or 'the file'}: {error.limit}".replace(name, "the file")
+    """Return an error as a reason, without the file's name, paths, and what it quotes from the file, save a format's own words."""
+    text = f"{error.value.removeprefix(name).lstrip(': ') or 'the file'}: {error.limit}".replace(name, "the file")
+    # An apostrophe follows a letter, an opening quote does not.
+    text = re.sub(r"(?<!\w)(['\"])(.*?)\1(?!\w)", lambda found: found[0] if found[2] in _FORMAT_WORDS else f"{found[1]}…{found[1]}", text)
+    return printable(re.sub(r"(?<![\w.])(?:\w+:/)?/[^\s'\"]+", "…", text))
 
 
 def _convert(volume: ExaminedVolume, uri: str, key: str, source: str, store: Store, config: ConvertConfig) -> ScanRecord:

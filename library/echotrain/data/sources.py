@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from echotrain.data.formats.deidentify import Deidentifier
+from echotrain.data.formats import Deidentifier
 from echotrain.errors import ConfigError, ObjectMissingError, PayloadError, ScanError
 from echotrain.storage.open import local_path, open_store
 from echotrain.storage.ranged import RangeReader
 from echotrain.storage.ranged_file import RangedFile
 from echotrain.storage.store import ObjectInfo
 
-__all__ = ["ENDINGS", "ScanSource", "find_sources", "local_copy", "opened_in_place", "place_suffixes"]
+__all__ = ["ENDINGS", "ScanSource", "find_sources", "local_copy", "opened_in_place", "place_suffixes", "scans_root"]
 
 ENDINGS = (".h5", ".hdf5", ".mrd", ".ismrmrd", ".dat")
 
@@ -67,6 +67,14 @@ def find_sources(uri: str) -> list[ScanSource]:
     return sorted(sources, key=lambda source: source.uri)
 
 
+def scans_root(uri: str) -> str:
+    """Return what the URIs of all scans of a source begin with: the folder that the user named, or that of the file."""
+    path = local_path(uri)
+    is_file = path.is_file() if path is not None else uri.lower().endswith(ENDINGS)
+    root = str(path.absolute()) if path is not None and is_file else uri if is_file else open_store(uri).uri
+    return f"{root.rpartition('/')[0] if is_file else root.rstrip('/')}/"
+
+
 @contextlib.contextmanager
 def opened_in_place(source: ScanSource) -> Iterator[Path | RangedFile]:
     """Yield the file itself, or the object in its store, of which only what is read is fetched.
@@ -105,7 +113,7 @@ def local_copy(source: ScanSource) -> Iterator[Path]:
         yield copy
 
 
-def place_suffixes(uri: str, sources: Sequence[ScanSource]) -> list[str]:
+def place_suffixes(uri: str, sources: Sequence[ScanSource], deidentifier: Deidentifier) -> list[str]:
     """Return what follows the name of each scan's reconstruction: a pseudonym of its place, so that no two have the same name.
 
     Nothing follows for a file directly in the source, unless there are two of its name.
@@ -113,8 +121,9 @@ def place_suffixes(uri: str, sources: Sequence[ScanSource]) -> list[str]:
     Args:
         uri: Where the scans were looked for.
         sources: What ``find_sources`` found there, all of it.
+        deidentifier: Makes the pseudonyms.
     """
-    root, deidentifier = open_store(uri).uri, Deidentifier.of_environment()
+    root = open_store(uri).uri
     count = Counter((PurePosixPath(scan.uri).parent, PurePosixPath(scan.uri).stem) for scan in sources)
     suffixes = []
     for scan in sources:

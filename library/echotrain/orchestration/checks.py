@@ -6,11 +6,13 @@ import logging
 import uuid
 from typing import Literal
 
+import pyarrow.compute as pc
 import ray
 
 from echotrain.data.catalog import Catalog
 from echotrain.data.catalog_store import load_catalog, split_version
 from echotrain.data.config import DataConfig
+from echotrain.data.formats.deidentify import VOLUME_PREFIX
 from echotrain.data.leaks import training_warning
 from echotrain.data.selection import select
 from echotrain.data.subsets import load_subset
@@ -29,6 +31,7 @@ __all__ = [
     "check_writable",
     "choose_device",
     "located",
+    "warn_of_hidden_names",
     "warn_of_unshared_folder",
     "with_absolute_paths",
     "with_pinned_catalog",
@@ -72,6 +75,7 @@ def with_pinned_catalog(experiment: Experiment, latest: CheckpointMeta | None) -
             f"Name the catalog that it was made from (version {latest.catalog['version']}), or choose a new name=.",
         )
     check_selection(catalog, experiment.data)
+    warn_of_hidden_names(catalog, experiment.data)
     return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, catalog=f"{root}@{catalog.version}"))
 
 
@@ -114,6 +118,21 @@ def warn_of_unshared_folder(experiment: Experiment) -> None:
     nodes = sum(node["Alive"] for node in ray.nodes())
     if nodes > 1 and local_path(experiment.storage) is not None:
         logger.warning("storage=%s is a folder on a cluster of %d nodes: it must be one that they share", experiment.storage, nodes)
+
+
+def warn_of_hidden_names(catalog: Catalog, data: DataConfig) -> None:
+    """Warn where masks are to be fastMRI's, which follow from the names of files, and the catalog has pseudonyms in their place."""
+    if data.mask.seeding != "fastmri":
+        return
+    volumes = pc.unique(catalog.table["volume"])
+    num_hidden = pc.sum(pc.starts_with(volumes, VOLUME_PREFIX)).as_py() or 0
+    if num_hidden:
+        logger.warning(
+            "data.mask.seeding=fastmri: %d of %d volumes have pseudonyms, so that their masks are not those that fastMRI's code draws for "
+            "the files; prepare them into a new place with --safe-names",
+            num_hidden,
+            len(volumes),
+        )
 
 
 def check_selection(catalog: Catalog, data: DataConfig) -> None:

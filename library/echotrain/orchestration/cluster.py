@@ -10,7 +10,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 from echotrain.errors import ResourceError
 
-__all__ = ["DriverEnvironment", "connect", "has_dashboard", "num_cpus", "num_gpus"]
+__all__ = ["DriverEnvironment", "connect", "has_dashboard", "is_on_cluster", "num_cpus", "num_gpus"]
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -43,6 +43,12 @@ def connect() -> None:
     if not has_dashboard():
         # A cluster of this machine's own is not preempted; watching for it costs a process.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+
+
+def is_on_cluster() -> bool:
+    """Whether a cluster's address is given, or this process is a pod's or a submitted job's: a machine that is nobody's own."""
+    is_addressed = os.environ.get("RAY_ADDRESS", "") not in ("", "local")
+    return is_addressed or any(name in os.environ for name in ("KUBERNETES_SERVICE_HOST", "RAY_JOB_CONFIG_JSON_ENV_VAR"))
 
 
 class DriverEnvironment:

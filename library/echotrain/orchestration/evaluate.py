@@ -25,6 +25,7 @@ from echotrain.errors import CatalogError, ConfigError
 from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, VolumeAttributes, pair_scores
 from echotrain.log import track
 from echotrain.metrics.collector import SliceKey, SliceScore, VolumeCollector, VolumeKey
+from echotrain.orchestration.checks import warn_of_hidden_names
 from echotrain.orchestration.cluster import connect
 from echotrain.orchestration.inference import Method, Reconstructor, Subject, WorkerSetup, actor_resources
 from echotrain.orchestration.mapping import Result, map_items
@@ -161,6 +162,7 @@ class _Work:
         uri = subject.data.catalog
         catalog = catalogs[uri] = catalogs[uri] if uri in catalogs else load_catalog(uri)
         volumes = _find_volumes(catalog, subject.data, job)
+        warn_of_hidden_names(catalog, subject.data)
         return cls(job, method, subject, f"{catalog.root}@{catalog.version}", tuple(volumes))
 
     @cached_property

@@ -9,9 +9,10 @@ import dataclasses
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from echotrain.config import to_dict
@@ -21,14 +22,15 @@ from echotrain.data.catalog_store import commit_version, load_catalog
 from echotrain.data.convert import ConvertConfig, ScanRecord, convert_scan, read_record, reason_of, scan_key
 from echotrain.data.curate import Rejection
 from echotrain.data.formats import Deidentifier, ReadLimits
-from echotrain.data.formats.deidentify import PSEUDONYM_SCHEME
 from echotrain.data.given_splits import GivenSplit, GivenSplitConfig, find_given_split
-from echotrain.data.sources import ScanSource, find_sources, local_copy, opened_in_place
+from echotrain.data.key_file import KeyEntry, check_key_file, identify, write_key_file
+from echotrain.data.sources import ScanSource, find_sources, local_copy, opened_in_place, scans_root
 from echotrain.data.splits import SplitConfig
 from echotrain.errors import CatalogError, ConfigError, ScanError
 from echotrain.log import console, track
 from echotrain.orchestration.cluster import DriverEnvironment, connect
 from echotrain.orchestration.mapping import Result, map_items
+from echotrain.orchestration.salting import check_salt, choose_salt, salt_check
 from echotrain.storage.open import absolute_uri, local_path, open_store
 from echotrain.storage.store import Store
 
@@ -53,7 +55,8 @@ class PrepareConfig:
         split: How patients are split, where no split is given.
         given_split: Where a split of others is written, which is kept as it is; None makes one here.
         workers: Scans converted at a time; 0 takes every CPU.
-        salt: Secret key of the pseudonyms; "" takes the public one. The same for every run into one catalog.
+        salt: Secret key of the pseudonyms, the same for every run into one catalog; "" takes what ``salting.choose_salt`` finds.
+        key_file: Where who is who is written, as CSV; "" for nowhere.
         limits: Memory limits on what a file may declare.
     """
 
@@ -64,6 +67,7 @@ class PrepareConfig:
     given_split: GivenSplitConfig | None = None
     workers: int = 0
     salt: str = field(default="", repr=False)
+    key_file: str = ""
     limits: ReadLimits = field(default_factory=ReadLimits)
 
     def __post_init__(self) -> None:
@@ -108,15 +112,16 @@ def prepare(config: PrepareConfig) -> PrepareReport:
     """Prepare every scan of a source; finished ones of an earlier or killed run are not done again.
 
     Raises:
-        ConfigError: A setting or the source is wrong.
+        ConfigError: A setting or the source is wrong, or the pseudonyms have no key.
         CatalogError: No scan could be used, or the existing catalog is damaged.
         StorageError: A store failed after bounded retries; the same command resumes.
     """
-    sources = find_sources(config.source)
     store = open_store(absolute_uri(config.to))
-    deidentifier = Deidentifier(config.salt)
+    key_file = check_key_file(config.key_file, store.uri) if config.key_file else None
     base = _newest(store)
-    _check_salt(base, deidentifier)
+    salt, notes = choose_salt(config.salt, base, store.uri)
+    sources = find_sources(config.source)
+    deidentifier = Deidentifier(salt, safe_names=config.convert.safe_names, root=scans_root(config.source))
     given = None if config.given_split is None else find_given_split(config.given_split, _places(config.source, sources), deidentifier)
     keys = {source.uri: scan_key(deidentifier, source.uri, source.size, source.version, config.convert) for source in sources}
     unsplit = _unsplit(sources, keys, given, deidentifier)
@@ -126,10 +131,12 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         store.delete(leftover.key)
     logger.info("%d scans in %s, %d of them prepared before", len(sources), config.source, len(done))
     records = unsplit | done
-    for record in track(_convert_all(todo, keys, store.uri, config), "Preparing scans", total=len(todo)):
+    for record in track(_convert_all(todo, keys, store.uri, config, deidentifier), "Preparing scans", total=len(todo)):
         records[record.key] = record
     ordered = [records[keys[source.uri]] for source in sources]
     catalog, assembly = _commit(store, ordered, base, config, given, deidentifier)
+    if key_file is not None:
+        notes += _write_key(key_file, sources, catalog, assembly, config.limits, deidentifier)
     return PrepareReport(
         catalog=catalog,
         is_new=assembly.is_changed,
@@ -138,7 +145,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         left_out=assembly.left_out,
         scans=assembly.scans,
         paths={deidentifier.pseudonym("source", source.uri): source.uri for source in sources},
-        notes=assembly.notes,
+        notes=(*notes, *assembly.notes),
     )
 
 
@@ -177,7 +184,9 @@ class _Task:
     environment: DriverEnvironment
 
 
-def _convert_all(sources: list[ScanSource], keys: Mapping[str, str], store_uri: str, config: PrepareConfig) -> Iterator[ScanRecord]:
+def _convert_all(
+    sources: list[ScanSource], keys: Mapping[str, str], store_uri: str, config: PrepareConfig, deidentifier: Deidentifier
+) -> Iterator[ScanRecord]:
     """Yield the record of every scan as it is finished, in any order."""
     if not sources:
         return
@@ -186,7 +195,7 @@ def _convert_all(sources: list[ScanSource], keys: Mapping[str, str], store_uri: 
         store_uri=store_uri,
         config=config.convert,
         limits=config.limits,
-        deidentifier=Deidentifier(config.salt),
+        deidentifier=deidentifier,
         environment=DriverEnvironment.here(),
     )
     items = [{**dataclasses.asdict(source), "key": keys[source.uri]} for source in sources]
@@ -254,12 +263,12 @@ def _commit(
         assembly = assemble(records, base, config.split, given)
         if base is not None and not assembly.is_changed:
             return base, assembly
-        manifest = {"settings": settings, "salt_check": _salt_check(deidentifier), **assembly.manifest()}
+        manifest = {"settings": settings, "salt_check": salt_check(deidentifier), **assembly.manifest()}
         catalog = commit_version(store, assembly.table, manifest, 1 if base is None else base.version + 1)
         if catalog is not None:
             return catalog, assembly
         base = load_catalog(store.uri)
-        _check_salt(base, deidentifier)
+        check_salt(base, deidentifier)
     raise CatalogError(store.uri, "is being written by other prepare jobs", "Run again when they are done.")
 
 
@@ -267,15 +276,21 @@ def _newest(store: Store) -> Catalog | None:
     return load_catalog(store.uri) if any(found.key.endswith(".json") for found in store.list("catalog/")) else None
 
 
-def _check_salt(base: Catalog | None, deidentifier: Deidentifier) -> None:
-    """Refuse a second salt, or another way of making pseudonyms: one patient would get two pseudonyms, and could land in two splits."""
-    if base is not None and base.manifest.get("salt_check", _salt_check(deidentifier)) != _salt_check(deidentifier):
-        raise ConfigError(
-            "the de-identification salt",
-            f"is not the one that {base.root} was made with, so patients could not be recognised",
-            "Set ECHOTRAIN_DEID_SALT to the same value, or prepare into another place.",
-        )
-
-
-def _salt_check(deidentifier: Deidentifier) -> str:
-    return deidentifier.pseudonym("salt", "check", str(PSEUDONYM_SCHEME))
+def _write_key(
+    path: Path, sources: Sequence[ScanSource], catalog: Catalog, assembly: Assembly, limits: ReadLimits, deidentifier: Deidentifier
+) -> tuple[str, ...]:
+    """Write who is who of every scan of the source, whenever it was prepared; read here, so that no name travels through the cluster."""
+    columns = (catalog.table[name].to_pylist() for name in ("dataset", "volume", "patient"))
+    patients = {(dataset, volume): patient for dataset, volume, patient in zip(*columns, strict=True)}
+    names = {scan["source"]: (scan["dataset"], scan["volume"]) for scan in assembly.scans}
+    entries = []
+    with ThreadPoolExecutor(_READ_THREADS) as threads:
+        identities = threads.map(lambda source: identify(source, limits), sources)
+        for source, identity in track(zip(sources, identities, strict=True), "Writing who is who", total=len(sources)):
+            dataset, volume = names.get(deidentifier.pseudonym("source", source.uri), ("", ""))
+            entry = KeyEntry(source=source.uri, patient_id=identity.patient_id, patient_name=identity.patient_name)
+            entries.append(dataclasses.replace(entry, patient=patients.get((dataset, volume), ""), dataset=dataset, volume=volume))
+    write_key_file(path, entries)
+    unknown = sum(not (entry.patient_id or entry.patient_name) for entry in entries)
+    told = (f"{unknown} of {len(entries)} scans name nobody, or could not be read; the key file has their paths alone.",) if unknown else ()
+    return (f"Who is who of {len(entries)} scans is in {path}; keep it apart from the catalog.", *told)

@@ -1,6 +1,7 @@
 """Reconstruct undersampled scanner files with a trained model: fastMRI-layout HDF5 and a picture of each."""
 
 import dataclasses
+import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from echotrain.data.batch import Batch, SampleId
+from echotrain.data.convert import reason_of
 from echotrain.data.curate import acquired_lines
 from echotrain.data.formats import Deidentifier, ExaminedVolume, open_volume
+from echotrain.data.formats.deidentify import SALT_VARIABLE
 from echotrain.data.formats.write import write_fastmri
 from echotrain.data.formats.xml_header import header_xml
 from echotrain.data.header import VolumeHeader
@@ -24,6 +27,7 @@ from echotrain.log import track
 from echotrain.orchestration.cluster import connect
 from echotrain.orchestration.inference import InferenceConfig, WorkerSetup, actor_resources
 from echotrain.orchestration.mapping import Result, map_items
+from echotrain.orchestration.salting import naming_salt
 from echotrain.physics.masks import LineSampling, count_low_frequencies, line_mask
 from echotrain.storage.open import local_path, open_store
 
@@ -39,15 +43,17 @@ class Reconstruction:
     """What became of one file.
 
     Attributes:
-        source: The file.
+        source: The file, for this machine's console only: its path may name the patient.
+        name: What may be told everywhere: the volume's id, or a pseudonym of the source.
         output: URI of the written HDF5; "" where there is none.
         num_slices: Slices reconstructed.
         acceleration: Lines of the matrix over lines acquired.
-        error: Why the file was left out; "" where it was not.
+        error: Why the file was left out, free of its name; "" where it was not.
         findings: What of the file was taken, merged, corrected or taken on trust.
     """
 
     source: str
+    name: str
     output: str = ""
     num_slices: int = 0
     acceleration: float = 0.0
@@ -56,13 +62,20 @@ class Reconstruction:
 
 
 def reconstruct(
-    config: InferenceConfig, source: str, to: str, *, undersample: bool = False, overwrite: bool = False
+    config: InferenceConfig,
+    source: str,
+    to: str,
+    *,
+    undersample: bool = False,
+    overwrite: bool = False,
+    safe_names: Sequence[str] = (),
 ) -> Iterator[Reconstruction]:
     """Reconstruct every scan below ``source``, in any order; a file that cannot be used is told about and left out.
 
     Each volume becomes ``<to>/<volume>.h5`` with ``reconstruction`` float32 (slices, height, width) and a de-identified
     ``ismrmrd_header``, and ``<to>/<volume>.png``. For a file in a sub-folder of the source a pseudonym of its place follows the
-    name, so that ``patient1/t1.h5`` and ``patient2/t1.h5`` stay apart.
+    name, so that ``patient1/t1.h5`` and ``patient2/t1.h5`` stay apart. A volume is called as ``prepare`` calls it: a file's name stays
+    where a public data set or ``safe_names`` vouch for it.
 
     Args:
         config: The model and its workers.
@@ -70,9 +83,11 @@ def reconstruct(
         to: Folder or S3 prefix.
         undersample: Undersample fully sampled files by the run's own mask; without it they are left out.
         overwrite: Reconstruct again what is in ``to`` already; without it such a scan is left out.
+        safe_names: Regular expressions of file names, without their endings, that name nobody.
 
     Raises:
-        ConfigError: There are no scans, they lie where the reconstructions would, or an override does not fit.
+        ConfigError: There are no scans, they lie where the reconstructions would, an override does not fit, or pseudonyms are needed
+            on a cluster that has no key for them.
         CheckpointError: The run has no usable checkpoint.
         ResourceError: The cluster is too small.
         StorageError: The destination cannot be written.
@@ -81,12 +96,13 @@ def reconstruct(
     sources = find_sources(source)
     target = open_store(to).uri
     _check_place(source, sources, target)
+    deidentifier = _deidentifier(source, sources, safe_names)
     # Asked once, before anything is written: a worker that is tried again must not take its own output for another's.
     there = frozenset() if overwrite else frozenset(info.key for info in open_store(target).list())
     connect()
-    suffixes = place_suffixes(source, sources)
+    suffixes = place_suffixes(source, sources, deidentifier)
     items = [{**dataclasses.asdict(found), "suffix": suffix} for found, suffix in zip(sources, suffixes, strict=True)]
-    told = (WorkerSetup(method=config), config, target, undersample, there)
+    told = (WorkerSetup(method=config), config, target, undersample, there, deidentifier)
     results = map_items(items, _VolumeReconstructor, *told, **actor_resources(config, len(items)))
     for result in track(results, "Reconstructing", total=len(items)):
         yield Reconstruction(**result.values)
@@ -138,16 +154,25 @@ def _acceleration(lines: NDArray[np.bool_]) -> float:
 class _VolumeReconstructor:
     """Reads, reconstructs and writes whole files; one lives in each worker."""
 
-    def __init__(self, setup: WorkerSetup, config: InferenceConfig, to: str, undersample: bool, there: frozenset[str]) -> None:
+    def __init__(
+        self,
+        setup: WorkerSetup,
+        config: InferenceConfig,
+        to: str,
+        undersample: bool,
+        there: frozenset[str],
+        deidentifier: Deidentifier,
+    ) -> None:
         setup.prepare()
         trained = config.load()
         self._experiment, self._trained = trained.experiment, trained
         self._store = open_store(to)
         self._undersample, self._there = undersample, there
-        self._deidentifier = Deidentifier.of_environment()
+        self._deidentifier = deidentifier
 
     def __call__(self, item: dict[str, Any]) -> Result:
         source, suffix = ScanSource(uri=item["uri"], size=item["size"], version=item["version"]), item["suffix"]
+        name = self._deidentifier.pseudonym("unreadable", source.uri)
         try:
             # A file without a header is taken by the lines that it holds, as every other.
             with local_copy(source) as path, open_volume(path, deidentifier=self._deidentifier, assume_full=True) as volume:
@@ -157,9 +182,10 @@ class _VolumeReconstructor:
                 images = np.stack([self._reconstruct(volume, index, sampling) for index in range(volume.header.num_slices)])
                 output = self._write(name, volume, images)
         except ScanError as error:
-            return Result(dataclasses.asdict(Reconstruction(source=source.uri, error=str(error))))
+            return Result(dataclasses.asdict(Reconstruction(source=source.uri, name=name, error=_told(error, source.name))))
         done = Reconstruction(
             source=source.uri,
+            name=name,
             output=output,
             num_slices=len(images),
             acceleration=sampling.acceleration,
@@ -174,7 +200,7 @@ class _VolumeReconstructor:
                 source.name, f"is a 3D encode of {volume.num_partitions} partitions", "Only slices of a 2D encode are reconstructed."
             )
         if f"{name}.h5" in self._there:
-            raise ScanError(f"{self._store.uri}/{name}.h5", "is there already", "Give --overwrite to reconstruct it again.")
+            raise ScanError(f"{name}.h5", "is there already", "Give --overwrite to reconstruct it again.")
 
     def _sampling(self, volume: ExaminedVolume, source: ScanSource) -> VolumeSampling:
         """Return what each slice's lines show and its file says was acquired, or the run's mask where that was asked for."""
@@ -244,6 +270,27 @@ def _without_calibration(sampling: VolumeSampling) -> list[str]:
     """Tell where coil maps have next to nothing to be made from."""
     few = sampling.num_low_frequencies
     return [f"no calibration lines: coil maps are made from {few} central line{'s' if few > 1 else ''}"] if few < _FEW_LINES else []
+
+
+def _deidentifier(source: str, sources: Sequence[ScanSource], safe_names: Sequence[str]) -> Deidentifier:
+    """Return what names the reconstructions: with a key that is the same the next time, or with any where no name depends on it."""
+    salt = naming_salt()
+    deidentifier = Deidentifier(salt or secrets.token_hex(16), safe_names=safe_names)
+    if salt:
+        return deidentifier
+    stems = [PurePosixPath(scan.uri).stem for scan in sources]
+    num_hidden = sum(not deidentifier.is_safe_name(stem) for stem in stems)
+    if num_hidden or any(place_suffixes(source, sources, deidentifier)):
+        raise ConfigError(
+            f"no {SALT_VARIABLE}",
+            f"{num_hidden or 'some'} of {len(sources)} files need pseudonyms in their names, which on a cluster are made with a secret key",
+            f"Set {SALT_VARIABLE} as for prepare, or name what is safe: --safe-names.",
+        )
+    return deidentifier
+
+
+def _told(error: ScanError, name: str) -> str:
+    return f"{reason_of(error, name)}. {error.remedy}"
 
 
 def _check_place(source: str, sources: Sequence[ScanSource], to: str) -> None:

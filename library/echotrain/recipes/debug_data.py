@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from echotrain.data.formats.deidentify import PUBLIC_SALT
 from echotrain.data.simulate import SimulationConfig, simulate
 from echotrain.orchestration.cluster import connect
 from echotrain.orchestration.prepare import PrepareConfig, prepare
@@ -35,4 +36,4 @@ def _ensure(catalog: str, config: SimulationConfig) -> None:
     scans = folder.parent / "scans"
     simulate(config, scans)
     connect()
-    prepare(PrepareConfig(source=str(scans), to=str(folder)))
+    prepare(PrepareConfig(source=str(scans), to=str(folder), salt=PUBLIC_SALT))

@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,7 +145,9 @@ def _pass_over(error: OSError, top: Path) -> None:
         return
     if error.filename == str(top):
         raise error
-    logger.warning("%s cannot be read (%s); its files are not seen", error.filename, error.strerror)
+    # A folder of scans may be called after a patient: a person at a terminal is told its name, a log is not.
+    place = error.filename if sys.stderr.isatty() else f"a folder below {top}"
+    logger.warning("%s cannot be read (%s); its files are not seen", place, error.strerror)
 
 
 def _link(temporary: Path, path: Path) -> None:

@@ -18,9 +18,9 @@ from tests.scans import header_xml, lines_of, random_kspace, write_ismrmrd, writ
 
 
 def convert(path, store, **settings):
-    config = ConvertConfig(**settings)
-    key = scan_key(Deidentifier(), str(path), path.stat().st_size, "1", config)
-    return convert_scan(path, uri=str(path), key=key, store=store, config=config, deidentifier=Deidentifier())
+    config, deidentifier = ConvertConfig(**settings), Deidentifier(safe_names=["[a-z]"])
+    key = scan_key(deidentifier, str(path), path.stat().st_size, "1", config)
+    return convert_scan(path, uri=str(path), key=key, store=store, config=config, deidentifier=deidentifier)
 
 
 def payload(store, row, part=""):
@@ -87,6 +87,8 @@ def test_raw_falls_back_to_packed_where_the_file_cannot_serve(tmp_path):
     acquired = write_ismrmrd(tmp_path / "c.h5", header_xml(16, 12), lines_of(random_kspace((3, 16, 12))))
     for path in (chunked, named, acquired):
         assert {row["kind"] for row in convert(path, store, payload="raw").rows} == {"packed"}
+    assert "not known to be safe" in convert(named, store, payload="raw").findings[0]
+    assert convert(chunked, store, payload="raw").findings == []
 
 
 def test_curated_slices_are_gone_and_said_and_maximum_and_norm_are_of_the_rest(tmp_path):

@@ -12,12 +12,12 @@ from tests.scans import header_xml, random_kspace, write_scan
 def test_a_volume_comes_back_as_it_was_written(tmp_path):
     kspace = random_kspace((3, 4, 20, 16))
     target = np.stack([rss_target(coils, (10, 16)) for coils in kspace])
-    path = write_scan(tmp_path / "file1.h5", kspace, header=header_xml(20, 16, recon=(10, 16)), target=target)
+    path = write_scan(tmp_path / "file1000001.h5", kspace, header=header_xml(20, 16, recon=(10, 16)), target=target)
     with open_volume(path, dataset="knees") as volume:
         header = volume.header
         assert (header.num_slices, header.num_coils, header.height, header.width) == (3, 4, 20, 16)
         assert (header.recon_height, header.recon_width) == (10, 16)
-        assert (header.dataset, header.volume, header.vendor, header.field_strength) == ("knees", "file1", "Siemens", 1.5)
+        assert (header.dataset, header.volume, header.vendor, header.field_strength) == ("knees", "file1000001", "Siemens", 1.5)
         assert header.fov_mm == (20, 32, 4)
         for index in range(3):
             np.testing.assert_array_equal(volume.read_slice(index), kspace[index])

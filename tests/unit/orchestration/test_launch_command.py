@@ -70,6 +70,7 @@ def test_a_time_limit_is_said_in_its_unit(text, expected):
             {"data.catalog=": "s3://lab/mosaic", "--to ": "s3://c"},
         ),
         (["prepare", "s3://raw", "--to", "s3://c"], 0, "cpu", {"SOURCE ": "s3://raw", "--to ": "s3://c"}),
+        (["prepare", "s3://raw", "--to", "s3://c", "--key-file", "/shared/who.csv"], 0, "cpu", {"--key-file ": "/shared/who.csv"}),
         (
             ["prepare", "s3://raw", "--to", "s3://c", "--split-from", "patients=split.csv"],
             0,
@@ -135,6 +136,8 @@ def test_a_sweep_that_differs_from_what_is_committed_is_noted(monkeypatch):
         (["filter", "s3://c", "--name", "n", "--embedder", "dinosim"], "embedder 'dinosim': is unknown"),
         (["filter", "s3://c", "--name", "n", "--query-split", "test"], "judged on"),
         (["prepare", "s3://raw", "--to", "s3://c", "--split", "1/2"], "must be three shares"),
+        (["prepare", "s3://raw", "--to", "s3://c", "--safe-names", "("], "is no regular expression"),
+        (["reconstruct", "s3://r", "s3://s", "--to", "s3://t", "--safe-names", "("], "is no regular expression"),
         (["reconstruct", "s3://r", "s3://s", "--to", "s3://t", "--workers", "-1"], "must be at least 0"),
         (["sweep", "sweeps/none.yaml"], "none.yaml"),
         (["bench", "step"], "is no verb that can be launched"),

@@ -3,15 +3,19 @@ import json
 import re
 import shlex
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from echotrain.data.formats.deidentify import SALT_VARIABLE
 from echotrain.errors import LaunchError
 from echotrain.orchestration.launching.naming import MAX_NAME, check_name, job_name
+from echotrain.orchestration.launching.ordering import Choices, make_order
 from echotrain.orchestration.launching.places import check_places, shared_mounts
-from echotrain.orchestration.launching.template import Order, fill, parse_template, submit_command
+from echotrain.orchestration.launching.template import Order, fill, has_variable, parse_template, submit_command
+from ray_jobs.launchable import VERBS
 from tests.k8s.rayjob_template import VERSION, config_map, rayjob, template
 
 COMMAND = ("python", "-m", "ray_jobs.train", "varnet_mosaic_x8")
@@ -45,6 +49,33 @@ def test_whatever_is_said_on_the_command_line_arrives_in_the_pod(words):
 )
 def test_what_a_shell_or_a_kubelet_would_expand_arrives_as_it_is(word):
     assert as_a_pod_runs_it(submit_command(["python", word]), {"HOME": "/x"}) == ["python", word]
+
+
+@pytest.mark.parametrize(
+    ("environment", "may_have"),
+    [
+        ({}, False),
+        ({"env": [{"name": "AWS_REGION", "value": "x"}]}, False),
+        ({"env": [{"name": SALT_VARIABLE, "valueFrom": {"secretKeyRef": {"name": "deid", "key": SALT_VARIABLE}}}]}, True),
+        # What a whole Secret brings is not known here.
+        ({"envFrom": [{"secretRef": {"name": "anything"}}]}, True),
+    ],
+)
+def test_whether_the_driver_may_find_the_key_of_the_pseudonyms_is_told_before_a_job_is_made(environment, may_have):
+    manifest = rayjob()
+    cluster = manifest["spec"]["rayClusterSpec"]
+    cluster["headGroupSpec"]["template"]["spec"]["containers"][0].update(environment)
+    one = parse_template(config_map(manifest=manifest), version=VERSION)
+    assert has_variable(one, SALT_VARIABLE) == may_have
+    asked = VERBS["prepare"].ask(["s3://raw", "--to", "s3://c"])
+    client = SimpleNamespace(user="rita", namespace="team")
+    if may_have:
+        assert make_order("prepare", asked, one, Choices(), client).group == "data"
+    else:
+        with pytest.raises(LaunchError, match=r"no ECHOTRAIN_DEID_SALT.*deidentification\.existingSecret"):
+            make_order("prepare", asked, one, Choices(), client)
+    # Other verbs make no pseudonyms.
+    make_order("filter", VERBS["filter"].ask(["s3://c", "--name", "n", "--anatomies", "knee"]), one, Choices(), client)
 
 
 def test_filling_in_gives_the_group_its_pods_and_leaves_the_template_as_it_was():

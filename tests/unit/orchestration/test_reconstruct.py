@@ -7,6 +7,7 @@ import torch
 
 from echotrain.config import to_dict
 from echotrain.data.config import DataConfig
+from echotrain.data.formats import Deidentifier
 from echotrain.data.sources import find_sources
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.orchestration.inference import InferenceConfig, WorkerSetup
@@ -41,7 +42,7 @@ def reconstruct(run, tmp_path):
     def once(path, *, undersample=False):
         config = InferenceConfig(run=run)
         folder = tmp_path / f"out-{path.stem}"
-        worker = _VolumeReconstructor(WorkerSetup(method=config), config, str(folder), undersample, frozenset())
+        worker = _VolumeReconstructor(WorkerSetup(method=config), config, str(folder), undersample, frozenset(), Deidentifier("x"))
         (source,) = find_sources(str(path))
         done = worker({"uri": source.uri, "size": source.size, "version": source.version, "suffix": ""}).values
         if done["error"]:

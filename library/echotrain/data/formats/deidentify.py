@@ -1,29 +1,49 @@
-"""De-identification on the way in: nothing that names a person, a place or a date gets past the readers.
+"""De-identification on the way in: an allow-list, so that nothing that names a person, a place or a date gets past the readers.
 
-Patients, sites and, where necessary, volumes become keyed hashes. The default key is public: it keeps pseudonyms
-stable between runs of the project, but whoever holds a list of patient numbers can hash them too. Set a secret
-salt (``ECHOTRAIN_DEID_SALT``) where patient numbers are guessable and the catalog leaves the house.
+Patients, sites and volumes become keyed hashes. A volume keeps its file's name where that is a public data set's
+(``public_names``), or fits a pattern that the user gave, and holds nothing that its own header says of the patient.
+The key is secret (``salt``); the public one is for simulated scans, whose figures are to be the same everywhere, and for
+catalogs that were made with it: whoever holds a list of patient numbers can hash them too.
 """
 
 import hashlib
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Self
 
 from anyascii import anyascii
 
-__all__ = ["PSEUDONYM_SCHEME", "PUBLIC_SALT", "SALT_VARIABLE", "Deidentifier", "Identity", "reads_as_identifier", "safe_word"]
+from echotrain.data.formats.public_names import is_public_folder, is_public_stem
+from echotrain.data.formats.salt import SALT_VARIABLE, kept_salt
+from echotrain.errors import ConfigError
+
+__all__ = [
+    "PSEUDONYM_SCHEME",
+    "PUBLIC_SALT",
+    "SALT_VARIABLE",
+    "VOLUME_PREFIX",
+    "Deidentifier",
+    "Identity",
+    "Witness",
+    "compile_safe_names",
+    "is_blank",
+    "reads_as_identifier",
+    "safe_word",
+]
 
 PUBLIC_SALT = "echotrain: a public salt, stable pseudonyms but no secrecy"
-SALT_VARIABLE = "ECHOTRAIN_DEID_SALT"
+# What the id of a volume begins with that is a pseudonym.
+VOLUME_PREFIX = "volume-"
 # Raised when the same identity comes to another pseudonym: catalogs of two schemes must not be joined.
 PSEUDONYM_SCHEME = 2
 
 _MIN_IDENTIFIER = 3
 _MIN_NAME = 2
+# Shorter numbers are everywhere: they count where they stand alone, "0042" and "42" as one.
+_MIN_NUMBER = 5
 # How German, Danish and Swedish write their letters where only ASCII is to be had; elsewhere the accent is dropped.
 _DIGRAPHS = str.maketrans({"ä": "ae", "æ": "ae", "ö": "oe", "ø": "oe", "ü": "ue", "å": "aa"})
 _DATE = re.compile(r"(?<!\d)(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])(?!\d)")
@@ -31,6 +51,10 @@ _DATE_DAY_FIRST = re.compile(r"(?<!\d)(?:0[1-9]|[12]\d|3[01])[-_.]?(?:0[1-9]|1[0
 _UID = re.compile(r"\d+(?:\.\d+){4,}")
 _SAFE_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
 _SAFE_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+# What anonymisers write instead of a number or a name.
+_BLANK_TEXT = "unknown none null na anonymous anon anonymized anonymised anonymize anonymise deidentified removed redacted noname"
+_BLANK_WORDS = frozenset(_BLANK_TEXT.split())
+_MIN_REPEATED, _MIN_REPEATED_DIGIT = 4, 6
 # Words of a name or an institution that are everywhere, so their presence in a file name says nothing.
 _COMMON_WORDS = {
     "the",
@@ -58,7 +82,7 @@ _COMMON_WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What a scan's header says about who, where and when; it lives only inside a reader.
+    """What a scan's header says about who, where and when; it lives inside a reader, and in a key file where one was asked for.
 
     Attributes:
         patient_id: The site's patient number, or a dataset's pseudonym.
@@ -77,17 +101,22 @@ class Identity:
     def occurs_in(self, text: str) -> bool:
         """Say whether a text holds any of these identifiers, in any spelling; a name of two letters only as a word of its own."""
         haystacks, words = _spellings(text), set(_words(text))
-        return any(needle in haystack for needle in self._needles() for haystack in haystacks) or any(
-            len(name) >= _MIN_NAME and name not in _COMMON_WORDS and not _is_blank(name) and name in words
+        numbers = {number.lstrip("0") for number in re.findall(r"\d+", anyascii(text))}
+        return any(_is_in(needle, haystacks, numbers) for needle in self._needles()) or any(
+            len(name) >= _MIN_NAME and name not in _COMMON_WORDS and not is_blank(name) and name in words
             for name in _words(self.patient_name)
         )
 
     def _needles(self) -> Iterator[str]:
         whole = (self.patient_id, self.birth_date, self.patient_name, self.institution, *self.others)
+        # A physician is named by the family name alone, a patient by the number without the site's letters before it.
         words = re.split(r"[\W_]+", f"{self.patient_name} {self.institution}")
-        for text in (*whole, *words, *_date_spellings(self.birth_date)):
+        words += [word for text in self.others for word in re.findall(r"[^\W\d_]+|\d{5,}", text)]
+        number = re.fullmatch(r"\D{0,6}(\d{3,})\D{0,3}", self.patient_id.strip())
+        dates = [spelling for date in (self.birth_date, *self.others) for spelling in _date_spellings(date)]
+        for text in (*whole, *words, *dates, number[1] if number else ""):
             for needle in _spellings(text):
-                if len(needle) >= _MIN_IDENTIFIER and needle not in _COMMON_WORDS and not _is_blank(needle):
+                if len(needle) >= _MIN_IDENTIFIER and needle not in _COMMON_WORDS and not is_blank(needle):
                     yield needle
 
 
@@ -96,20 +125,28 @@ class Deidentifier:
 
     Args:
         salt: The key; an empty one stands for ``PUBLIC_SALT``.
+        safe_names: Regular expressions; a file's name without its ending that one of them matches in whole names nobody. The same
+            goes for folders.
+        root: Where the scans were looked for: what the user named, so that only the folders below it have to be safe.
+
+    Raises:
+        ConfigError: A regular expression is none.
     """
 
-    def __init__(self, salt: str = "") -> None:
+    def __init__(self, salt: str = "", *, safe_names: Iterable[str] = (), root: str = "") -> None:
         self._salt = salt or PUBLIC_SALT
+        self._safe_names = compile_safe_names(safe_names)
+        self._root = root
 
     @classmethod
-    def of_environment(cls) -> Self:
-        """Take the salt that ``ECHOTRAIN_DEID_SALT`` holds, else the public one."""
-        return cls(os.environ.get(SALT_VARIABLE, ""))
+    def of_environment(cls, *, safe_names: Iterable[str] = ()) -> Self:
+        """Take the key that ``ECHOTRAIN_DEID_SALT`` or this user's configuration folder holds, else the public one."""
+        return cls(kept_salt(), safe_names=safe_names)
 
     def pseudonym(self, kind: str, *parts: str) -> str:
         """Hash text to ``<kind>-<12 hexadecimal digits>``."""
         key = hashlib.blake2b(self._salt.encode()).digest()
-        digest = hashlib.blake2b("\x1f".join((kind, *parts)).encode(), key=key, digest_size=6)
+        digest = hashlib.blake2b("\x1f".join((kind, *parts)).encode(errors="surrogatepass"), key=key, digest_size=6)
         return f"{kind}-{digest.hexdigest()}"
 
     def patient(self, identity: Identity, volume: str) -> str:
@@ -118,21 +155,92 @@ class Deidentifier:
         The patient number decides, else name and birth date. A scan with neither becomes a patient of its own, ``unnamed-…``:
         two such scans of one person cannot be told to belong together.
         """
-        if not _is_blank(_squeeze(identity.patient_id)):
+        if not is_blank(identity.patient_id):
             return self.pseudonym("patient", identity.patient_id.strip().casefold())
-        if not _is_blank(_squeeze(identity.patient_name)):
-            return self.pseudonym("patient", _squeeze(identity.patient_name), _squeeze(identity.birth_date))
-        return self.pseudonym("unnamed", volume)
+        return self.person(identity) or self.pseudonym("unnamed", volume)
+
+    def person(self, identity: Identity) -> str:
+        """Return the pseudonym of a person by name and birth date alone, or "" where the header names nobody."""
+        if is_blank(identity.patient_name):
+            return ""
+        return self.pseudonym("patient", _squeeze(identity.patient_name), _squeeze(identity.birth_date))
+
+    def person_name(self, identity: Identity) -> str:
+        """Return the pseudonym of a name, however its words are ordered and whatever titles and middle names follow it; "" for none.
+
+        It only tells whether a patient number stands for several people, so that spellings of one name must not look like several.
+        """
+        if is_blank(identity.patient_name):
+            return ""
+        # DICOM: groups of scripts are set apart by "=", and family, given, middle name, prefix and suffix by "^".
+        alphabetic = next(part for part in identity.patient_name.split("=") if _squeeze(part))
+        parts = [[_squeeze(word) for word in re.findall(r"[^\W_]+", part)] for part in alphabetic.split("^")]
+        family, *given = [words for words in parts if words] or [[_squeeze(alphabetic)]]
+        return self.pseudonym("name", *sorted([*family, *given[0][:1]] if given else family))
 
     def volume(self, stem: str, identity: Identity) -> str:
-        """Return the file's stem where it is a plain name without identifiers, else a pseudonym of it."""
-        if _SAFE_STEM.fullmatch(stem) and not identity.occurs_in(stem) and not reads_as_identifier(stem):
+        """Return the file's stem where a public data set or the user vouches for it and the header does not object, else a pseudonym."""
+        if _SAFE_STEM.fullmatch(stem) and not identity.occurs_in(stem) and self.is_safe_name(stem):
             return stem
-        return self.pseudonym("volume", stem)
+        return self.pseudonym(VOLUME_PREFIX.rstrip("-"), stem)
+
+    def is_safe_name(self, stem: str) -> bool:
+        """Say whether a public data set's patterns or the user's vouch for a file's name, without its ending."""
+        return is_public_stem(stem) or self._is_given(stem)
+
+    def is_safe_location(self, location: str, identity: Identity) -> bool:
+        """Say whether a file's location may be written down: its name and the folders below the root are safe, and name no one."""
+        below = PurePosixPath(location.removeprefix(self._root))
+        folders = [part for part in below.parts[:-1] if part != "/"] if self._root else []
+        return (
+            self.volume(below.stem, identity) == below.stem
+            and all(is_public_folder(folder) or self._is_given(folder) for folder in folders)
+            and not identity.occurs_in(location)
+            and not reads_as_identifier(location)
+        )
 
     def center(self, identity: Identity) -> str:
         """Return the pseudonym of the institution, or "" where the header names none."""
-        return "" if _is_blank(_squeeze(identity.institution)) else self.pseudonym("site", _squeeze(identity.institution))
+        return "" if is_blank(identity.institution) else self.pseudonym("site", _squeeze(identity.institution))
+
+    def _is_given(self, name: str) -> bool:
+        return any(pattern.fullmatch(name) for pattern in self._safe_names)
+
+
+class Witness(Deidentifier):
+    """Gives the pseudonyms of another deidentifier, and remembers whom a reader asked about last.
+
+    Args:
+        like: Whose key and patterns it has.
+
+    Attributes:
+        identity: Who that was.
+    """
+
+    def __init__(self, like: Deidentifier) -> None:
+        self._salt, self._safe_names, self._root = like._salt, like._safe_names, like._root
+        self.identity = Identity()
+
+    def patient(self, identity: Identity, volume: str) -> str:
+        """Return the pseudonym, and remember the identity."""
+        self.identity = identity
+        return super().patient(identity, volume)
+
+
+def compile_safe_names(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
+    """Compile the user's patterns of names that name nobody.
+
+    Raises:
+        ConfigError: One is no regular expression.
+    """
+    compiled = []
+    for pattern in patterns:
+        try:
+            compiled.append(re.compile(pattern))
+        except re.error as error:
+            remedy = r"Write a name's pattern in Python's syntax, such as 'study_\d+_t[12]'."
+            raise ConfigError(f"safe name {pattern!r}", f"is no regular expression ({error})", remedy) from error
+    return tuple(compiled)
 
 
 def safe_word(text: str, identity: Identity) -> str:
@@ -143,6 +251,21 @@ def safe_word(text: str, identity: Identity) -> str:
 def reads_as_identifier(text: str) -> bool:
     """Say whether a text holds a date or a UID, whoever it belongs to."""
     return any(pattern.search(text) for pattern in (_DATE, _DATE_DAY_FIRST, _UID))
+
+
+def is_blank(text: str) -> bool:
+    """Say whether an identifier was blanked before: empty, a word such as ``anonymous``, or one character repeated.
+
+    In doubt it is an identifier. To take a number for a blank makes a patient of every scan, who leaks into two splits; to
+    take a blank for a number makes one patient of many, which leaks nothing, and is told where the header has names
+    (``data.identities``). So ``0``, ``1``, ``99`` and ``222`` are numbers, as subjects of a small study have them. ``xxxx``
+    and ``0000`` are blanks: nobody is given them. A digit
+    of 1 to 9 repeated is a blank from six on: ``1111`` is subject 1111 of a study of thousands.
+    """
+    text = _squeeze(text)
+    if len(set(text)) == 1:
+        return len(text) >= (_MIN_REPEATED_DIGIT if text[0] in "123456789" else _MIN_REPEATED)
+    return not text or text in _BLANK_WORDS
 
 
 def _squeeze(text: str) -> str:
@@ -160,9 +283,10 @@ def _words(text: str) -> list[str]:
     return [_squeeze(word) for word in re.findall(r"[^\W\d_]+", text)]
 
 
-def _is_blank(text: str) -> bool:
-    """Say whether an identifier was blanked before: empty, or one character repeated, as anonymisers write it."""
-    return len(set(text)) <= 1 or text in {"unknown", "none", "anonymous", "anon", "anonymized", "anonymised"}
+def _is_in(needle: str, haystacks: set[str], numbers: set[str]) -> bool:
+    if needle.isdigit() and len(needle) < _MIN_NUMBER:
+        return needle.lstrip("0") in numbers
+    return any(needle in haystack for haystack in haystacks)
 
 
 def _date_spellings(date: str) -> Iterable[str]:

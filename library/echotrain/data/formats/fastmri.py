@@ -15,10 +15,11 @@ import numpy as np
 
 from echotrain.data.formats.checks.axes import AxisClaims, is_phase_first
 from echotrain.data.formats.checks.energy import finite_energy
-from echotrain.data.formats.deidentify import Deidentifier, Identity, reads_as_identifier, safe_word
+from echotrain.data.formats.deidentify import Deidentifier, Identity, is_blank, safe_word
 from echotrain.data.formats.hdf5 import Hdf5File, contiguous_offset
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.protocol import parse_protocol, vendor_name
+from echotrain.data.formats.public_names import acquisition_code, collection_name
 from echotrain.data.formats.volume import ByteRange
 from echotrain.data.formats.xml_header import ScanHeader, parse_header, refuse_other_than_lines
 from echotrain.data.header import VolumeHeader
@@ -49,7 +50,7 @@ class FastmriVolume:
         """Open a file and check all that it declares; of the k-space at most one slice is read, where sizes do not tell its axes.
 
         Args:
-            path: The file; its stem becomes the volume's id.
+            path: The file; its stem becomes the volume's id where it is safe to write down.
             dataset: Collection the volume belongs to; "" takes the file's own ``dataset`` attribute.
             deidentifier: Makes the pseudonyms.
             limits: Memory limits.
@@ -59,7 +60,7 @@ class FastmriVolume:
         Raises:
             ScanError: The file is not what it says it is.
         """
-        self._name = name = path.name
+        self._name = path.name
         self._file = Hdf5File(path)
         self._told: list[str] = []
         try:
@@ -74,9 +75,7 @@ class FastmriVolume:
             self._mask = self._read_mask(limits)
             identity = identity_of(scan, str(self._file.attribute("patient_id") or ""))
             self.header = self._build_header(scan, identity, dataset, deidentifier)
-            # A stem that had to become a pseudonym must not come back as part of a location.
-            is_named_safely = self.header.volume == PurePosixPath(name).stem
-            self.is_location_safe = is_named_safely and not identity.occurs_in(location) and not reads_as_identifier(location)
+            self.is_location_safe = deidentifier.is_safe_location(location, identity)
         except BaseException:
             self._file.close()
             raise
@@ -240,14 +239,14 @@ class FastmriVolume:
         if scan.num_slices and scan.num_slices != shape[0]:
             self._told.append(f"the header announces {scan.num_slices} slices, the file holds {shape[0]}")
         return VolumeHeader(
-            dataset=dataset or words["dataset"] or DEFAULT_DATASET,
+            dataset=dataset or collection_name(words["dataset"]) or DEFAULT_DATASET,
             volume=deidentifier.volume(stem, identity),
             patient=deidentifier.patient(identity, stem),
             anatomy=protocol.anatomy,
             contrast=protocol.contrast,
             fat_suppressed=protocol.fat_suppressed,
             orientation=protocol.orientation,
-            acquisition=words["acquisition"],
+            acquisition=acquisition_code(words["acquisition"]),
             vendor=vendor_name(scan.vendor),
             field_strength=scan.field_strength,
             center=deidentifier.center(identity),
@@ -267,13 +266,13 @@ class FastmriVolume:
 
 
 def identity_of(scan: ScanHeader, patient_id: str = "") -> Identity:
-    """Gather what an ISMRMRD header says about a person; a dataset's own patient id takes precedence."""
+    """Gather what an ISMRMRD header says about a person; a dataset's own patient id takes precedence, unless it was blanked."""
     named = {"patientID", "patientName", "patientBirthdate", "institutionName"}
     others = [text for key, text in scan.identifiers if key not in named]
     if patient_id:
         others.append(scan.identifier("patientID"))
     return Identity(
-        patient_id=patient_id or scan.identifier("patientID"),
+        patient_id=scan.identifier("patientID") if is_blank(patient_id) else patient_id,
         patient_name=scan.identifier("patientName"),
         birth_date=scan.identifier("patientBirthdate"),
         institution=scan.identifier("institutionName"),

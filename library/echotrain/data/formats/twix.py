@@ -16,7 +16,7 @@ import numpy as np
 from twixtools import mdh_def
 from twixtools.hdr_def import MrParcRaidFileEntry
 
-from echotrain.data.formats.deidentify import Deidentifier, Identity
+from echotrain.data.formats.deidentify import Deidentifier, Identity, is_blank
 from echotrain.data.formats.fastmri import DEFAULT_DATASET
 from echotrain.data.formats.limits import ReadLimits, human_bytes
 from echotrain.data.formats.lines import Claim, Geometry, LineVolume, Matrix, place_lines
@@ -264,7 +264,8 @@ def _header(
         patient_name=next((text for key in _NAME_KEYS if (text := protocol.text(key))), ""),
         birth_date=protocol.text("PatientBirthDay"),
         institution=protocol.text("InstitutionName"),
-        others=tuple(protocol.text(key) for key in _OTHER_KEYS),
+        # A twix file is called by the numbers of its measurement in the scanner's own book.
+        others=(*(protocol.text(key) for key in _OTHER_KEYS), *re.findall(r"[MF]ID\d+", stem)),
     )
     words = parse_protocol(
         words=f"{protocol.text('tProtocolName')} {protocol.text('tStudyDescription')} {protocol.text('tBodyPartExamined')}",
@@ -322,9 +323,9 @@ class _ProtocolText:
         return (found or self._param(key, "String|Long|Double")).strip()
 
     def real_id(self, key: str) -> str:
-        """Return a text, or "" where an anonymiser overwrote it with one repeated character."""
+        """Return a text, or "" where an anonymiser overwrote it."""
         text = self.text(key)
-        return "" if len(set(text)) <= 1 else text
+        return "" if is_blank(text) else text
 
     def _line(self, key: str, pattern: str) -> str:
         """Return the first group of a pattern on the first line that begins with the key and fits, "" where none does."""

@@ -48,8 +48,8 @@ class VolumeFacts:
 def expect_volumes(like: str, shape_of: Callable[[VolumeFacts], tuple[int, ...]]) -> list[ExpectedFile]:
     """Read a test set of HDF5 files; of each, only the header and the shapes.
 
-    A reconstruction lies at the test file's own place, or has the name that ``ray_jobs.reconstruct`` gave it: the pseudonym
-    of a file whose name tells too much, followed by that of its place where it came from a sub-folder.
+    A reconstruction lies at the test file's own place, or has the name that ``ray_jobs.reconstruct`` gave it: the file's own, or the
+    pseudonym of one that no public data set gives, followed by that of its place where it came from a sub-folder.
 
     Args:
         like: Folder or S3 prefix of the test set.
@@ -61,7 +61,7 @@ def expect_volumes(like: str, shape_of: Callable[[VolumeFacts], tuple[int, ...]]
         StorageError: The store failed.
     """
     sources, root, deidentifier = find_sources(like), open_store(like).uri, Deidentifier.of_environment()
-    found = [pair for pair in zip(sources, place_suffixes(like, sources), strict=True) if pair[0].name.endswith(_ENDING)]
+    found = [pair for pair in zip(sources, place_suffixes(like, sources, deidentifier), strict=True) if pair[0].name.endswith(_ENDING)]
     if not found:
         raise ConfigError(like, f"holds no test file that ends in {_ENDING}", "Give the folder of the challenge's test set.")
     expected = []
@@ -72,7 +72,9 @@ def expect_volumes(like: str, shape_of: Callable[[VolumeFacts], tuple[int, ...]]
         if len(shape) != 3 or min(shape) < 1:
             held = f"k-space {volume.kspace}, reconstruction_rss {volume.target}"
             raise ScanError(f"{key}: {held}", "must tell a volume (slices, height, width)", "Give the challenge's test set.")
-        expected.append(ExpectedFile(path=key, shape=shape, images_shape=shape, source=source, names=(key, f"{name}{suffix}{_ENDING}")))
+        # Whether a name was safe by a pattern of the user's is not known here.
+        names = (key, f"{name}{suffix}{_ENDING}", f"{PurePosixPath(source.name).stem}{suffix}{_ENDING}")
+        expected.append(ExpectedFile(path=key, shape=shape, images_shape=shape, source=source, names=names))
     return expected
 
 

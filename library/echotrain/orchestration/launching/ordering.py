@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from echotrain.data.formats.deidentify import SALT_VARIABLE
 from echotrain.errors import LaunchError
 from echotrain.orchestration.launching.choices import choose_priority, choose_queue
 from echotrain.orchestration.launching.client import KubeClient
@@ -14,7 +15,7 @@ from echotrain.orchestration.launching.objects import COMMAND, DASHBOARD, LAUNCH
 from echotrain.orchestration.launching.places import check_places, shared_mounts
 from echotrain.orchestration.launching.platform import Platform
 from echotrain.orchestration.launching.sizing import Need, choose_group, num_pods
-from echotrain.orchestration.launching.template import Order, Template
+from echotrain.orchestration.launching.template import Order, Template, has_variable
 from echotrain.training.experiment import WandbConfig
 
 __all__ = ["Asked", "Choices", "make_order", "storage_of"]
@@ -32,6 +33,7 @@ class Asked:
         lacks_storage: Whether it takes ``storage=`` and got none.
         wandb: Settings of the runs' W&B; None for a verb that logs nothing there.
         notes: What the user should know.
+        needs_salt: Whether it makes pseudonyms, for which its pods need a secret key.
     """
 
     words: str
@@ -41,6 +43,7 @@ class Asked:
     lacks_storage: bool = False
     wandb: WandbConfig | None = None
     notes: tuple[str, ...] = ()
+    needs_salt: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,12 @@ def make_order(verb: str, asked: Asked, template: Template, choices: Choices, cl
     group = choose_group(platform.groups, asked.need, choices.group)
     if not group and choices.nodes is not None:
         raise LaunchError(f"--nodes {choices.nodes}", f"has no effect: the head does all of {verb}", "Leave it out, or add --group.")
+    if asked.needs_salt and not has_variable(template, SALT_VARIABLE):
+        raise LaunchError(
+            f"{template.place}: no {SALT_VARIABLE}",
+            f"{verb} makes the patients' pseudonyms with it, so that the job would fail",
+            "Ask the operator to make a Secret with it, and to set deidentification.existingSecret of the chart to its name.",
+        )
     check_places(asked.places, shared_mounts(template.manifest, group))
     name = check_name(choices.job_name) if choices.job_name else job_name(asked.words, secrets.token_hex(3))
     command = ["python", "-m", f"ray_jobs.{verb}", *asked.arguments]

@@ -14,7 +14,7 @@ from echotrain.orchestration.launching.naming import check_name
 from echotrain.orchestration.launching.objects import JOB_LABEL, QUEUE_LABEL
 from echotrain.orchestration.launching.platform import Platform, parse_platform
 
-__all__ = ["Order", "Template", "fill", "parse_template", "submit_command"]
+__all__ = ["Order", "Template", "fill", "has_variable", "parse_template", "submit_command"]
 
 _PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 _AUTH_ANNOTATION = "echotrain.io/auth"
@@ -126,6 +126,14 @@ def fill(template: Template, order: Order) -> Manifest:
     if order.time_limit_s is not None:
         spec["activeDeadlineSeconds"] = _within(order.time_limit_s, spec.get("activeDeadlineSeconds"))
     return manifest
+
+
+def has_variable(template: Template, name: str) -> bool:
+    """Whether a job's driver, on the head, may find a variable in its environment; what a whole Secret brings along is not known here."""
+    containers = template.manifest["spec"]["rayClusterSpec"]["headGroupSpec"]["template"].get("spec", {}).get("containers") or []
+    return any(
+        container.get("envFrom") or any(variable.get("name") == name for variable in container.get("env") or []) for container in containers
+    )
 
 
 def submit_command(command: Sequence[str]) -> str:

@@ -21,9 +21,8 @@ def targets_of(kspace: np.ndarray, size: tuple[int, int] = (40, 36)) -> np.ndarr
 
 
 def convert(path, folder, **settings):
-    return convert_scan(
-        path, uri=str(path), key="k", store=LocalStore(folder), config=ConvertConfig(**settings), deidentifier=Deidentifier("x")
-    )
+    store, named = LocalStore(folder), Deidentifier("x", safe_names=(".*",), root=str(path.parent))
+    return convert_scan(path, uri=str(path), key="k", store=store, config=ConvertConfig(**settings), deidentifier=named)
 
 
 def stored_targets(record, folder) -> np.ndarray:

@@ -1,0 +1,93 @@
+"""Names that public data sets and the project's own simulation give to files, folders, protocols and themselves.
+
+They are given by whoever published a data set, so they say nothing about a person, and masks seeded by file name, challenge
+exports and official splits need them. Every pattern is matched in whole.
+
+Sources: fastMRI's knee, brain, prostate and breast releases; AIF4S/mosaicmri (its notebooks name ``meas_MID00415_FID121697_COR_T1.h5``);
+CMRxRecon 2023 to 2025 (``P001/cine_sax.mat``, and ``P001_cine_sax.h5`` as PromptMR's conversion writes it).
+"""
+
+import re
+
+__all__ = ["acquisition_code", "collection_name", "is_public_folder", "is_public_stem"]
+
+_FASTMRI_CODE = r"(?:AX|COR|SAG)(?:FLAIR|T2STAR|STIR|T1|T2|PD|DIFF)(?:PRE|POST)?(?:FS)?"
+_CMRXRECON_NAME = (
+    r"(?:cine_(?:sax|lax(?:_[234]ch)?|lvot|rvot|ot)|aorta_(?:sag|tra)|tagging|T1map|T1mappost|T2map|T2smap|T1rho|T1w|T2w|blackblood"
+    r"|flow2d|perfusion|lge_(?:sax|lax(?:_[234]ch)?))(?:_(?:kus|mask)_(?:Uniform|ktUniform|ktGaussian|ktRadial)\d{1,2}|_mask)?"
+)
+_STEMS = re.compile(
+    "|".join(
+        (
+            r"file10\d{5}",
+            rf"file_brain_{_FASTMRI_CODE}_\d{{3}}(?:_[26]\d{{6}})?",
+            rf"file_prostate_{_FASTMRI_CODE}_\d{{3,4}}",
+            r"fastMRI_breast_\d{3}_[12]",
+            rf"P\d{{3}}|(?:P\d{{3}}_)?{_CMRXRECON_NAME}",
+            r"simulated_(?:brain|knee|spine)_\d{3,4}_\d{1,3}_(?:t1|t2|pd|pd_fs|flair|stir)",
+        )
+    ),
+    re.ASCII,
+)
+# MosaicMRI keeps the scanner's name of a measurement, whose end is what somebody typed at the console: it has to be words of a protocol.
+_MOSAIC = re.compile(r"meas_MID\d{4,6}_FID\d{4,7}_([A-Za-z0-9]+(?:[_+-][A-Za-z0-9]+)*)", re.ASCII)
+_PROTOCOL_TEXT = """
+ax axial tra transversal cor coronal sag sagittal obl oblique t1 t2 t1w t2w pd pdw stir tirm flair t2star medic dixon
+dess vibe trufi haste space mprage tse se gre fl2d fl3d 2d 3d fs fatsat fat sat spair spir we wo w post pre gd contrast
+iso hr lr left right lt rt li re l r bilat bilateral both long short knee hip pelvis ankle foot feet hand wrist thumb
+finger fingers elbow shoulder humerus forearm femur thigh tibia fibula tibfib tib fib calf leg arm upper lower extremity
+spine cspine tspine lspine c t s lumbar cervical thoracic sacrum si joint joints scapula clavicle sternum brachial
+plexus athletic pubalgia hamstring quad quads achilles forefoot midfoot hindfoot toe toes mars semac warp fast quick
+blade radial loc scout localizer ideal opp in out phase inphase outphase water
+"""
+_PROTOCOL_WORDS = frozenset(_PROTOCOL_TEXT.split())
+_SMALL_NUMBER = re.compile(r"p?\d{1,2}", re.ASCII)
+_FOLDERS = re.compile(
+    "|".join(
+        (
+            r"(?:(?:knee|brain|prostate|breast)_)?(?:multicoil|singlecoil)_(?:train|val|test|challenge)(?:_v2|_full|_batch_\d{1,2})?",
+            r"fastMRI_(?:prostate_(?:T2|DIFF)|breast)_IDS_\d{3}_\d{3}",
+            r"train|val|test|training|validation|knee|brain|prostate|breast|ankle|T1_FS|scans",
+            r"anatomy_(?:transfer|generalization)_challenge|contrast_generalization_challenge",
+            r"(?:ChallengeData|MultiCoil|SingleCoil|Cine|Mapping|Aorta|Tagging|BlackBlood|Flow2d|LGE|Perfusion|T1rho|T1w|T2w)",
+            r"(?:Training|Validation|Test)Set|FullSample|(?:UnderSample|Mask)_Task\w{1,4}|AccFactor\d{2}|Center\d{3}|P\d{3}",
+            r"(?:Siemens|UIH|GE|Philips)_\d{2}T_[A-Za-z0-9]{1,20}",
+        )
+    ),
+    re.ASCII,
+)
+_ACQUISITIONS = re.compile(
+    rf"{_FASTMRI_CODE}(?:_FBK(?:REPEAT)?)?|SIM_(?:AX|COR|SAG)(?:T1|T2|PD|FLAIR|STIR)(?:_FS)?|(?i:{_CMRXRECON_NAME})", re.ASCII
+)
+_COLLECTIONS = re.compile(
+    r"(?:fastmri|mosaicmri|mosaic|cmrxrecon|simulated|skm-tea|calgary-campinas|stanford|ocmr|m4raw)"
+    r"(?:[-_ ]?(?:knee|brain|prostate|breast|cine|20\d\d|(?:multi|single)coil))*",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+def is_public_stem(stem: str) -> bool:
+    """Say whether a file's name, without its ending, is one that a public data set or the project's simulation gives."""
+    if _STEMS.fullmatch(stem):
+        return True
+    found = _MOSAIC.fullmatch(stem)
+    return found is not None and all(_is_protocol_word(word) for word in re.split(r"[_+-]", found[1].casefold()))
+
+
+def is_public_folder(name: str) -> bool:
+    """Say whether a folder is called as the folders of public data sets are."""
+    return _FOLDERS.fullmatch(name) is not None
+
+
+def acquisition_code(text: str) -> str:
+    """Return fastMRI's acquisition codes, CMRxRecon's names and the simulation's own as they are; "" for any other text."""
+    return text if _ACQUISITIONS.fullmatch(text) else ""
+
+
+def collection_name(text: str) -> str:
+    """Return the name of a known collection as it is; "" for any other text."""
+    return text if len(text) <= 64 and _COLLECTIONS.fullmatch(text) else ""
+
+
+def _is_protocol_word(word: str) -> bool:
+    return word in _PROTOCOL_WORDS or _SMALL_NUMBER.fullmatch(word) is not None
