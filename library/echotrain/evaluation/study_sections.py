@@ -74,11 +74,19 @@ def benchmark_section(evaluations: Sequence[Evaluation], *, missing: Sequence[st
     return StudySection(name="benchmark", title="Benchmark", text=text, exhibits=tuple(exhibits), examples=examples, missing=tuple(missing))
 
 
-def scaling_section(points: Sequence[ScalingPoint], *, missing: Sequence[str] = ()) -> StudySection:
-    """Return quality over data and network size (Figure 2)."""
+def scaling_section(points: Sequence[ScalingPoint], *, is_val_cut: bool = False, missing: Sequence[str] = ()) -> StudySection:
+    """Return quality over data and network size (Figure 2).
+
+    Args:
+        points: What was measured.
+        is_val_cut: Whether a model of a fraction also validated on that fraction alone.
+        missing: What could not be had.
+    """
+    validated = "the same fraction of the validation volumes" if is_val_cut else "all validation volumes"
     text = (
         "Networks of several sizes on nested fractions of the training volumes, all for the same number of epochs, so that a smaller "
-        "fraction also means fewer steps (MosaicMRI, 5.2 and Figure 2)."
+        f"fraction also means fewer steps (MosaicMRI, 5.2 and Figure 2). The weights of each were chosen on {validated}, and all are tested "
+        "on the same volumes."
     )
     exhibits = [
         exhibit
@@ -181,7 +189,7 @@ def models_section(trials: Sequence[Trial], evaluations: Sequence[Evaluation]) -
         sections=(Section(rows=tuple(rows)),),
         num_labels=2,
     )
-    caption = "Scores of the epoch whose weights were tested, on the validation split; time of the last start."
+    caption = "Scores of the epoch whose weights were tested, on the volumes that it validated on; time of the last start."
     return StudySection(
         name="models",
         title="Models",

@@ -119,7 +119,8 @@ def _scaling(study: Study, models: StudyModels, results: StudyResults) -> StudyS
         for (size, fraction), evaluation in found.items()
         if evaluation is not None
     ]
-    return scaling_section(points, missing=results.missing(list(models.scaling.values())))
+    is_val_cut = study.base.data.val_follows_fraction
+    return scaling_section(points, is_val_cut=is_val_cut, missing=results.missing(list(models.scaling.values())))
 
 
 def _transfer(section: str, models: StudyModels, results: StudyResults) -> StudySection:

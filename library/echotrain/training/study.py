@@ -41,7 +41,8 @@ class Study:
             ``{"task.kind": "bridge", "model.kind": "bridge", …}`` for LBM.
         espirit_volumes: Volumes that ESPIRiT reconstructs, at every acceleration; 0 leaves it out.
         size: Path of the setting that makes a network larger.
-        sizes, fractions: The scaling grid (5.2).
+        sizes, fractions: The scaling grid (5.2, and A.2 for 16 cascades). Whether a smaller fraction also has fewer volumes to validate on
+            is the base's ``data.val_follows_fraction``.
         min_volumes: A part of the data with fewer training volumes gets no model of its own in the transfer matrices (5.3, 5.4).
         shift: Parts of the data that models are trained and tested on (5.5); empty takes each dataset of the catalog.
         queries: Anatomies that the filtering is for (5.6).
@@ -61,7 +62,7 @@ class Study:
     rivals: tuple[Mapping[str, Any], ...] = ()
     espirit_volumes: int = 0
     size: str = "model.num_cascades"
-    sizes: tuple[int, ...] = (4, 8, 12)
+    sizes: tuple[int, ...] = (4, 8, 12, 16)
     fractions: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0)
     min_volumes: int = 1
     shift: tuple[Selection, ...] = ()
