@@ -9,6 +9,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from echotrain.data.header import VolumeHeader
+from echotrain.data.subject import sex_of, weight_bin_of
 from echotrain.errors import ScanError
 
 __all__ = ["ScanHeader", "header_xml", "parse_header"]
@@ -48,6 +49,7 @@ class ScanHeader:
         trajectory: ``cartesian`` for what can be read here.
         identifiers: Texts that point at a person, keyed by element name.
         protocol: Protocol name and study description, for reading anatomy and contrast from.
+        sex, weight_bin_kg: As ``data.subject`` has them; the weight itself is not kept even here.
     """
 
     encoded: tuple[int, int, int]
@@ -62,6 +64,8 @@ class ScanHeader:
     field_strength: float = 0.0
     identifiers: tuple[tuple[str, str], ...] = ()
     protocol: str = ""
+    sex: str | None = None
+    weight_bin_kg: int | None = None
 
     def padding(self, width: int, name: str) -> tuple[int, int]:
         """Return the measured lines [left, right) by fastMRI's formula: ``left = encoded_y // 2 - center``.
@@ -118,6 +122,8 @@ def parse_header(xml: bytes, name: str) -> ScanHeader:
         field_strength=_number(_text(root, "acquisitionSystemInformation/systemFieldStrength_T")),
         identifiers=tuple(_identifiers(root)),
         protocol=" ".join(_protocol_texts(root)),
+        sex=sex_of(_text(root, "subjectInformation/patientGender")),
+        weight_bin_kg=weight_bin_of(_number(_text(root, "subjectInformation/patientWeight_kg"))),
     )
 
 
