@@ -46,7 +46,9 @@ class Study:
         min_volumes: A part of the data with fewer training volumes gets no model of its own in the transfer matrices (5.3, 5.4).
         shift: Parts of the data that models are trained and tested on (5.5); empty takes each dataset of the catalog.
         queries: Anatomies that the filtering is for (5.6).
-        neighbors: Training slices chosen for each query.
+        neighbors: Training slices chosen for each query, or for each of its patches.
+        by_patches: Whether neighbours are found by patches, as the paper's authors do, with ``PatchConfig``'s thresholds; else by whole
+            slices.
         random_fraction: Of the random subset beside it.
         embedder, embedder_weights: As ``ray_jobs.filter`` takes them.
     """
@@ -68,6 +70,7 @@ class Study:
     shift: tuple[Selection, ...] = ()
     queries: tuple[str, ...] = ("knee",)
     neighbors: int = 4
+    by_patches: bool = False
     random_fraction: float = 0.1
     embedder: str = "gradients"
     embedder_weights: str = ""
