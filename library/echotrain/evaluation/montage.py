@@ -116,7 +116,7 @@ def read_montage(catalog: Catalog) -> Montage:
 
 
 def montage_chart(tiles: Sequence[Tile]) -> Chart:
-    """Draw the slices, a row per anatomy group and a column per contrast family, in the shape of their field of view."""
+    """Draw the slices, a row per anatomy group and a column per contrast family, in the shape of their field of view on a black square."""
     groups = list(dict.fromkeys(tile.group for tile in tiles))
     families = sorted({tile.family for tile in tiles}, key=_family_order)
     figure = Figure(figsize=(0.9 + _INCHES * len(families), 0.4 + _INCHES * len(groups)), layout="constrained")
@@ -126,7 +126,7 @@ def montage_chart(tiles: Sequence[Tile]) -> Chart:
     for row, group in enumerate(groups):
         for column, family in enumerate(families):
             axes = panels[row, column]
-            axes.set(xticks=[], yticks=[], facecolor="none")
+            axes.set(xticks=[], yticks=[], facecolor="none", box_aspect=1)
             axes.spines[:].set_visible(False)
             if column == 0:
                 axes.set_ylabel(group, fontsize=8.5, color=LIGHT.ink, parse_math=False)
@@ -145,6 +145,7 @@ def _draw(axes: Any, tile: Tile) -> None:
     pixel = 1.0
     if row.fov_readout_mm and row.fov_phase_mm:
         pixel = (row.fov_readout_mm / small.shape[0]) / (row.fov_phase_mm / small.shape[1])
+    axes.set(facecolor="black", adjustable="datalim")
     axes.imshow(np.clip(small, 0, 1), cmap="gray", vmin=0, vmax=1, aspect=pixel, interpolation="none")
     text: Mapping[str, Any] = {
         "transform": axes.transAxes,
