@@ -33,7 +33,7 @@ def catalog(catalog_uri, tmp_path):
     return load_catalog(str(tmp_path / "prepared"))
 
 
-def plainly_chosen(catalog, anatomy, *, side, k, blank_cosine, duplicate_cosine):
+def plainly_chosen(catalog, anatomies, *, side, k, blank_cosine, duplicate_cosine):
     """Return ids and counts of a search as the authors' code does it, written with loops, from the images alone."""
     embed, reader = GradientEmbedder().embed_patches, SliceReader(catalog.root, RangeReader())
 
@@ -56,7 +56,7 @@ def plainly_chosen(catalog, anatomy, *, side, k, blank_cosine, duplicate_cosine)
                 vector = embed(framed[None, y : y + side, x : x + side])[0]
                 is_blank = cosine(vector, blank) >= blank_cosine
                 half = vector.astype(np.float16)
-                if row.split == "val" and row.anatomy == anatomy and not is_blank:
+                if row.split == "val" and row.anatomy in anatomies and not is_blank:
                     queries.append(half)
                 if row.split == "train":
                     twin = any(volume == row.volume and cosine(half, other) > duplicate_cosine for volume, other, _ in pool)
@@ -67,7 +67,7 @@ def plainly_chosen(catalog, anatomy, *, side, k, blank_cosine, duplicate_cosine)
     chosen = set()
     for query in queries:
         chosen |= {name for _, _, name in sorted(pool, key=lambda each, q=query: -cosine(q, each[1]))[:k]}
-    return chosen, (len(queries), len(pool), num_blank, num_duplicates)
+    return chosen, (len(queries), len(pool), num_blank, num_duplicates), {half.tobytes() for _, half, _ in pool}
 
 
 @pytest.mark.parametrize("most_queries", [5, 100_000])
@@ -75,12 +75,14 @@ def test_by_patches_the_choice_is_that_of_a_plain_search(local_ray, tmp_path, mo
     monkeypatch.setattr(filtering, "_MOST_QUERIES", most_queries)
     uri = write_simulated_catalog(tmp_path, num_train=6, num_val=3, num_slices=3, matrix=72)
     catalog = load_catalog(uri)
-    anatomy = next(row.anatomy for row in catalog.rows() if row.split == "val")
+    # Of two volumes, so that with room for few queries the pool passes twice; a third one does not ask.
+    anatomies = sorted({row.anatomy for row in catalog.rows() if row.split == "val"})[:2]
+    assert len({row.volume for row in catalog.rows() if row.split == "val" and row.anatomy in anatomies}) == 2
     # Cosines that make some patches blank and some duplicates, whose counts are part of what is compared.
     cut = {"side": 32, "blank_cosine": 0.3, "duplicate_cosine": 0.7}
-    expected, counts = plainly_chosen(catalog, anatomy, k=2, **cut)
+    expected, counts, vectors = plainly_chosen(catalog, anatomies, k=2, **cut)
     options = ["--patch-side", "32", "--blank-cosine", "0.3", "--duplicate-cosine", "0.7"]
-    config = read(parser().parse_args([uri, "--name", "patches", "--anatomies", anatomy, "--k", "2", "--patches", *options]))
+    config = read(parser().parse_args([uri, "--name", "patches", "--anatomies", *anatomies, "--k", "2", "--patches", *options]))
     found = filter_catalog(config)
     assert (found.patches.num_queries, found.patches.num_pool, found.patches.num_blank, found.patches.num_duplicates) == counts
     assert min(counts) > 0
@@ -90,6 +92,11 @@ def test_by_patches_the_choice_is_that_of_a_plain_search(local_ray, tmp_path, mo
     assert found.subset.about["patches"] == cut
     if most_queries > len(expected):
         return
+    # Every vector is that of a patch as a share of its volume's maximum, bit for bit.
+    store = open_store(f"{uri}/embeddings")
+    parts = [store.read(info.key).partition(b"\n")[2] for info in store.list("parts/")]
+    size = len(next(iter(vectors)))
+    assert vectors <= {part[start : start + size] for part in parts for start in range(0, len(part), size)}
     # A job that was killed: of what it left nothing is made again, of the rest the same.
     kept = sorted(path for path in Path(uri).glob("embeddings/parts/*/*"))
     kept[0].unlink()
