@@ -1,22 +1,37 @@
-"""Choose the training slices that look most like some queries, and keep them as a subset that any recipe can train on."""
+"""Choose the training slices that look most like some queries, and keep them as a subset that any recipe can train on.
+
+Without --patches, whole slices are compared, each by one vector. With --patches, as Lin et al. (arXiv:2508.13822) and MosaicMRI do:
+slices are divided by their volume's maximum and cut into patches, framed by zeros where their sides are no multiples of a patch's; patches
+that look like an all-zero one, and near-duplicates within a volume to choose from, do not count; a slice is chosen when one of its patches
+is among the nearest of a query's patch.
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from echotrain.errors import EchotrainError
+from echotrain.errors import ConfigError, EchotrainError
 from echotrain.log import setup_logging
 from echotrain.orchestration.filtering import FilterConfig, Filtered, filter_catalog
 from echotrain.similarity.embedders import EMBEDDERS
+from echotrain.similarity.patches import PatchConfig
 
 EXAMPLES = """examples:
   python -m ray_jobs.filter s3://lab/mosaic --name knee-like --anatomies knee     4 neighbours of every knee slice to validate on
+  python -m ray_jobs.filter s3://lab/mosaic --name knee-patches --anatomies knee --patches --embedder dreamsim --weights s3://lab/dreamsim
+                                                                                  as MosaicMRI does, 5.6
   python -m ray_jobs.filter s3://lab/mosaic --name fat-sat-like --contrasts PD_FS T2_FS --k 8
   python -m ray_jobs.filter s3://lab/mosaic --name knee-like --anatomies knee --embedder dreamsim --weights s3://lab/dreamsim
   python -m ray_jobs.train varnet_mosaic_x8 data.catalog=s3://lab/mosaic data.subset=knee-like      trains on what was chosen
 
 A subset is never changed: another choice needs another name. A killed job goes on where it was.
 """
+# Option, setting of a ``PatchConfig``, and what it is.
+PATCH_OPTIONS = (
+    ("--patch-side", "side", "pixels of a patch's side, a multiple of 16"),
+    ("--blank-cosine", "blank_cosine", "a patch is blank from this cosine to an all-zero patch on"),
+    ("--duplicate-cosine", "duplicate_cosine", "a patch does not count above this cosine to an earlier one of its volume"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +57,11 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--datasets", nargs="*", default=(), help="what the queries are of (default: all)")
     verb.add_argument("--anatomies", nargs="*", default=(), help="what the queries show (default: all)")
     verb.add_argument("--contrasts", nargs="*", default=(), help="likewise")
-    verb.add_argument("--k", type=int, default=4, help="neighbours of each query (default: %(default)s)")
+    verb.add_argument("--k", type=int, default=4, help="neighbours of each query, or of each of its patches (default: %(default)s)")
+    verb.add_argument("--patches", action="store_true", help="compare patches instead of whole slices")
+    for option, name, words in PATCH_OPTIONS:
+        usual = getattr(PatchConfig(), name)
+        verb.add_argument(option, dest=name, type=type(usual), help=f"with --patches: {words} (default: {usual})")
     verb.add_argument("--embedder", default="gradients", help=f"one of {', '.join(EMBEDDERS)} (default: %(default)s)")
     verb.add_argument("--weights", default="", metavar="URI", help="what the embedder needs; never downloaded from elsewhere")
     verb.add_argument("--workers", type=int, default=0, help="processes (default: every CPU)")
@@ -51,9 +70,13 @@ def parser() -> argparse.ArgumentParser:
 
 def read(options: argparse.Namespace) -> FilterConfig:
     """Return what a command line chooses, and how."""
-    values = vars(options)
+    values = dict(vars(options))
     lists = {name: tuple(values[name]) for name in ("datasets", "anatomies", "contrasts")}
-    return FilterConfig(**{**values, **lists})
+    cut = {name: value for _, name, _ in PATCH_OPTIONS if (value := values.pop(name)) is not None}
+    if cut and not options.patches:
+        given = " ".join(f"{option} {cut[name]}" for option, name, _ in PATCH_OPTIONS if name in cut)
+        raise ConfigError(given, "has no effect on whole slices", "Add --patches, or leave it out.")
+    return FilterConfig(**{**values, **lists, "patches": PatchConfig(**cut) if options.patches else None})
 
 
 def described(found: Filtered) -> str:
@@ -61,7 +84,12 @@ def described(found: Filtered) -> str:
     count = found.subset.slices.num_rows
     shares = ", ".join(f"{anatomy} {number / count:.0%}" for anatomy, number in found.by_anatomy.items())
     chosen = f"{count} of {found.num_pool} training slices ({count / found.num_pool:.0%}) for {found.num_queries} queries: {shares}"
-    return f"{chosen}\ndata.subset={found.subset.name}"
+    counts = found.patches
+    compared = "by whole slices"
+    if counts is not None:
+        left_out = f"{counts.num_blank} blank and {counts.num_duplicates} near-duplicate ones left out"
+        compared = f"by {counts.num_queries} patches of the queries, from {counts.num_pool} patches, {left_out}"
+    return f"{chosen}\n{compared}\ndata.subset={found.subset.name}"
 
 
 if __name__ == "__main__":

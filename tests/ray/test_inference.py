@@ -62,6 +62,7 @@ def test_zero_filled_scores_are_those_of_a_plain_reconstruction(local_ray, run_u
     catalog = load_catalog(experiment.data.catalog)
     rows = [row for row in catalog.rows() if row.split == "val"]
     assert {v.volume for v in evaluation.volumes} == {row.volume for row in rows}
+    assert len(evaluation.examples) == 1
     for result in evaluation.volumes:
         fetcher = Fetcher(catalog.root, experiment.data.mask, seed=experiment.seed)
         steps = [StepRows([row], [1.0], 1) for row in rows if row.volume == result.volume]
@@ -69,6 +70,12 @@ def test_zero_filled_scores_are_those_of_a_plain_reconstruction(local_ray, run_u
         images = [rss(ifft2c(batch.kspace * batch.mask))[0] for batch in batches]
         targets = np.stack([batch.target[0].numpy() for batch in batches])
         plain = np.stack([center_crop(image, targets.shape[1:]).numpy() for image in images])
+        for example in evaluation.examples:
+            if example.volume == result.volume:
+                (batch,) = (batch for batch in batches if batch.ids[0].slice == example.slice)
+                acquired = (batch.kspace * batch.mask)[0].abs().square().sum(0).sqrt().numpy()
+                assert example.masked_kspace == pytest.approx(acquired, rel=1e-5)
+                assert (example.masked_kspace.any(axis=0) == batch.mask[0, 0, 0].numpy()).all()
         expected = score_volume(targets, plain)
         assert dataclasses.astuple(result.zero_filled) == pytest.approx(dataclasses.astuple(expected), rel=1e-4)
         assert result.num_slices == len(batches)
@@ -97,7 +104,16 @@ def test_a_killed_evaluation_goes_on_with_the_volumes_that_are_missing(local_ray
     again = evaluate(method, split="val", num_examples=2, resume_in=where)
     assert again.volumes[0].model.nmse > 1.1 * whole.volumes[0].model.nmse
     assert again.volumes[1] == whole.volumes[1]
-    assert [example.volume for example in again.examples] == [example.volume for example in whole.examples]
+    for example, before in zip(again.examples, whole.examples, strict=True):
+        assert example.volume == before.volume
+        assert np.array_equal(example.masked_kspace, before.masked_kspace)
+        assert np.array_equal(example.target, before.target)
+    # A part that a version left which kept no k-space.
+    shape = kept.pop("kspace_shape")
+    first.write_bytes(json.dumps(kept).encode() + b"\n" + pictures[: -4 * shape[0] * shape[1]])
+    older = evaluate(method, split="val", num_examples=2, resume_in=where)
+    assert [example.masked_kspace is None for example in older.examples].count(True) == 1
+    assert all(np.array_equal(example.target, before.target) for example, before in zip(older.examples, whole.examples, strict=True))
     other_masks = evaluate(
         dataclasses.replace(method, overrides=("data.mask.accelerations=[3]",)), split="val", num_examples=2, resume_in=where
     )

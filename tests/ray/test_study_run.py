@@ -1,6 +1,7 @@
 """A study from beginning to end, in small: models, tests, the page; what was done is not done again."""
 
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -49,7 +50,7 @@ def written(folder):
 
 
 def test_a_study_ends_with_its_page_and_goes_on_where_it_was(local_ray, catalog, tmp_path):
-    study = small(catalog, tmp_path, "sections=[dataset,benchmark,scaling,filtering]")
+    study = small(catalog, tmp_path, "sections=[dataset,benchmark,scaling,filtering]", "by_patches=true", "data.val_follows_fraction=true")
     result = run(study)
     folder = tmp_path / "mosaic_simulated"
     assert result.is_finished
@@ -64,7 +65,11 @@ def test_a_study_ends_with_its_page_and_goes_on_where_it_was(local_ray, catalog,
     assert "R = 3" in methods[0]
     assert "R = 4" in methods[0]
     assert len((folder / "tables/filtering.csv").read_text().splitlines()) == 5
-    for name in ("scaling-psnr", "volumes"):
+    assert Path(catalog, "subsets/knee-4nn-gradients-p128-v1.parquet").exists()
+    told = (folder / PAGE).read_text()
+    for words in ("patches that are not blank", "the same fraction of the validation volumes", "Masked k-space"):
+        assert words in told, words
+    for name in ("scaling-psnr", "volumes", "montage"):
         assert (folder / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
     before, page = written(folder), (folder / PAGE).read_bytes()
 
@@ -76,14 +81,15 @@ def test_a_study_ends_with_its_page_and_goes_on_where_it_was(local_ray, catalog,
     # One test was lost, and fewer sections are asked for: that test alone is made again, and the page has them alone.
     lost = next(path for path in before if path.name == "summary.json" and "fraction=0.5" in str(path))
     lost.unlink()
-    assert [trial.name for trial in run(small(catalog, tmp_path, "sections=[scaling]")).trials] == grid
+    fewer = small(catalog, tmp_path, "sections=[scaling]", "data.val_follows_fraction=true")
+    assert [trial.name for trial in run(fewer).trials] == grid
     now = written(folder)
     assert {path for path in before if before[path] != now[path]} == {lost, lost.parent / "examples.npz"}
     assert "Data filtering" not in (folder / PAGE).read_text()
 
     # A network of another kind is another study.
     with pytest.raises(ConfigError, match=r"holds another sweep: model.chans was 2, now 3"):
-        run(small(catalog, tmp_path, "model.chans=3"))
+        run(small(catalog, tmp_path, "model.chans=3", "data.val_follows_fraction=true"))
 
 
 def test_what_cannot_be_studied_is_refused_before_anything_is_written(local_ray, catalog, tmp_path, monkeypatch, capsys):

@@ -35,6 +35,8 @@ SCHEMA = pa.schema(
         ("vendor", pa.string()),
         ("field_strength", pa.float32()),
         ("center", pa.string()),
+        ("sex", pa.string()),
+        ("weight_bin_kg", pa.int32()),
         ("coils", pa.int32()),
         ("height", pa.int32()),
         ("width", pa.int32()),
@@ -70,6 +72,8 @@ class SliceRow:
         dataset, volume, slice: The sample's identity.
         num_slices: Slices of the whole volume, curated ones included.
         split: ``train``, ``val`` or ``test``; empty before splits are made.
+        sex: One of ``data.subject.SEXES``; None where the header does not say, and in catalogs prepared before there was such a column.
+        weight_bin_kg: Lower end of the weight's class, one of ``data.subject.WEIGHT_BINS_KG``; None likewise. No weight itself is kept.
         fov_readout_mm, fov_phase_mm, thickness_mm: Of the reconstructed image; None where the header does not say, and in catalogs
             that were prepared before there were such columns.
         kind: ``raw``: bytes of a scanner file, untouched; ``packed`` and ``lines``: see ``payload``.
@@ -95,6 +99,8 @@ class SliceRow:
     vendor: str = ""
     field_strength: float = 0.0
     center: str = ""
+    sex: str | None = None
+    weight_bin_kg: int | None = None
     coils: int
     height: int
     width: int
@@ -179,5 +185,6 @@ def splits_of_volumes(table: pa.Table) -> dict[tuple[str, str], str]:
 
 _HEADER_COLUMNS = (
     "dataset", "volume", "num_slices", "patient", "anatomy", "contrast", "fat_suppressed", "orientation", "acquisition", "vendor",
-    "field_strength", "center", "height", "width", "recon_height", "recon_width", "padding_left", "padding_right", "max_value", "norm",
+    "field_strength", "center", "sex", "weight_bin_kg", "height", "width", "recon_height", "recon_width", "padding_left", "padding_right",
+    "max_value", "norm",
 )  # fmt: skip

@@ -19,6 +19,9 @@ class DataConfig:
         train_split: Splits to train on; ``[train, val]`` for a final run is a choice one must write down, ``test`` is refused.
         subset: Name of a stored subset of the training slices (``ray_jobs.filter`` makes one); "" trains on all.
         fraction: Share of the training **volumes**; fractions of one catalog are nested (0.1 within 0.2 within 0.5).
+        val_follows_fraction: Whether training validates on the same share of the validation volumes, nested in the same way, as
+            MosaicMRI (arXiv:2604.11762, 5.2) does; else on all of them. With it, validation scores of different fractions are of
+            different volumes: compare such models on the test split, which no fraction touches.
         datasets, anatomies, contrasts: Names to keep, in every split; empty keeps all.
         mask: How phase-encode lines are undersampled in training and validation.
     """
@@ -27,6 +30,7 @@ class DataConfig:
     train_split: tuple[str, ...] = ("train",)
     subset: str = ""
     fraction: float = 1.0
+    val_follows_fraction: bool = False
     datasets: tuple[str, ...] = ()
     anatomies: tuple[str, ...] = ()
     contrasts: tuple[str, ...] = ()

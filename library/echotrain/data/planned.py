@@ -90,10 +90,13 @@ class PlannedStream:
         yield from self._fetcher.fetch(self._then_open_next(rows, epoch), epoch=epoch)
 
     def evaluation(self, split: str = "val") -> Iterator[Batch]:
-        """Yield this rank's share of a split: each slice once over all ranks, no fillers, masks of the volume alone."""
+        """Yield this rank's share of a split: each slice once over all ranks, no fillers, masks of the volume alone.
+
+        Of ``val`` it is the share that ``data.val_follows_fraction`` leaves.
+        """
         if split not in SPLITS:
             raise ConfigError(f"split={split!r}", f"must be one of {', '.join(SPLITS)}", "Name one of these.")
-        mine = self._select((split,))[self._rank :: self._world_size]
+        mine = self._held_out(split)[self._rank :: self._world_size]
         planned = RankRows(mine, np.ones(len(mine), np.float32))
         per_step = max(1, self._batch_size // self._world_size)
         samples = (min(per_step, len(mine) - start) for start in range(0, len(mine), per_step))
@@ -102,7 +105,7 @@ class PlannedStream:
 
     def examples(self, count: int, split: str = "val") -> list[SampleId]:
         """Return the slices of a split that are shown as pictures, the same on every rank and for any number of them."""
-        return choose_examples(self.catalog.table.take(pa.array(self._select((split,)))), count) if count else []
+        return choose_examples(self.catalog.table.take(pa.array(self._held_out(split))), count) if count else []
 
     def close(self) -> None:
         """End the threads and connections."""
@@ -130,6 +133,11 @@ class PlannedStream:
         rows = self._epoch_rows(epoch, 0)
         first = next(rows, None)
         return rows if first is None else itertools.chain([first], rows)
+
+    def _held_out(self, split: str) -> np.ndarray:
+        """Return the rows of a split to evaluate on; only the validation split is ever cut, never the test split."""
+        is_cut = split == "val" and self._data.val_follows_fraction
+        return self._select((split,), self._data.fraction if is_cut else 1.0)
 
     def _select(self, splits: tuple[str, ...], fraction: float = 1.0, subset: Subset | None = None) -> np.ndarray:
         data = self._data

@@ -151,7 +151,8 @@ def _shared(evaluations: Sequence[Evaluation], labels: Sequence[str]) -> list[Sh
     for (*_, acceleration), examples in found.items():
         shapes = {example.reconstruction.shape for example in examples.values()}
         if set(examples) == methods[acceleration] and len(examples) > 1 and len(shapes) == 1:
-            first = next(iter(examples.values()))
+            # Whose k-space was kept: all of one acceleration have undersampled alike.
+            first = max(examples.values(), key=lambda example: example.masked_kspace is not None)
             pictures = {label: examples[label].reconstruction for label in dict.fromkeys(labels) if label in examples}
             shared.append(SharedExample(example=first, reconstructions=pictures))
     return shared

@@ -27,6 +27,7 @@ __all__ = [
     "contact_sheet",
     "error_png",
     "gray_png",
+    "kspace_png",
     "learning_curves",
     "quality_distribution",
     "style_axes",
@@ -35,6 +36,8 @@ __all__ = [
 
 ERROR_GAIN = 5
 ERROR_COLORS = "inferno"
+# The grey of the faintest acquired sample.
+_DARKEST = 0.15
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,20 @@ def window(example: Example) -> float:
 def gray_png(image: NDArray[np.floating[Any]], white: float) -> bytes:
     """Return a magnitude image with 0 as black and ``white`` as white."""
     return _png((np.clip(image / white, 0, 1) * 255).round().astype(np.uint8))
+
+
+def kspace_png(magnitude: NDArray[np.floating[Any]]) -> bytes:
+    """Return the logarithm of k-space magnitudes: black where they are zero, and nowhere else, white at their maximum.
+
+    The dark end is the first percentile of what is not zero, so that lines of receiver noise are still told from lines that are missing.
+    """
+    acquired = magnitude > 0
+    shown = np.zeros(magnitude.shape)
+    if acquired.any():
+        levels = np.log(magnitude[acquired].astype(np.float64))
+        dark, light = np.percentile(levels, 1), levels.max()
+        shown[acquired] = _DARKEST + (1 - _DARKEST) * np.clip((levels - dark) / max(light - dark, 1e-12), 0, 1)
+    return _png((shown * 255).round().astype(np.uint8))
 
 
 def contact_sheet(volume: NDArray[np.floating[Any]], *, columns: int = 4, most: int = 16) -> bytes:

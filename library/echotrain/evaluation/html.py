@@ -10,13 +10,14 @@ from numpy import float32
 from numpy.typing import NDArray
 
 from echotrain.evaluation.comparison import ZERO_FILLED, SharedExample
-from echotrain.evaluation.figures import ERROR_COLORS, ERROR_GAIN, Chart, error_png, gray_png, window
+from echotrain.evaluation.figures import ERROR_COLORS, ERROR_GAIN, Chart, error_png, gray_png, kspace_png, window
 from echotrain.evaluation.results import Example
 from echotrain.metrics.volume import psnr, ssim
 
 __all__ = ["chart_images", "data_uri", "example_pictures", "render", "score_text", "shared_pictures"]
 
 _PIXELS_PER_INCH = 110
+_NO_PICTURE = ("", b"", "")
 
 
 def render(template: str, **values: Any) -> str:
@@ -42,7 +43,7 @@ def example_pictures(example: Example, pictures: Sequence[tuple[str, bytes, str]
 
     Args:
         example: The slice.
-        pictures: Title, PNG and note of each.
+        pictures: Title, PNG and note of each; an empty PNG leaves a place empty.
     """
     details = [
         example.attributes.anatomy,
@@ -54,21 +55,25 @@ def example_pictures(example: Example, pictures: Sequence[tuple[str, bytes, str]
     return {
         "caption": " · ".join(part for part in details if part),
         "name": f"{example.dataset}/{example.volume}",
-        "pictures": [{"title": name, "uri": data_uri(data, "image/png"), "note": note} for name, data, note in pictures],
+        "pictures": [{"title": name, "uri": data_uri(data, "image/png") if data else "", "note": note} for name, data, note in pictures],
         "height": height,
         "width": width,
     }
 
 
 def shared_pictures(shared: SharedExample) -> dict[str, Any]:
-    """Return zero-filled, every method and the target in one row, and the errors below them."""
+    """Return the masked k-space, zero-filled, every method and the target in one row (MosaicMRI's Figure 6), and the errors below them."""
     example = shared.example
     white = window(example)
     images = {ZERO_FILLED: example.zero_filled, **shared.reconstructions}
     pictures = [(name, gray_png(image, white), score_text(example, image)) for name, image in images.items()]
     pictures.append(("Target", gray_png(example.target, white), "fully sampled"))
-    pictures += [(f"Error × {ERROR_GAIN}", error_png(example, image, white), name) for name, image in images.items()]
-    return {**example_pictures(example, pictures), "columns": len(images) + 1}
+    errors = [(f"Error × {ERROR_GAIN}", error_png(example, image, white), name) for name, image in images.items()]
+    if example.masked_kspace is not None:
+        note = "log of the root sum of squares over coils, in the image’s shape; black: not acquired"
+        pictures.insert(0, ("Masked k-space", kspace_png(example.masked_kspace), note))
+        errors.insert(0, _NO_PICTURE)
+    return {**example_pictures(example, [*pictures, *errors]), "columns": len(pictures)}
 
 
 def score_text(example: Example, image: NDArray[float32]) -> str:

@@ -4,7 +4,8 @@
     A row per volume: dataset, volume, anatomy, contrast, acceleration, num_slices, then nmse, psnr and ssim of the model and
     of the zero-filled image (``nmse_model`` … ``ssim_zero_filled``). No column names a patient.
 ``examples.npz``
-    float32 pictures ``zero_filled_000``, ``reconstruction_000``, ``target_000``, … and ``labels``, a JSON text that says what they are.
+    float32 pictures ``zero_filled_000``, ``reconstruction_000``, ``target_000``, ``masked_kspace_000`` (which evaluations before there was
+    one lack), … and ``labels``, a JSON text that says what they are.
 ``summary.json``
     What was evaluated and the means over volumes. It is written last: where it is, the other two are whole.
 """
@@ -45,6 +46,7 @@ __all__ = [
 METRICS, EXAMPLES, SUMMARY = "metrics.csv", "examples.npz", "summary.json"
 _FORMAT = 1
 _PICTURES = ("zero_filled", "reconstruction", "target")
+_MASKED_KSPACE = "masked_kspace"
 _QUALITIES = ("nmse", "psnr", "ssim")
 
 
@@ -81,6 +83,8 @@ class Example:
         attributes: What it shows.
         max_value: Maximum of the target volume, the data range of its metrics.
         zero_filled, reconstruction, target: Magnitude images (y, x) of one shape.
+        masked_kspace: Root sum of squares over coils of the acquired k-space, (ky, kx), zero where nothing was acquired; None where it was
+            not kept.
     """
 
     dataset: str
@@ -91,6 +95,7 @@ class Example:
     zero_filled: NDArray[np.float32]
     reconstruction: NDArray[np.float32]
     target: NDArray[np.float32]
+    masked_kspace: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,7 +267,7 @@ def _examples_npz(examples: Sequence[Example]) -> bytes:
     pictures = {
         f"{name}_{index:03d}": np.asarray(getattr(example, name), dtype=np.float32)
         for index, example in enumerate(examples)
-        for name in _PICTURES
+        for name in (*_PICTURES, *([_MASKED_KSPACE] if example.masked_kspace is not None else []))
     }
     data = io.BytesIO()
     np.savez_compressed(data, allow_pickle=False, labels=np.array(json.dumps(labels)), **pictures)
@@ -280,6 +285,7 @@ def _parse_examples(data: bytes) -> tuple[Example, ...]:
                 attributes=VolumeAttributes(label["anatomy"], label["contrast"], label["acceleration"]),
                 max_value=label["max_value"],
                 **{name: arrays[f"{name}_{index:03d}"] for name in _PICTURES},
+                masked_kspace=arrays.get(f"{_MASKED_KSPACE}_{index:03d}"),
             )
             for index, label in enumerate(labels)
         )

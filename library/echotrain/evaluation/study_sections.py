@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 
 from echotrain.evaluation.comparison import SharedExample, compare
-from echotrain.evaluation.dataset import anatomy_table, geometry_table, split_table, volumes_of
+from echotrain.evaluation.dataset import anatomy_table, geometry_table, split_table, subject_caption, subject_table, volumes_of
 from echotrain.evaluation.dataset_figures import composition_chart, diversity_chart
+from echotrain.evaluation.montage import Montage, montage_chart
 from echotrain.evaluation.results import Evaluation, VolumeResult, score_csv
 from echotrain.evaluation.scaling import ScalingPoint, scaling_chart, scaling_table
 from echotrain.evaluation.statistics import mean_of_repeats
@@ -28,11 +29,12 @@ _PAIRED = (
 _OUTLINE = "what comes within 1 dB of the best of its row, the model of all data aside"
 
 
-def dataset_section(table: pa.Table) -> StudySection:
-    """Return what the catalog holds (Tables 2 and 6, Figures 1 and 5).
+def dataset_section(table: pa.Table, montage: Montage | None = None) -> StudySection:
+    """Return what the catalog holds (Tables 2 and 6, Figures 1 and 5, A.3).
 
     Args:
         table: All rows of the catalog.
+        montage: Examples of it; None shows none.
     """
     volumes = volumes_of(table)
     exhibits = [
@@ -51,8 +53,11 @@ def dataset_section(table: pa.Table) -> StudySection:
             content=geometry_table(volumes),
             caption="Mean in-plane field of view and resolution; x is the readout, y the phase-encode direction.",
         ),
+        Exhibit(name="subjects", title="Sex and weight", content=subject_table(volumes), caption=subject_caption(volumes)),
     ]
-    text = "What the catalog holds, by the headers of its scans (MosaicMRI, Tables 2 and 6, Figures 1 and 5)."
+    if montage is not None and montage.tiles:
+        exhibits.insert(1, Exhibit(name="montage", title="Examples", content=montage_chart(montage.tiles), caption=montage.caption))
+    text = "What the catalog holds, by the headers of its scans (MosaicMRI, Tables 2 and 6, Figures 1 and 5, and A.3)."
     kept = tuple(exhibit for exhibit in exhibits if not isinstance(exhibit.content, Table) or any(s.rows for s in exhibit.content.sections))
     return StudySection(name="dataset", title="The data", text=text, exhibits=kept)
 
@@ -74,11 +79,19 @@ def benchmark_section(evaluations: Sequence[Evaluation], *, missing: Sequence[st
     return StudySection(name="benchmark", title="Benchmark", text=text, exhibits=tuple(exhibits), examples=examples, missing=tuple(missing))
 
 
-def scaling_section(points: Sequence[ScalingPoint], *, missing: Sequence[str] = ()) -> StudySection:
-    """Return quality over data and network size (Figure 2)."""
+def scaling_section(points: Sequence[ScalingPoint], *, is_val_cut: bool = False, missing: Sequence[str] = ()) -> StudySection:
+    """Return quality over data and network size (Figure 2).
+
+    Args:
+        points: What was measured.
+        is_val_cut: Whether a model of a fraction also validated on that fraction alone.
+        missing: What could not be had.
+    """
+    validated = "the same fraction of the validation volumes" if is_val_cut else "all validation volumes"
     text = (
         "Networks of several sizes on nested fractions of the training volumes, all for the same number of epochs, so that a smaller "
-        "fraction also means fewer steps (MosaicMRI, 5.2 and Figure 2)."
+        f"fraction also means fewer steps (MosaicMRI, 5.2 and Figure 2). The weights of each were chosen on {validated}, and all "
+        "are tested on the same volumes."
     )
     exhibits = [
         exhibit
@@ -181,7 +194,7 @@ def models_section(trials: Sequence[Trial], evaluations: Sequence[Evaluation]) -
         sections=(Section(rows=tuple(rows)),),
         num_labels=2,
     )
-    caption = "Scores of the epoch whose weights were tested, on the validation split; time of the last start."
+    caption = "Scores of the epoch whose weights were tested, on the volumes that it validated on; time of the last start."
     return StudySection(
         name="models",
         title="Models",

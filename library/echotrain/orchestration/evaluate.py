@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +33,7 @@ from echotrain.orchestration.mapping import Result, map_items
 from echotrain.orchestration.parts import Parts
 from echotrain.physics.masks import line_mask
 from echotrain.storage.open import open_store
-from echotrain.tasks.reconstruction import zero_filled
+from echotrain.tasks.reconstruction import masked_kspace, zero_filled
 
 __all__ = ["EvaluationJob", "evaluate", "evaluate_all"]
 
@@ -274,6 +275,7 @@ class _VolumeScorer:
         self._take_up(item["job"])
         model, baseline = VolumeCollector(), VolumeCollector()
         pictures = np.zeros((3, 0, 0), np.float32)
+        masked = np.zeros((0, 0), np.float32)
         for batch in self._batches(item["positions"]):
             (sample,) = batch.ids
             key, peak = (sample.dataset, sample.volume, sample.slice), float(batch.max_value)
@@ -284,12 +286,14 @@ class _VolumeScorer:
             baseline.add(key, target, acquired, peak)
             if sample.slice == item["pictured"] and output.shape == target.shape:
                 pictures = np.stack([acquired, output, target]).astype(np.float32)
-        shape = pictures.shape[1:]
-        values = {"volume": item["volume"], "model": model.state(), "zero_filled": baseline.state(), "shape": shape}
+                masked = masked_kspace(batch)[0].cpu().numpy().astype(np.float32)
+        shapes = {"shape": pictures.shape[1:], "kspace_shape": masked.shape}
+        values = {"volume": item["volume"], "model": model.state(), "zero_filled": baseline.state(), **shapes}
+        data = pictures.tobytes() + masked.tobytes()
         parts = self._told[item["job"]].parts
         if parts is not None:
-            parts.save(item["volume"], Result(values, pictures.tobytes()))
-        return Result({"job": item["job"], **values}, pictures.tobytes())
+            parts.save(item["volume"], Result(values, data))
+        return Result({"job": item["job"], **values}, data)
 
     def _batches(self, positions: Sequence[int]) -> Iterator[Batch]:
         rows = self._catalog.rows(np.asarray(positions))
@@ -332,7 +336,9 @@ def _scores(state: Sequence[Any]) -> list[tuple[SliceKey, SliceScore]]:
 
 
 def _example(volume: _Volume, attributes: VolumeAttributes, result: Result) -> Example:
-    pictures: NDArray[np.float32] = np.frombuffer(result.data, np.float32).reshape(3, *result.values["shape"])
+    shape, kspace_shape = result.values["shape"], result.values.get("kspace_shape")
+    numbers: NDArray[np.float32] = np.frombuffer(result.data, np.float32)
+    pictures = numbers[: 3 * math.prod(shape)].reshape(3, *shape)
     dataset, name = volume.key
     return Example(
         dataset=dataset,
@@ -343,4 +349,6 @@ def _example(volume: _Volume, attributes: VolumeAttributes, result: Result) -> E
         zero_filled=pictures[0],
         reconstruction=pictures[1],
         target=pictures[2],
+        # A job that an older version began has left none.
+        masked_kspace=None if kspace_shape is None else numbers[pictures.size :].reshape(kspace_shape),
     )

@@ -28,14 +28,18 @@ class Parts:
         blob = json.dumps(result.values).encode() + b"\n" + result.data
         open_store(self._uri).write(f"{self._folder}/{number:06d}", blob)
 
+    def numbers(self) -> set[int]:
+        """Return which items are kept, without reading them."""
+        return {int(info.key.rpartition("/")[2]) for info in open_store(self._uri).list(f"{self._folder}/")}
+
+    def load(self, number: int) -> Result:
+        """Return the result of an item that is kept."""
+        values, _, data = open_store(self._uri).read(f"{self._folder}/{number:06d}").partition(b"\n")
+        return Result(json.loads(values), data)
+
     def known(self) -> dict[int, Result]:
         """Return what is kept, by the number of the item."""
-        store = open_store(self._uri)
-        found = {}
-        for info in store.list(f"{self._folder}/"):
-            values, _, data = store.read(info.key).partition(b"\n")
-            found[int(info.key.rpartition("/")[2])] = Result(json.loads(values), data)
-        return found
+        return {number: self.load(number) for number in sorted(self.numbers())}
 
     def clear(self) -> None:
         """Forget everything, of other identities too."""

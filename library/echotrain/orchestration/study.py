@@ -26,6 +26,7 @@ from echotrain.orchestration.inference import InferenceConfig
 from echotrain.orchestration.parts import Parts
 from echotrain.orchestration.study_results import StudyResults, study_facts, study_sections
 from echotrain.orchestration.tuning import run_sweep, trials_at_a_time, with_one_catalog
+from echotrain.similarity.patches import PatchConfig
 from echotrain.storage.open import absolute_uri, open_store
 from echotrain.sweeps.console import SweepConsole
 from echotrain.sweeps.spec import SweepSpec
@@ -116,14 +117,17 @@ def _models(study: Study, catalog: Catalog, *, subset: str) -> StudyModels:
 
 def _filter(study: Study, catalog_uri: str, catalog: Catalog) -> Filtered:
     """Choose the filtered training set; the same one every time."""
+    patches = PatchConfig() if study.by_patches else None
+    form = "" if patches is None else f"-p{patches.side}"
     queries = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(study.queries)).strip("-")
-    name = f"{queries}-{study.neighbors}nn-{study.embedder}-v{catalog.version}"
+    name = f"{queries}-{study.neighbors}nn-{study.embedder}{form}-v{catalog.version}"
     return filter_catalog(
         FilterConfig(
             catalog=catalog_uri,
             name=name,
             anatomies=study.queries,
             k=study.neighbors,
+            patches=patches,
             embedder=study.embedder,
             weights=study.embedder_weights,
         )

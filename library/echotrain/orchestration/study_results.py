@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from echotrain.data.catalog import Catalog
 from echotrain.data.selection import Selection, select
 from echotrain.data.subsets import load_subset
+from echotrain.evaluation.montage import read_montage
 from echotrain.evaluation.results import Evaluation, VolumeResult
 from echotrain.evaluation.scaling import ScalingPoint
 from echotrain.evaluation.statistics import mean_of_repeats
@@ -93,7 +94,7 @@ def study_sections(
 ) -> list[StudySection]:
     """Return the sections that were asked for, in the order of the paper, and all models at the end."""
     make: dict[str, Callable[[], StudySection]] = {
-        "dataset": lambda: dataset_section(catalog.table),
+        "dataset": lambda: dataset_section(catalog.table, read_montage(catalog)),
         "benchmark": lambda: _benchmark(models, results),
         "scaling": lambda: _scaling(study, models, results),
         "anatomies": lambda: _transfer("anatomies", models, results),
@@ -119,7 +120,8 @@ def _scaling(study: Study, models: StudyModels, results: StudyResults) -> StudyS
         for (size, fraction), evaluation in found.items()
         if evaluation is not None
     ]
-    return scaling_section(points, missing=results.missing(list(models.scaling.values())))
+    is_val_cut = study.base.data.val_follows_fraction
+    return scaling_section(points, is_val_cut=is_val_cut, missing=results.missing(list(models.scaling.values())))
 
 
 def _transfer(section: str, models: StudyModels, results: StudyResults) -> StudySection:
@@ -139,9 +141,9 @@ def _filtering(study: Study, models: StudyModels, results: StudyResults, catalog
     ]
     pool = catalog.rows(select(catalog.table, splits=("train",)))
     text = (
-        f"The filtered set: of the {filtered.num_pool} training slices, the {study.neighbors} nearest to each of the "
+        f"The filtered set: of the {filtered.num_pool} training slices, the {study.neighbors} nearest to {_asked_with(filtered)} of the "
         f"{filtered.num_queries} {queries} slices of the validation split, by the embedder “{study.embedder}” "
-        "(MosaicMRI, 5.6 and Table 5, which uses DreamSim)."
+        "(MosaicMRI, 5.6 and Table 5, which uses DreamSim, by patches)."
     )
     return filtering_section(
         sets,
@@ -150,6 +152,17 @@ def _filtering(study: Study, models: StudyModels, results: StudyResults, catalog
         composition=(filtered.by_anatomy, Counter(row.anatomy or "unknown" for row in pool)),
         text=text,
         missing=results.missing(list(models.filtering.values())),
+    )
+
+
+def _asked_with(filtered: Filtered) -> str:
+    """Say in which form the queries asked."""
+    if filtered.patches is None:
+        return "each"
+    counts = filtered.patches
+    return (
+        f"each of the {counts.num_queries} patches that are not blank (among {counts.num_pool} patches, {counts.num_blank} blank and "
+        f"{counts.num_duplicates} near-duplicate ones left out)"
     )
 
 

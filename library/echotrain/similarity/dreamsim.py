@@ -38,6 +38,7 @@ __all__ = ["DreamSimEmbedder", "as_picture"]
 
 _SIDE = 224
 _LENGTH = 768 + 512 + 512
+_BATCH = 32
 _PACKAGES = ("dreamsim.model", "peft", "safetensors.torch")
 _ADAPTER_KEYS = ("r", "lora_alpha", "lora_dropout", "bias", "target_modules")
 
@@ -74,6 +75,21 @@ class DreamSimEmbedder:
             with torch.inference_mode():
                 vectors[list(pictures)] = self._network.embed(torch.stack(list(pictures.values()))).numpy()
         return vectors
+
+    def embed_patches(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return vectors (n, 1792) of patches as they are, an all-zero one included: in their own size and neither rescaled nor clipped.
+
+        Source: the authors' code, which gives the network 128 x 128 pixels instead of its 224 x 224. A side is a multiple of 16.
+
+        Raises:
+            CheckpointError: The weights are not DreamSim's.
+        """
+        vectors = []
+        with torch.inference_mode():
+            for start in range(0, len(patches), _BATCH):
+                grey = torch.from_numpy(np.ascontiguousarray(patches[start : start + _BATCH], np.float32))
+                vectors.append(self._network.embed(grey[:, None].expand(-1, 3, -1, -1)).reshape(len(grey), -1).numpy())
+        return np.concatenate(vectors)
 
     @functools.cached_property
     def _network(self) -> Any:

@@ -15,7 +15,7 @@ from echotrain.physics.fft import ifft2c
 from echotrain.shapes import Kspace, Magnitude
 from echotrain.tasks.task import Panel, StepLoss, Validation
 
-__all__ = ["ReconstructionConfig", "ReconstructionTask", "compare", "zero_filled"]
+__all__ = ["ReconstructionConfig", "ReconstructionTask", "compare", "masked_kspace", "zero_filled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +101,14 @@ def zero_filled(batch: Batch) -> Magnitude:
     """Return the RSS images of what was acquired, cropped to the target's matrix: the baseline without a network."""
     output, _ = center_crop_to_smallest(rss(ifft2c(_acquired(batch))), batch.target)
     return output
+
+
+def masked_kspace(batch: Batch) -> Magnitude:
+    """Return the root sum of squares over coils of the k-space that was acquired, on the full matrix; exactly zero elsewhere.
+
+    Beside a reconstruction it shows what that had to be made of. All coils count, so that none has to be chosen.
+    """
+    return rss(_acquired(batch))
 
 
 def _run(model: nn.Module, batch: Batch) -> Magnitude:

@@ -41,11 +41,14 @@ class Study:
             ``{"task.kind": "bridge", "model.kind": "bridge", …}`` for LBM.
         espirit_volumes: Volumes that ESPIRiT reconstructs, at every acceleration; 0 leaves it out.
         size: Path of the setting that makes a network larger.
-        sizes, fractions: The scaling grid (5.2).
+        sizes, fractions: The scaling grid (5.2, and A.2 for 16 cascades). Whether a smaller fraction also has fewer volumes to validate on
+            is the base's ``data.val_follows_fraction``.
         min_volumes: A part of the data with fewer training volumes gets no model of its own in the transfer matrices (5.3, 5.4).
         shift: Parts of the data that models are trained and tested on (5.5); empty takes each dataset of the catalog.
         queries: Anatomies that the filtering is for (5.6).
-        neighbors: Training slices chosen for each query.
+        neighbors: Training slices chosen for each query, or for each of its patches.
+        by_patches: Whether neighbours are found by patches, as the paper's authors do, with ``PatchConfig``'s thresholds; else by whole
+            slices.
         random_fraction: Of the random subset beside it.
         embedder, embedder_weights: As ``ray_jobs.filter`` takes them.
     """
@@ -61,12 +64,13 @@ class Study:
     rivals: tuple[Mapping[str, Any], ...] = ()
     espirit_volumes: int = 0
     size: str = "model.num_cascades"
-    sizes: tuple[int, ...] = (4, 8, 12)
+    sizes: tuple[int, ...] = (4, 8, 12, 16)
     fractions: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0)
     min_volumes: int = 1
     shift: tuple[Selection, ...] = ()
     queries: tuple[str, ...] = ("knee",)
     neighbors: int = 4
+    by_patches: bool = False
     random_fraction: float = 0.1
     embedder: str = "gradients"
     embedder_weights: str = ""

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import xxhash
 
 from echotrain.data.catalog import SCHEMA, Catalog, SliceRow, header_columns, rows_of
 from echotrain.data.catalog_store import commit_catalog, load_catalog, split_version
@@ -37,6 +39,27 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert loaded.rows() == rows
     assert (loaded.version, loaded.root, loaded.manifest["note"], len(loaded)) == (1, str(tmp_path), "by a test", 2)
     assert loaded.table.schema == SCHEMA
+
+
+def test_a_catalog_of_before_there_were_sex_and_weight_is_read_and_added_to(tmp_path: Path) -> None:
+    """Columns that a file of an older schema lacks are None, and its next version has them."""
+    later = ("sex", "weight_bin_kg")
+    before = commit(tmp_path, row("old", sex="F", weight_bin_kg=70))
+    path = tmp_path / before.manifest["table"]
+    pq.write_table(before.table.drop_columns(list(later)), path)
+    data = path.read_bytes()
+    manifest = tmp_path / "catalog/v000001.json"
+    columns = [name for name in before.table.schema.names if name not in later]
+    manifest.write_text(json.dumps({**before.manifest, "checksum": xxhash.xxh3_64_intdigest(data), "columns": columns}))
+    assert pq.read_schema(path).names == columns
+
+    loaded = load_catalog(str(tmp_path))
+    assert loaded.table.schema == SCHEMA
+    assert loaded.rows() == [row("old", sex=None, weight_bin_kg=None)]
+    added = Catalog.from_rows([row("new", patient="p2", sex="M", weight_bin_kg=80)]).table
+    commit_catalog(open_store(str(tmp_path)), pa.concat_tables([loaded.table, added]), {})
+    rows = load_catalog(str(tmp_path)).rows()
+    assert [(row.volume, row.sex, row.weight_bin_kg) for row in rows] == [("old", None, None), ("new", "M", 80)]
 
 
 def test_the_newest_version_counts_unless_one_is_pinned(tmp_path: Path) -> None:

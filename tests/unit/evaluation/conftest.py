@@ -34,6 +34,7 @@ def make_example(volume: str = "a", shape: tuple[int, int] = (12, 10)) -> Exampl
         zero_filled=0.5 * target,
         reconstruction=0.9 * target,
         target=target,
+        masked_kspace=np.random.default_rng(1).random((2 * shape[0], shape[1] + 3), dtype=np.float32) * (np.arange(shape[1] + 3) % 3 > 0),
     )
 
 

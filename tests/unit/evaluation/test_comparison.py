@@ -1,12 +1,17 @@
 """Several methods beside each other: only what they share is compared, and pairs are pairs."""
 
+import base64
 import dataclasses
+import io
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import wilcoxon
 
-from echotrain.evaluation.comparison import ZERO_FILLED, compare
+from echotrain.evaluation.comparison import ZERO_FILLED, SharedExample, compare
+from echotrain.evaluation.figures import ERROR_GAIN
+from echotrain.evaluation.html import shared_pictures
 from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, VolumeAttributes, VolumeResult
 from echotrain.metrics.volume import Quality
 
@@ -87,3 +92,31 @@ def test_slices_that_every_method_shows_are_shown_side_by_side():
     assert {label: float(image[0, 0]) for label, image in shared.reconstructions.items()} == {"VarNet": 0.5, "ESPIRiT": 0.25}
     alone = dataclasses.replace(second, examples=())
     assert compare([first, alone]).examples == ()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_kspace_is_that_of_whichever_method_has_kept_it(order):
+    acquired = np.ones((4, 3), np.float32)
+    kept = dataclasses.replace(picture("a", 0.5), masked_kspace=acquired)
+    both = [
+        evaluation("VarNet", [volume("a", 4.0)], examples=[kept]),
+        evaluation("ESPIRiT", [volume("a", 1.0)], examples=[picture("a", 0.25)]),
+    ]
+    (shared,) = compare(both[::order]).examples
+    assert shared.example.masked_kspace is acquired
+
+
+@pytest.mark.parametrize("has_kspace", [True, False])
+def test_kspace_stands_first_and_errors_under_their_images(has_kspace):
+    example = dataclasses.replace(picture("a", 0.5), masked_kspace=np.ones((9, 3), np.float32) if has_kspace else None)
+    shown = shared_pictures(SharedExample(example=example, reconstructions={"VarNet": example.reconstruction}))
+    titles = [each["title"] for each in shown["pictures"]]
+    errors = [f"Error × {ERROR_GAIN}"] * 2
+    if has_kspace:
+        assert titles == ["Masked k-space", "Zero-filled", "VarNet", "Target", "", *errors]
+        assert (shown["columns"], shown["pictures"][4]["uri"]) == (4, "")
+        png = base64.b64decode(shown["pictures"][0]["uri"].partition(",")[2])
+        assert Image.open(io.BytesIO(png)).size == (3, 9)
+    else:
+        assert titles == ["Zero-filled", "VarNet", "Target", *errors]
+        assert shown["columns"] == 3

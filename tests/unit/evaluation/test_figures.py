@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from echotrain.evaluation.figures import ERROR_GAIN, contact_sheet, error_png, gray_png, learning_curves, quality_distribution, window
+from echotrain.evaluation.figures import (
+    ERROR_GAIN,
+    contact_sheet,
+    error_png,
+    gray_png,
+    kspace_png,
+    learning_curves,
+    quality_distribution,
+    window,
+)
 from echotrain.evaluation.history import History
 
 
@@ -70,6 +79,29 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(volume_result):
 def test_a_picture_has_a_pixel_per_pixel_from_black_at_zero_to_the_given_white():
     image = np.array([[0.0, 0.5, 1.0, 2.0]])
     np.testing.assert_array_equal(pixels(gray_png(image, 1.0)), [[0, 128, 255, 255]])
+
+
+def test_kspace_is_black_where_nothing_was_acquired_and_nowhere_else():
+    rng = np.random.default_rng(0)
+    # Five decades, as a scanner's k-space has them, and a first percentile that is darker than it.
+    magnitude = 10.0 ** rng.uniform(-9, -4, (40, 30))
+    magnitude[:, 1::3] = 0
+    shades = pixels(kspace_png(magnitude))
+    assert shades.shape == (40, 30)
+    assert not shades[:, 1::3].any()
+    assert np.delete(shades, np.s_[1::3], axis=1).min() == 38
+    assert shades.max() == shades[np.unravel_index(magnitude.argmax(), magnitude.shape)] == 255
+    order = np.argsort(magnitude[magnitude > 0])
+    assert (np.diff(shades[magnitude > 0][order].astype(int)) >= 0).all()
+    # A receiver's gain does not count; a decade is the same step of grey everywhere.
+    assert np.abs(pixels(kspace_png(1e6 * magnitude)).astype(int) - shades).max() <= 1
+    steps = np.diff(pixels(kspace_png(np.array([[1e-3, 1e-2, 1e-1, 1.0]])))[0].astype(int))
+    assert steps[1] == pytest.approx(steps[2], abs=1)
+
+
+def test_kspace_of_which_nothing_or_one_level_was_acquired_is_still_a_picture():
+    assert not pixels(kspace_png(np.zeros((3, 4), np.float32))).any()
+    assert set(pixels(kspace_png(np.array([[0.0, 2.0, 2.0]])))[0][1:].tolist()) <= {38, 255}
 
 
 def test_the_error_reaches_full_scale_at_the_stated_share_of_white(example):

@@ -35,8 +35,21 @@ def test_what_was_written_is_read_back_exactly(store, evaluation):
             second.attributes,
             second.max_value,
         )
-        for name in ("zero_filled", "reconstruction", "target"):
+        for name in ("zero_filled", "reconstruction", "target", "masked_kspace"):
             np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+def test_pictures_of_before_kspace_was_kept_are_read_without_it(store, evaluation):
+    """One of the two has none: so had all, in an older evaluation."""
+    first, second = evaluation.examples
+    assert (first.masked_kspace is None, second.masked_kspace is None) == (False, False)
+    without = dataclasses.replace(second, masked_kspace=None)
+    write_evaluation(store, dataclasses.replace(evaluation, examples=(first, without)))
+    with np.load(io.BytesIO(store.read("examples.npz"))) as arrays:
+        assert [name for name in arrays.files if name.startswith("masked")] == ["masked_kspace_000"]
+    found = read_evaluation(store).examples
+    np.testing.assert_array_equal(found[0].masked_kspace, first.masked_kspace)
+    assert found[1].masked_kspace is None
 
 
 def test_the_layout_is_three_plain_files_that_other_programs_can_read(store, evaluation):

@@ -4,8 +4,11 @@ import dataclasses
 
 import pytest
 
+from echotrain.data.batch import SampleId
+from echotrain.data.subsets import save_subset
 from echotrain.evaluation.results import Evaluation, EvaluationInfo, VolumeAttributes, VolumeResult
 from echotrain.metrics.volume import Quality
+from echotrain.orchestration.filtering import Filtered, PatchCounts
 from echotrain.orchestration.study_results import StudyResults, study_facts, study_sections
 from echotrain.recipes.registry import find_study
 from echotrain.sweeps.trial import Trial
@@ -73,6 +76,38 @@ def test_repeats_are_averaged_and_what_failed_is_named_while_the_rest_stands(stu
     assert len(listed.exhibits[0].content.sections[0].rows) == 12
     facts = study_facts(study, study.base, catalog, trials)
     assert facts["Models"] == "3 failed, 9 finished"
+
+
+@pytest.mark.parametrize(
+    ("follows", "words"), [("true", "the same fraction of the validation volumes"), ("false", "all validation volumes")]
+)
+def test_the_scaling_section_says_what_its_models_validated_on(study, catalog, follows, words):
+    study = override_study(dataclasses.replace(study, sections=("scaling",)), [f"data.val_follows_fraction={follows}"])
+    plan = plan_study(study, catalog.table, whole="all")
+    section, _ = study_sections(study, plan, StudyResults((1,), trials_of(plan, study), {}, []), catalog, None)
+    assert f"were chosen on {words}, and all are tested on the same volumes" in section.text
+
+
+COUNTS = PatchCounts(num_queries=30, num_pool=90, num_blank=12, num_duplicates=5)
+BY_PATCHES = (
+    "each of the 30 patches that are not blank (among 90 patches, 12 blank and 5 near-duplicate ones left out) of the 7 knee slices"
+)
+
+
+@pytest.mark.parametrize(("counts", "words"), [(None, "each of the 7 knee slices"), (COUNTS, BY_PATCHES)])
+def test_the_filtering_section_says_in_which_form_neighbours_were_found(study, catalog, counts, words):
+    study = dataclasses.replace(study, sections=("filtering",))
+    chosen = save_subset(catalog.root, "s", [SampleId("test", "file000", 0)], {})
+    plan = plan_study(study, catalog.table, whole="all", subset="s")
+    filtered = Filtered(subset=chosen, num_queries=7, num_pool=12, by_anatomy={"knee": 1}, patches=counts)
+    section, _ = study_sections(study, plan, StudyResults((1,), trials_of(plan, study), {}, []), catalog, filtered)
+    assert words in section.text
+
+
+def test_the_data_are_shown_with_examples_of_them(study, catalog):
+    study = dataclasses.replace(study, sections=("dataset",))
+    section, _ = study_sections(study, plan_study(study, catalog.table, whole="all"), StudyResults((1,), [], {}, []), catalog, None)
+    assert "montage" in [exhibit.name for exhibit in section.exhibits]
 
 
 def test_networks_of_several_accelerations_are_one_method(study, catalog):

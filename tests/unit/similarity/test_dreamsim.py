@@ -221,6 +221,12 @@ def test_vectors_are_those_of_the_package(embed, package, weights, monkeypatch):
         assert vector == pytest.approx(expected, abs=1e-6)
         grey = Image.fromarray((255 * np.clip(image / np.percentile(image, 99.5), 0, 1)).round().astype(np.uint8))
         assert vector @ reference.embed(preprocess(grey))[0].numpy() > 0.999
+    # Patches go in as they are, in their own size, a blank one too: nothing else do the authors of the filtering.
+    patches = np.stack([0.1 * disc(0.3, side=128), bars(0.1, side=128), np.zeros((128, 128), np.float32)])
+    expected = reference.embed(torch.from_numpy(patches)[:, None].expand(-1, 3, -1, -1)).numpy()
+    assert embed.embed_patches(patches) == pytest.approx(expected, abs=1e-6)
+    assert embed.embed_patches(patches[2:]) == pytest.approx(expected[2:], abs=1e-6)
+    assert np.linalg.norm(expected[2]) > 0.5
     with reference.disable_adapter():
         plain = reference.embed(as_picture(images[0])[None])[0].numpy()
     assert np.abs(plain - vectors[0]).max() > 1e-4  # The adapters do count.

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import zoom
 
 from echotrain.errors import ConfigError
+from echotrain.similarity import neighbors
 from echotrain.similarity.embedders import GradientEmbedder, make_embedder
-from echotrain.similarity.neighbors import nearest_union
+from echotrain.similarity.neighbors import Nearest, check_neighbors
 from tests.unit.similarity.slices import bars, disc
 
 
@@ -35,20 +36,41 @@ def test_a_blank_slice_is_like_nothing(embed):
     assert not embed(np.zeros((1, 40, 30), np.float32)).any()
 
 
-@given(seed=st.integers(0, 10_000), num_queries=st.integers(1, 6), num_pool=st.integers(1, 30), k=st.integers(1, 30))
+@given(
+    seed=st.integers(0, 10_000),
+    num_queries=st.integers(1, 6),
+    num_pool=st.integers(1, 30),
+    k=st.integers(1, 30),
+    piece=st.integers(1, 30),
+    block=st.integers(1, 8),
+)
 @settings(deadline=None)
-def test_neighbours_are_those_of_a_plain_search(seed, num_queries, num_pool, k):
+def test_neighbours_are_those_of_a_plain_search_in_whatever_pieces_the_pool_passes(seed, num_queries, num_pool, k, piece, block):
     rng = np.random.default_rng(seed)
     # Few distinct values, so that ties come up.
     queries, pool = (rng.integers(-1, 2, (count, 3)).astype(np.float32) for count in (num_queries, num_pool))
-    if k > num_pool:
-        with pytest.raises(ConfigError, match=f"k={k}: must lie between 1 and the {num_pool}"):
-            nearest_union(queries, pool, k)
-        return
+    labels = rng.integers(0, 10, num_pool)
     expected = set()
     for query in queries:
-        expected |= set(sorted(range(num_pool), key=lambda i, q=query: (-float(q @ pool[i]), i))[:k])
-    assert nearest_union(queries, pool, k).tolist() == sorted(expected)
+        expected |= {labels[i] for i in sorted(range(num_pool), key=lambda i, q=query: (-float(q @ pool[i]), i))[:k]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbors, "_BLOCK", block)
+        patch.setattr(neighbors, "_POOL_BLOCK", block + 1)
+        nearest = Nearest(queries, k)
+        for start in range(0, num_pool, piece):
+            nearest.add(pool[start : start + piece], labels[start : start + piece])
+    assert nearest.chosen().tolist() == sorted(expected)
+    assert nearest.num_seen == num_pool
+
+
+@pytest.mark.parametrize(
+    ("k", "num_queries", "message"),
+    [(0, 1, "k=0: must lie between 1 and the 5 slices"), (6, 1, "k=6: must lie"), (5, 0, "0 slices to ask with: leave nothing")],
+)
+def test_too_many_neighbours_and_nobody_who_asks_are_refused(k, num_queries, message):
+    with pytest.raises(ConfigError, match=message):
+        check_neighbors(k, num_queries, 5)
+    check_neighbors(5, 1, 5)
 
 
 def test_an_embedder_that_there_is_not_is_refused():

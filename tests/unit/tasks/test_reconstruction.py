@@ -13,7 +13,7 @@ from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.physics.coils import rss
 from echotrain.physics.crop import center_crop
 from echotrain.physics.fft import fft2c, ifft2c
-from echotrain.tasks.reconstruction import ReconstructionConfig, zero_filled
+from echotrain.tasks.reconstruction import ReconstructionConfig, masked_kspace, zero_filled
 from tests.batches import assert_bf16_stays_near
 
 TINY = VarNetConfig(num_cascades=1, chans=2, pools=1, sens_chans=2, sens_pools=1)
@@ -89,6 +89,17 @@ def test_zero_filled_is_the_rss_of_what_was_acquired(task):
     torch.testing.assert_close(zero_filled(batch), expected)
     everything = dataclasses.replace(batch, mask=torch.ones_like(batch.mask))
     torch.testing.assert_close(zero_filled(everything), batch.target)
+
+
+def test_masked_kspace_holds_all_coils_of_what_was_acquired_and_nothing_else():
+    batch = make_batch(coils=3)
+    shown = masked_kspace(batch)
+    acquired = batch.mask[:, 0].expand(shown.shape)
+    assert shown.shape == (3, 32, 24)
+    assert 0 < (~acquired).sum() < acquired.sum() * 2
+    assert not shown[~acquired].any()
+    assert torch.allclose(shown[acquired], batch.kspace.abs().square().sum(1).sqrt()[acquired], rtol=1e-5)
+    assert (shown[acquired] > 0).all()
 
 
 def test_a_network_image_narrower_than_the_target_crops_the_target(task, model):

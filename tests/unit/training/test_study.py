@@ -1,16 +1,22 @@
 """Which models a study trains: each once, and only where there is something to train, to validate and to test on."""
 
 import dataclasses
+import itertools
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from echotrain.config import override
 from echotrain.data.selection import Selection
 from echotrain.errors import CatalogError, ConfigError
-from echotrain.recipes.registry import STUDIES, find_study
-from echotrain.sweeps.spec import SweepSpec
+from echotrain.recipes.registry import STUDIES, find_recipe, find_study
+from echotrain.sweeps.space import as_settings
+from echotrain.sweeps.spec import SweepSpec, read_sweep
 from echotrain.training.study import override_study, plan_study
 from echotrain.training.swept import check_sweep
+
+SWEEP = Path(__file__).resolve().parents[3] / "sweeps" / "mosaic_scaling.yaml"
 
 
 def catalog(**volumes):
@@ -42,9 +48,37 @@ def test_a_model_that_several_sections_share_is_trained_once():
     assert plan.filtering["a random 10%"] == plan.scaling[8, 0.1]
     points = plan.points((1, 2))
     # The grid, 4x, three anatomies, three contrasts, the filtered set.
-    assert len(points) == 2 * (12 + 1 + 3 + 3 + 1)
+    assert len(points) == 2 * (16 + 1 + 3 + 3 + 1)
     assert len({str(point) for point in points}) == len(points)
-    assert [point["seed"] for point in points] == [1] * 20 + [2] * 20
+    assert [point["seed"] for point in points] == [1] * 24 + [2] * 24
+
+
+def test_the_study_and_the_scaling_sweep_are_of_the_same_experiments():
+    """Sizes, fractions, masks and what is validated on agree, by what the paper's text and its repository's scripts say."""
+    chosen = study("sections=[scaling]")
+    plan = plan_study(chosen, TABLE)
+    models = {tuple(point.values()): override(chosen.base, as_settings(point)) for point in plan.scaling.values()}
+    spec = read_sweep(SWEEP)
+    base = override(find_recipe(spec.recipe)(), spec.settings)
+    names = [parameter.values for parameter in spec.parameters.values()]
+    assert list(spec.parameters) == ["model.num_cascades", "data.fraction"]
+    trials = {point: override(base, as_settings(dict(zip(spec.parameters, point, strict=True)))) for point in itertools.product(*names)}
+    assert list(models) == list(trials) == list(itertools.product((4, 8, 12, 16), (0.1, 0.2, 0.5, 1.0)))
+    for point, model in models.items():
+        theirs = trials[point]
+        data = dataclasses.replace(theirs.data, catalog=model.data.catalog)
+        assert (model.data, model.model, model.optim, model.task) == (data, theirs.model, theirs.optim, theirs.task)
+        assert (model.data.mask.kind, model.data.mask.accelerations, model.data.mask.center_fractions) == ("random", (8,), (0.04,))
+        assert model.data.val_follows_fraction
+
+
+def test_the_hours_that_the_study_tells_are_of_as_many_models_as_it_trains():
+    """The docstring counts 35 models for the anatomies and contrasts of MosaicMRI."""
+    anatomies = ("spine", "knee", "shoulder", "hip", "ankle", "foot", "wrist", "elbow", "pelvis", "leg")
+    contrasts = ("T1", "T1_FS", "T2", "T2_FS", "PD", "PD_FS", "STIR")
+    table = catalog(**{f"{anatomy}_{contrasts[number % 7]}": (2, 1, 1) for number, anatomy in enumerate(anatomies)})
+    assert len(plan_study(study(), table, subset="s").points((42,))) == 35
+    assert "35 models" in " ".join(find_study("mosaic").__doc__.split())
 
 
 def test_a_rival_is_the_base_but_for_its_settings_and_joins_at_the_first_acceleration():

@@ -250,6 +250,8 @@ class FastmriVolume:
             vendor=vendor_name(scan.vendor),
             field_strength=scan.field_strength,
             center=deidentifier.center(identity),
+            sex=scan.sex,
+            weight_bin_kg=scan.weight_bin_kg,
             num_slices=shape[0],
             num_coils=num_coils,
             height=height,

@@ -232,6 +232,8 @@ def _header(
         vendor=vendor_name(scan.vendor),
         field_strength=scan.field_strength,
         center=deidentifier.center(identity),
+        sex=scan.sex,
+        weight_bin_kg=scan.weight_bin_kg,
         num_slices=geometry.num_slices,
         num_coils=geometry.num_coils,
         height=geometry.height,

@@ -23,6 +23,7 @@ from echotrain.data.formats.lines import Claim, Geometry, LineVolume, Matrix, pl
 from echotrain.data.formats.protocol import orientation_of, parse_protocol
 from echotrain.data.formats.readouts import READOUT, Purpose, Readouts, Selected, select_readouts
 from echotrain.data.header import VolumeHeader
+from echotrain.data.subject import weight_bin_of
 from echotrain.errors import ScanError
 
 __all__ = ["open_twix"]
@@ -43,6 +44,8 @@ _OTHER_PURPOSES = sum(
 _NO_SAMPLES = (1 << mdh_def.mask_dict["ACQEND"]) | (1 << mdh_def.mask_dict["SYNCDATA"])
 _CALIBRATION, _CALIBRATION_AND_IMAGE = 1 << mdh_def.mask_dict["PATREFSCAN"], 1 << mdh_def.mask_dict["PATREFANDIMASCAN"]
 _REFLECTED = 1 << mdh_def.mask_dict["REFLECT"]
+# Source: the parameter map of siemens_to_ismrmrd, which takes everything else for "O" as well.
+_SEX = {1.0: "F", 2.0: "M", 3.0: "O"}
 _NAME_KEYS = ("tPatientName", "PatientName", "tPatientsName")
 _OTHER_KEYS = ("tPerfPhysiciansName", "DeviceSerialNumber", "FrameOfReference", "StudyLOID", "PatientLOID", "InstitutionAddress")
 
@@ -287,6 +290,8 @@ def _header(
         vendor="Siemens",
         field_strength=protocol.number("sProtConsistencyInfo.flNominalB0") or protocol.number("flMagneticFieldStrength") or 0.0,
         center=deidentifier.center(identity),
+        sex=_SEX.get(protocol.number("lPatientSex") or 0.0),
+        weight_bin_kg=weight_bin_of(protocol.number("flUsedPatientWeight") or 0.0),
         num_slices=geometry.num_slices,
         num_coils=geometry.num_coils,
         height=geometry.height,

@@ -10,6 +10,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from echotrain.data.header import VolumeHeader
+from echotrain.data.subject import sex_of, weight_bin_of
 from echotrain.errors import ScanError
 
 __all__ = ["ScanHeader", "header_xml", "parse_header", "refuse_other_than_lines"]
@@ -57,6 +58,7 @@ class ScanHeader:
         multiband: Slices that were excited at once.
         notes: What was read against the letter, a phrase each.
         protocol_name: The protocol's name alone, for reading from it what the scan is for.
+        sex, weight_bin_kg: As ``data.subject`` has them; the weight itself is not kept even here.
     """
 
     encoded: tuple[int, int, int]
@@ -78,6 +80,8 @@ class ScanHeader:
     multiband: int = 1
     notes: tuple[str, ...] = ()
     protocol_name: str = ""
+    sex: str | None = None
+    weight_bin_kg: int | None = None
 
     def padding(self, width: int) -> tuple[int, int] | None:
         """Return the measured lines [left, right) by fastMRI's formula: ``left = encoded_y // 2 - center``.
@@ -129,6 +133,8 @@ def parse_header(xml: bytes, name: str) -> ScanHeader:
         multiband=_multiband(root, name, notes),
         notes=tuple(notes),
         protocol_name=" ".join((_text(root, "measurementInformation/protocolName"), *_user_texts(root, "tProtocolName"))),
+        sex=sex_of(_text(root, "subjectInformation/patientGender")),
+        weight_bin_kg=weight_bin_of(_number(_text(root, "subjectInformation/patientWeight_kg"))),
     )
 
 
