@@ -209,9 +209,9 @@ def _header(
         institution=protocol.text("InstitutionName"),
         others=tuple(protocol.text(key) for key in _OTHER_KEYS),
     )
+    protocol_name = protocol.text("tProtocolName")
     words = parse_protocol(
-        words=f"{protocol.text('tProtocolName')} {protocol.text('tStudyDescription')} {protocol.text('tBodyPartExamined')}",
-        name=protocol.text("tProtocolName"),
+        words=f"{protocol_name} {protocol.text('tStudyDescription')} {protocol.text('tBodyPartExamined')}", name=protocol_name
     )
     normal = tuple(protocol.number(f"sSliceArray.asSlice[0].sNormal.{axis}") or 0.0 for axis in ("dSag", "dCor", "dTra"))
     fov = tuple(protocol.number(f"sSliceArray.asSlice[0].{side}") or 0.0 for side in ("dReadoutFOV", "dPhaseFOV", "dThickness"))
