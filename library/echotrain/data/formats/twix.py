@@ -270,9 +270,9 @@ def _header(
         # A twix file is called by the numbers of its measurement in the scanner's own book.
         others=(*(protocol.text(key) for key in _OTHER_KEYS), *re.findall(r"[MF]ID\d+", stem)),
     )
+    protocol_name = protocol.text("tProtocolName")
     words = parse_protocol(
-        words=f"{protocol.text('tProtocolName')} {protocol.text('tStudyDescription')} {protocol.text('tBodyPartExamined')}",
-        name=protocol.text("tProtocolName"),
+        words=f"{protocol_name} {protocol.text('tStudyDescription')} {protocol.text('tBodyPartExamined')}", name=protocol_name
     )
     fov = tuple(protocol.number(f"sSliceArray.asSlice[0].{side}") or 0.0 for side in ("dReadoutFOV", "dPhaseFOV", "dThickness"))
     base = int(protocol.number("sKSpace.lBaseResolution") or geometry.height)
