@@ -1,4 +1,4 @@
-"""Reconstruct undersampled scanner files with a trained model: fastMRI-layout HDF5 and a picture of each."""
+"""Reconstruct undersampled scanner files with a trained model or published weights: fastMRI-layout HDF5 and a picture of each."""
 
 import argparse
 import sys
@@ -13,6 +13,9 @@ EXAMPLES = """examples:
   python -m ray_jobs.reconstruct runs/knee-x4 scans/ --to reconstructions
   python -m ray_jobs.reconstruct s3://lab/runs/x8 s3://lab/test --to s3://lab/submission --checkpoint latest
   python -m ray_jobs.reconstruct runs/knee-x4 full.h5 --to out --undersample data.mask.accelerations=[4]   undersample it first
+  python -m ray_jobs.reconstruct s3://lab/knee_leaderboard_state_dict.pt scans/ --to images      published weights: fastMRI's E2E-VarNet
+
+Of a file of weights (state_dict or Lightning checkpoint) the names and shapes tell the network; nothing that is pickled in it is run.
 """
 SOME_FAILED = 1
 
@@ -40,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     verb = argparse.ArgumentParser(
         prog="python -m ray_jobs.reconstruct", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verb.add_argument("run", metavar="RUN", help="folder or s3:// prefix of a training run")
+    verb.add_argument("run", metavar="RUN", help="training run: folder or s3:// prefix; or a file of published weights")
     verb.add_argument("source", metavar="SOURCE", help="folder, s3:// prefix or file: fastMRI-layout HDF5, ISMRMRD, Siemens twix")
     verb.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the run's")
     verb.add_argument("--to", required=True, metavar="URI", help="folder or s3:// prefix for the images")

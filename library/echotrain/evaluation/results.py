@@ -101,6 +101,7 @@ class EvaluationInfo:
         name: Title of the evaluation.
         model: What made the reconstructions (recipe, size).
         checkpoint: URI of its weights.
+        weights_sha256: Of the file of these weights; "" where there are none, and in evaluations that were made before it was kept.
         catalog: URI of the data, with its version.
         split: Which part of it.
         note: Whatever a reader must know, such as that the data is simulated.
@@ -109,6 +110,7 @@ class EvaluationInfo:
     name: str
     model: str = ""
     checkpoint: str = ""
+    weights_sha256: str = ""
     catalog: str = ""
     split: str = ""
     note: str = ""
@@ -201,7 +203,7 @@ def read_evaluation(store: Store) -> Evaluation:
         summary = json.loads(store.read(SUMMARY))
         volumes = _parse_metrics(store.read(METRICS).decode())
         examples = _parse_examples(store.read(EXAMPLES))
-        info = EvaluationInfo(**{name: str(summary[name]) for name in EvaluationInfo.__dataclass_fields__})
+        info = EvaluationInfo(**{name: str({"weights_sha256": "", **summary}[name]) for name in EvaluationInfo.__dataclass_fields__})
         counts = (summary["num_volumes"], summary["num_examples"])
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise PayloadError(store.uri, f"is not a readable evaluation ({error})", "Run the evaluation again.") from error

@@ -180,6 +180,7 @@ class _Work:
                 "model": subject.model,
                 "settings": subject.settings,
                 "weights": subject.weights,
+                "sha256": subject.sha256,
                 "mask": to_dict(subject.data.mask),
             }
             parts = Parts(open_store(self.job.resume_in).uri, json.dumps([described, self.catalog_uri, self.items]))
@@ -213,6 +214,7 @@ class _Gathered:
             name=job.title or f"{subject.name}, {job.split}",
             model=subject.model,
             checkpoint=subject.weights,
+            weights_sha256=subject.sha256,
             catalog=self._work.catalog_uri,
             split=job.split,
             note=job.note,
