@@ -61,7 +61,11 @@ def parser() -> argparse.ArgumentParser:
     verb = argparse.ArgumentParser(
         prog="python -m ray_jobs.evaluate", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verb.add_argument("run", metavar="RUN", help=f"training run, or sweep (its best trial): folder or s3:// prefix; file of published weights; or {ESPIRIT}")
+    verb.add_argument(
+        "run",
+        metavar="RUN",
+        help=f"training run, or sweep (its best trial): folder or s3:// prefix; file of published weights; or {ESPIRIT}",
+    )
     verb.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the run's: a catalog, a mask")
     verb.add_argument("--split", default="test", help="train, val, test or all (default: %(default)s)")
     verb.add_argument("--checkpoint", default="best", choices=("best", "latest"), help="which weights (default: %(default)s)")

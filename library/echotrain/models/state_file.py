@@ -318,7 +318,7 @@ def _made(function: Any, arguments: Any) -> Any:
 
 
 def _read_zip(path: Path, size: int) -> dict[str, Tensor]:
-    with BoundedFile(path, _LARGEST_DIRECTORY) as file, zipfile.ZipFile(file) as archive:
+    with BoundedFile(path, _LARGEST_DIRECTORY, _too_long) as file, zipfile.ZipFile(file) as archive:
         entries: dict[str, zipfile.ZipInfo] = {}
         for entry in archive.infolist():
             if entry.filename in entries:
@@ -344,6 +344,10 @@ def _read_zip(path: Path, size: int) -> dict[str, Tensor]:
             return _content(archive, entry)
 
         return _tensors(state, load, size)
+
+
+def _too_long(wanted: int) -> ValueError:
+    return ValueError(f"its table of contents has {wanted} bytes, at most {_LARGEST_DIRECTORY} are read")
 
 
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytearray:

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _PINNED = "sha256:"
 
+
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """What is evaluated, and on what.

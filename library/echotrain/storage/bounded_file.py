@@ -1,6 +1,7 @@
 """A file of a stranger's that gives no more than so many bytes at a time."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -15,21 +16,18 @@ class BoundedFile:
     Args:
         path: The file.
         limit: Bytes at a time, at most.
+        refusal: Makes the error to raise of the bytes that were asked for.
     """
 
-    def __init__(self, path: Path, limit: int) -> None:
+    def __init__(self, path: Path, limit: int, refusal: Callable[[int], Exception]) -> None:
         self._file = path.open("rb")
-        self._size, self._limit = path.stat().st_size, limit
+        self._size, self._limit, self._refusal = path.stat().st_size, limit, refusal
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes.
-
-        Raises:
-            ValueError: More than the limit were asked for.
-        """
+        """Return the next bytes; more than the limit at a time is refused."""
         wanted = self._size - self._file.tell() if size is None or size < 0 else size
         if wanted > self._limit:
-            raise ValueError(f"a piece of {wanted} bytes, and at most {self._limit} are read at a time")
+            raise self._refusal(wanted)
         return self._file.read(wanted)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -77,7 +77,9 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
         read_fastmri(tmp_path / "list.pt")
 
 
-@pytest.mark.parametrize("prefix", ["varnet.", "module.", "_orig_mod.", "module.varnet.", "varnet.module._orig_mod.", "_orig_mod.module.module."])
+@pytest.mark.parametrize(
+    "prefix", ["varnet.", "module.", "_orig_mod.", "module.varnet.", "varnet.module._orig_mod.", "_orig_mod.module.module."]
+)
 def test_what_wraps_a_network_is_taken_off_its_names_in_any_order(prefix):
     state = export_fastmri(SMALL.build().state_dict())
     wrapped = {f"{prefix}{name}": tensor for name, tensor in state.items()} | {f"{prefix.replace('varnet.', '')}loss.w": torch.ones(1)}
