@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "run",
         metavar="RUN",
-        help=f"training run, or sweep (its best trial): folder or s3:// prefix; file of published weights; or {ESPIRIT}",
+        help=f"training run or sweep (its best trial): folder or s3:// prefix; or a file of published weights; or {ESPIRIT}",
     )
     verb.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the run's: a catalog, a mask")
     verb.add_argument("--split", default="test", help="train, val, test or all (default: %(default)s)")

@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--k", type=int, default=4, help="neighbours of each query (default: %(default)s)")
     verb.add_argument("--embedder", default="gradients", help=f"one of {', '.join(EMBEDDERS)} (default: %(default)s)")
     verb.add_argument("--weights", default="", metavar="URI", help="what the embedder needs; never downloaded from elsewhere")
+    verb.add_argument("--trusted", nargs="*", default=(), metavar="URI", help="places outside of the catalog that its rows may point to")
     verb.add_argument("--workers", type=int, default=0, help="processes (default: every CPU)")
     return verb
 
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
 def read(options: argparse.Namespace) -> FilterConfig:
     """Return what a command line chooses, and how."""
     values = vars(options)
-    lists = {name: tuple(values[name]) for name in ("datasets", "anatomies", "contrasts")}
+    lists = {name: tuple(values[name]) for name in ("datasets", "anatomies", "contrasts", "trusted")}
     return FilterConfig(**{**values, **lists})
 
 

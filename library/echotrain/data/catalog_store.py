@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from echotrain.data.catalog import KINDS, SCHEMA, SPLITS, Catalog
+from echotrain.data.containment import check_contained, check_key
 from echotrain.data.splits import check_no_leakage
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.storage.open import open_store
@@ -33,11 +34,16 @@ _MANIFEST = re.compile(r"catalog/v(\d{6})\.json")
 _COMMIT_ATTEMPTS = 20
 
 
-def load_catalog(uri: str) -> Catalog:
+def load_catalog(uri: str, *, trusted: Sequence[str] = (), reads_payload: bool = True) -> Catalog:
     """Load the newest version of the catalog below ``uri``, or the one that ``uri@3`` names.
 
+    Args:
+        uri: Folder or ``s3://`` prefix.
+        trusted: Places outside of the catalog that its rows may point to.
+        reads_payload: False where only the rows are wanted, and nothing that they point to will ever be read.
+
     Raises:
-        CatalogError: There is none, it is damaged, of a newer format, or a row is inconsistent.
+        CatalogError: There is none, it is damaged, of a newer format, a row is inconsistent, or points out of the catalog.
         LeakageError: A patient is in two splits.
     """
     root, version = split_version(uri)
@@ -50,11 +56,14 @@ def load_catalog(uri: str) -> Catalog:
     elif version not in versions:
         raise CatalogError(f"{root}@{version}", f"does not exist; versions are {versions}", "Name one of these, or leave out @version.")
     manifest = _read_manifest(store, version)
+    check_key(store.uri, manifest["table"])
     data = store.read(manifest["table"])
     if xxhash.xxh3_64_intdigest(data) != manifest["checksum"]:
         raise CatalogError(f"{store.uri}/{manifest['table']}", "does not have the checksum of its manifest", "Use another version.")
     table = pq.read_table(pa.BufferReader(data), schema=SCHEMA)
     _check(table)
+    if reads_payload:
+        check_contained(table, store.uri, trusted)
     logger.info("Loaded catalog %s@%d: %d slices", root, version, table.num_rows)
     return Catalog(table, store.uri, version, manifest)
 

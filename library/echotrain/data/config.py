@@ -20,6 +20,8 @@ class DataConfig:
         subset: Name of a stored subset of the training slices (``ray_jobs.filter`` makes one); "" trains on all.
         fraction: Share of the training **volumes**; fractions of one catalog are nested (0.1 within 0.2 within 0.5).
         datasets, anatomies, contrasts: Names to keep, in every split; empty keeps all.
+        trusted: Folders and ``s3://`` prefixes outside of the catalog that its rows may point to, as those of ``prepare --payload raw`` do.
+            Whoever reads a catalog says so; a trained model's configuration does not say it for them.
         mask: How phase-encode lines are undersampled in training and validation.
     """
 
@@ -30,6 +32,7 @@ class DataConfig:
     datasets: tuple[str, ...] = ()
     anatomies: tuple[str, ...] = ()
     contrasts: tuple[str, ...] = ()
+    trusted: tuple[str, ...] = ()
     mask: MaskConfig = field(default_factory=MaskConfig)
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from echotrain.data.batch import SampleId
 from echotrain.data.catalog import Catalog
 from echotrain.data.catalog_store import load_catalog
+from echotrain.data.containment import absolute_trusted
 from echotrain.data.reading import SliceReader
 from echotrain.data.selection import select
 from echotrain.data.subsets import Subset, save_subset
@@ -35,6 +36,7 @@ class FilterConfig:
 
     Attributes:
         catalog: As ``data.catalog``.
+        trusted: As ``data.trusted``.
         name: Of the subset.
         query_split: Where queries come from; ``test`` is refused.
         datasets, anatomies, contrasts: What the queries show; empty takes all.
@@ -54,6 +56,7 @@ class FilterConfig:
     embedder: str = "gradients"
     weights: str = ""
     workers: int = 0
+    trusted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.query_split == "test":
@@ -97,7 +100,8 @@ def filter_catalog(config: FilterConfig) -> Filtered:
     if config.weights:
         config = dataclasses.replace(config, weights=absolute_uri(config.weights))
     make_embedder(config.embedder, config.weights)
-    catalog = load_catalog(config.catalog)
+    config = dataclasses.replace(config, trusted=absolute_trusted(config.trusted))
+    catalog = load_catalog(config.catalog, trusted=config.trusted)
     queries = select(
         catalog.table,
         splits=(config.query_split,),
@@ -128,7 +132,7 @@ def _embed(catalog: Catalog, positions: NDArray[np.int64], config: FilterConfig)
     if config.workers > capacity:
         raise ResourceError(f"workers={config.workers}", f"the cluster has {capacity} CPUs", "Lower workers, or leave it out.")
     workers = min(config.workers or capacity, max(len(todo), 1))
-    told = (DriverEnvironment.here(), where, config.embedder, config.weights, parts)
+    told = (DriverEnvironment.here(), where, config.trusted, config.embedder, config.weights, parts)
     mapped = map_items(todo, _VolumeEmbedder, *told, concurrency=workers, num_cpus=1)
     vectors: dict[int, NDArray[np.float32]] = {}
     for result in track(itertools.chain(known.values(), mapped), "Embedding", total=len(items)):
@@ -140,10 +144,12 @@ def _embed(catalog: Catalog, positions: NDArray[np.int64], config: FilterConfig)
 class _VolumeEmbedder:
     """Reads the targets of a volume's slices and embeds them; one lives in each worker."""
 
-    def __init__(self, environment: DriverEnvironment, catalog_uri: str, embedder: str, weights: str, parts: Parts) -> None:
+    def __init__(
+        self, environment: DriverEnvironment, catalog_uri: str, trusted: tuple[str, ...], embedder: str, weights: str, parts: Parts
+    ) -> None:
         environment.apply()
         setup_logging("WARNING")
-        self._catalog = load_catalog(catalog_uri)
+        self._catalog = load_catalog(catalog_uri, trusted=trusted)
         self._reader = SliceReader(self._catalog.root, RangeReader())
         self._embedder = make_embedder(embedder, weights)
         self._parts = parts
