@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from echotrain.redaction import without_credentials
+
 __all__ = ["console", "setup_logging", "track"]
 
 T = TypeVar("T")
@@ -18,13 +20,20 @@ console = Console(stderr=True, soft_wrap=True)
 
 
 def setup_logging(level: str = "INFO") -> None:
-    """Send echotrain's log records to stderr, readable by a person; other libraries only warn."""
+    """Send echotrain's log records to stderr, readable by a person; other libraries only warn. No password of an address is among them."""
     on_terminal = sys.stderr.isatty()
     handler: logging.Handler = RichHandler(console=console, show_path=False) if on_terminal else logging.StreamHandler()
-    if not on_terminal:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
+    form = "%(message)s" if on_terminal else "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    handler.setFormatter(_RedactedFormatter(form, "[%X]" if on_terminal else "%H:%M:%S"))
     logging.basicConfig(level="WARNING", handlers=[handler], force=True)
     logging.getLogger("echotrain").setLevel(os.environ.get("ECHOTRAIN_LOG", level))
+
+
+class _RedactedFormatter(logging.Formatter):
+    """Takes the passwords of addresses out of messages and tracebacks, whichever library they are of."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_credentials(super().format(record))
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from echotrain.csv_text import csv_of, plain_cell
 from echotrain.errors import CatalogError, PayloadError
 from echotrain.metrics.collector import VolumeKey, VolumeScore, mean_quality
 from echotrain.metrics.volume import Quality
@@ -220,19 +221,13 @@ def _plain_quality(score: Quality) -> Quality:
 
 def score_csv(evaluations: Sequence[Evaluation]) -> str:
     """Return a row per evaluation and volume in full precision: the evaluation's name, then the columns of ``metrics.csv``."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["evaluation", *_COLUMNS])
-    writer.writerows([evaluation.info.name, *_row(v)] for evaluation in evaluations for v in evaluation.volumes)
-    return text.getvalue()
+    return csv_of(
+        [["evaluation", *_COLUMNS], *([evaluation.info.name, *_row(v)] for evaluation in evaluations for v in evaluation.volumes)]
+    )
 
 
 def _metrics_csv(volumes: Sequence[VolumeResult]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows(map(_row, volumes))
-    return text.getvalue()
+    return csv_of([_COLUMNS, *map(_row, volumes)])
 
 
 def _row(v: VolumeResult) -> list[str | int | float]:
@@ -246,9 +241,9 @@ def _parse_metrics(text: str) -> tuple[VolumeResult, ...]:
 
     return tuple(
         VolumeResult(
-            dataset=row["dataset"],
-            volume=row["volume"],
-            attributes=VolumeAttributes(row["anatomy"], row["contrast"], float(row["acceleration"])),
+            dataset=plain_cell(row["dataset"]),
+            volume=plain_cell(row["volume"]),
+            attributes=VolumeAttributes(plain_cell(row["anatomy"]), plain_cell(row["contrast"]), float(row["acceleration"])),
             num_slices=int(row["num_slices"]),
             model=quality(row, "model"),
             zero_filled=quality(row, "zero_filled"),
