@@ -16,10 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
+from echotrain.data.bounded_parquet import read_parquet
 from echotrain.data.catalog import KINDS, SCHEMA, SPLITS, Catalog
 from echotrain.data.containment import check_contained, check_key
 from echotrain.data.splits import check_no_leakage
 from echotrain.errors import CatalogError, ConfigError
+from echotrain.storage.bounded_read import read_at_most, read_json
 from echotrain.storage.open import open_store
 from echotrain.storage.store import Store
 
@@ -32,6 +34,8 @@ CATALOG_FORMAT = 1
 
 _MANIFEST = re.compile(r"catalog/v(\d{6})\.json")
 _COMMIT_ATTEMPTS = 20
+# Of two million slices a table takes about 1 GB of memory, and a tenth of that as a file.
+_LARGEST_TABLE, _LARGEST_FILE, _LARGEST_MANIFEST = 1 << 30, 256 << 20, 64 << 20
 
 
 def load_catalog(uri: str, *, trusted: Sequence[str] = (), reads_payload: bool = True) -> Catalog:
@@ -57,10 +61,10 @@ def load_catalog(uri: str, *, trusted: Sequence[str] = (), reads_payload: bool =
         raise CatalogError(f"{root}@{version}", f"does not exist; versions are {versions}", "Name one of these, or leave out @version.")
     manifest = _read_manifest(store, version)
     check_key(store.uri, manifest["table"])
-    data = store.read(manifest["table"])
+    data = read_at_most(store, manifest["table"], _LARGEST_FILE)
     if xxhash.xxh3_64_intdigest(data) != manifest["checksum"]:
         raise CatalogError(f"{store.uri}/{manifest['table']}", "does not have the checksum of its manifest", "Use another version.")
-    table = pq.read_table(pa.BufferReader(data), schema=SCHEMA)
+    table = read_parquet(data, SCHEMA, f"{store.uri}/{manifest['table']}", limit=_LARGEST_TABLE, may_lack=True)
     _check(table)
     if reads_payload:
         check_contained(table, store.uri, trusted)
@@ -132,7 +136,7 @@ def _manifest_key(version: int) -> str:
 def _read_manifest(store: Store, version: int) -> dict[str, Any]:
     key = _manifest_key(version)
     try:
-        manifest: dict[str, Any] = json.loads(store.read(key))
+        manifest: dict[str, Any] = read_json(store, key, _LARGEST_MANIFEST)
         known = (int(manifest["format"]), str(manifest["table"]), int(manifest["checksum"]))
     except (ValueError, KeyError, TypeError) as error:
         raise CatalogError(f"{store.uri}/{key}", f"is not a catalog's manifest ({error!r})", "Use another version.") from error
