@@ -87,7 +87,7 @@ def _width(kind: pa.DataType) -> int | None:
     if pa.types.is_dictionary(kind):
         return _width(kind.value_type)
     try:
-        return -(-kind.bit_width // 8)
+        return -(-int(kind.bit_width) // 8)
     except ValueError:
         return None
 

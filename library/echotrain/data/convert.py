@@ -27,6 +27,7 @@ from echotrain.data.payload import ALIGNMENT, EncodedSlice, PayloadDtype, checks
 from echotrain.data.shards import ShardWriter
 from echotrain.data.target import rss_target
 from echotrain.errors import ConfigError, EchotrainError, ScanError
+from echotrain.storage.bounded_read import read_json
 from echotrain.storage.ranged_file import RangedFile
 from echotrain.storage.store import Store
 
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 # Raised when the bytes or the rows that a source gives change.
 _RECORD_FORMAT = 2
+# A row has about a kilobyte, a scan at most some ten thousand.
+_LARGEST_RECORD = 64 << 20
 _DTYPES: dict[str, PayloadDtype] = {"float32": "complex64", "float16": "float16"}
 
 
@@ -124,7 +127,7 @@ def read_record(store: Store, key: str) -> ScanRecord | None:
     if store.size(record_key(key)) is None:
         return None
     try:
-        return ScanRecord.from_values(json.loads(store.read(record_key(key))))
+        return ScanRecord.from_values(read_json(store, record_key(key), _LARGEST_RECORD))
     except ValueError:
         logger.warning("%s/%s is damaged; the scan is prepared again", store.uri, record_key(key))
         return None

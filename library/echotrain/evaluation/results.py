@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 
 from echotrain.csv_text import csv_of, plain_cell
 from echotrain.errors import CatalogError, PayloadError
+from echotrain.evaluation.bounded_npz import read_npz
 from echotrain.metrics.collector import VolumeKey, VolumeScore, mean_quality
 from echotrain.metrics.volume import Quality
+from echotrain.storage.bounded_read import read_at_most, read_json
 from echotrain.storage.store import Store
 
 __all__ = [
@@ -45,6 +47,8 @@ __all__ = [
 
 METRICS, EXAMPLES, SUMMARY = "metrics.csv", "examples.npz", "summary.json"
 _FORMAT = 1
+# Three pictures of 512 x 512 are 3 MB; an evaluation keeps those of six slices unless it is told to keep more.
+_LARGEST_SUMMARY, _LARGEST_METRICS, _LARGEST_EXAMPLES = 1 << 20, 64 << 20, 2 << 30
 _PICTURES = ("zero_filled", "reconstruction", "target")
 _QUALITIES = ("nmse", "psnr", "ssim")
 
@@ -186,6 +190,10 @@ def write_evaluation(store: Store, evaluation: Evaluation) -> None:
         raise CatalogError(
             evaluation.info.name, "an evaluation needs at least one volume", "Choose a split or a selection that is not empty."
         )
+    nbytes = sum(getattr(example, name).size * 4 for example in evaluation.examples for name in _PICTURES)
+    if nbytes > _LARGEST_EXAMPLES:
+        limit = f"take {nbytes} bytes, and at most {_LARGEST_EXAMPLES} are read back"
+        raise CatalogError(f"{len(evaluation.examples)} pictures", limit, "Keep fewer: --examples 6.")
     # An older summary must not vouch for the new tables while they are being written.
     store.delete(SUMMARY)
     store.write(METRICS, _metrics_csv(evaluation.volumes).encode())
@@ -201,12 +209,12 @@ def read_evaluation(store: Store) -> Evaluation:
         PayloadError: Its objects are damaged or do not belong together.
     """
     try:
-        summary = json.loads(store.read(SUMMARY))
-        volumes = _parse_metrics(store.read(METRICS).decode())
-        examples = _parse_examples(store.read(EXAMPLES))
+        summary = read_json(store, SUMMARY, _LARGEST_SUMMARY)
+        volumes = _parse_metrics(read_at_most(store, METRICS, _LARGEST_METRICS).decode())
+        examples = _parse_examples(read_at_most(store, EXAMPLES, _LARGEST_EXAMPLES))
         info = EvaluationInfo(**{name: str({"weights_sha256": "", **summary}[name]) for name in EvaluationInfo.__dataclass_fields__})
         counts = (summary["num_volumes"], summary["num_examples"])
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, KeyError, TypeError, EOFError, RecursionError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise PayloadError(store.uri, f"is not a readable evaluation ({error})", "Run the evaluation again.") from error
     if counts != (len(volumes), len(examples)) or not volumes:
         raise PayloadError(
@@ -267,16 +275,16 @@ def _examples_npz(examples: Sequence[Example]) -> bytes:
 
 
 def _parse_examples(data: bytes) -> tuple[Example, ...]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        labels = json.loads(str(arrays["labels"]))
-        return tuple(
-            Example(
-                dataset=label["dataset"],
-                volume=label["volume"],
-                slice=label["slice"],
-                attributes=VolumeAttributes(label["anatomy"], label["contrast"], label["acceleration"]),
-                max_value=label["max_value"],
-                **{name: arrays[f"{name}_{index:03d}"] for name in _PICTURES},
-            )
-            for index, label in enumerate(labels)
+    arrays = read_npz(data, _LARGEST_EXAMPLES)
+    labels = json.loads(str(arrays["labels"]))
+    return tuple(
+        Example(
+            dataset=label["dataset"],
+            volume=label["volume"],
+            slice=label["slice"],
+            attributes=VolumeAttributes(label["anatomy"], label["contrast"], label["acceleration"]),
+            max_value=label["max_value"],
+            **{name: arrays[f"{name}_{index:03d}"] for name in _PICTURES},
         )
+        for index, label in enumerate(labels)
+    )

@@ -149,6 +149,12 @@ def view(shape, stride, offset=0, numel=4, key="0", storage="FloatStorage"):
     return b"\x80\x02}" + text("w") + tensor + b"s."
 
 
+def growing(function, argument):
+    """Return a pickle that has one large argument given to a function ten thousand times, and keeps what came of it."""
+    begin = b"\x80\x02" + function + b"q\x00" + argument + b"\x85q\x01"
+    return begin + b"]q\x02(" + b"h\x00h\x01R" * 10_000 + b"e."
+
+
 def archive(path, pickled, data=bytes(16), *, compression=zipfile.ZIP_STORED):
     with zipfile.ZipFile(path, "w", compression) as file:
         file.writestr("archive/data.pkl", pickled)
@@ -183,6 +189,8 @@ def test_the_handmade_file_is_right_where_its_claims_are(tmp_path):
         (b"\x80\x05\x96\x00\x00\x00\x00\xff\x00\x00\x00.", "bytearray8|BYTEARRAY8"),
         (b"\x80\x04\x8d\x00\x00\x00\x00\xff\x00\x00\x00.", "ValueError"),
         (b"\x80\x02\x82\x01.", "EXT1"),
+        (growing(b"ccollections\nOrderedDict\n", b"]" + b"(" + b"]X\x01\x00\x00\x00aa" * 2000 + b"e"), "no state_dict"),
+        (growing(b"ctorch\nSize\n", b"(" + b"K\x01" * 20_000 + b"t"), "no state_dict"),
         (b"\x80\x02}" + b"(" * 5 + b".", "no state_dict|ValueError|IndexError"),
         (b"\x80\x02" + b")\x85" * 200_000 + b"}" + b"\x85.", "no state_dict"),
         (b"\x80\x02}" + b")" + b"\x85" * 300_000 + b"Ns.", "no state_dict"),
