@@ -151,7 +151,7 @@ class InertMachine:
         value = self._stack.pop()
         self._set_items([self._stack.pop(), value])
 
-    def _set_items(self, _: Any) -> None:
+    def _set_marked_items(self, _: Any) -> None:
         self._set_items(self._above_mark())
 
     def _global_(self, name: Any) -> None:
@@ -234,7 +234,7 @@ _STEPS: dict[str, Callable[[InertMachine, Any], None]] = {
     "APPEND": InertMachine._append,
     **dict.fromkeys(("APPENDS", "ADDITEMS"), InertMachine._appends),
     "SETITEM": InertMachine._set_item,
-    "SETITEMS": InertMachine._set_items,
+    "SETITEMS": InertMachine._set_marked_items,
     "GLOBAL": InertMachine._global_,
     "STACK_GLOBAL": InertMachine._stack_global,
     "REDUCE": InertMachine._reduce,
