@@ -13,6 +13,7 @@ EXAMPLES = """examples:
   python -m ray_jobs.filter s3://lab/mosaic --name knee-like --anatomies knee     4 neighbours of every knee slice to validate on
   python -m ray_jobs.filter s3://lab/mosaic --name fat-sat-like --contrasts PD_FS T2_FS --k 8
   python -m ray_jobs.filter s3://lab/mosaic --name knee-like --anatomies knee --embedder dreamsim --weights s3://lab/dreamsim
+  python -m ray_jobs.filter s3://lab/knee --name pd-like --contrasts PD --trusted s3://lab/raw      scans left there by --payload raw
   python -m ray_jobs.train varnet_mosaic_x8 data.catalog=s3://lab/mosaic data.subset=knee-like      trains on what was chosen
 
 A subset is never changed: another choice needs another name. A killed job goes on where it was.

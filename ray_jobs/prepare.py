@@ -24,6 +24,8 @@ EXAMPLES = """examples:
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload raw --index-only   the same, fetching headers alone
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload lines    an equispaced mask reads only its lines
 
+With --payload raw the bytes stay elsewhere, and whoever reads the catalog says that they trust that place, data.trusted=[s3://lab/raw]: a
+catalog is read inside its own folder or prefix, and nowhere else unasked. What to give is printed at the end.
 A killed run goes on where it was when the same command is given again. New scans make a new version of the catalog, in which
 everybody keeps their split. ECHOTRAIN_DEID_SALT holds the secret key of the pseudonyms; without one a public key is used.
 """
