@@ -22,6 +22,7 @@ EXAMPLES = """examples:
                                                                                   as MosaicMRI does, 5.6
   python -m ray_jobs.filter s3://lab/mosaic --name fat-sat-like --contrasts PD_FS T2_FS --k 8
   python -m ray_jobs.filter s3://lab/mosaic --name knee-like --anatomies knee --embedder dreamsim --weights s3://lab/dreamsim
+  python -m ray_jobs.filter s3://lab/knee --name pd-like --contrasts PD --trusted s3://lab/raw      scans left there by --payload raw
   python -m ray_jobs.train varnet_mosaic_x8 data.catalog=s3://lab/mosaic data.subset=knee-like      trains on what was chosen
 
 A subset is never changed: another choice needs another name. A killed job goes on where it was.
@@ -64,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument(option, dest=name, type=type(usual), help=f"with --patches: {words} (default: {usual})")
     verb.add_argument("--embedder", default="gradients", help=f"one of {', '.join(EMBEDDERS)} (default: %(default)s)")
     verb.add_argument("--weights", default="", metavar="URI", help="what the embedder needs; never downloaded from elsewhere")
+    verb.add_argument("--trusted", nargs="*", default=(), metavar="URI", help="places outside of the catalog that its rows may point to")
     verb.add_argument("--workers", type=int, default=0, help="processes (default: every CPU)")
     return verb
 
@@ -71,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
 def read(options: argparse.Namespace) -> FilterConfig:
     """Return what a command line chooses, and how."""
     values = dict(vars(options))
-    lists = {name: tuple(values[name]) for name in ("datasets", "anatomies", "contrasts")}
+    lists = {name: tuple(values[name]) for name in ("datasets", "anatomies", "contrasts", "trusted")}
     cut = {name: value for _, name, _ in PATCH_OPTIONS if (value := values.pop(name)) is not None}
     if cut and not options.patches:
         given = " ".join(f"{option} {cut[name]}" for option, name, _ in PATCH_OPTIONS if name in cut)

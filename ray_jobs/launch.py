@@ -23,6 +23,7 @@ from echotrain.orchestration.launching.ordering import Asked, Choices, make_orde
 from echotrain.orchestration.launching.phase import phase_of
 from echotrain.orchestration.launching.pruning import prunable
 from echotrain.orchestration.launching.template import Template, fill
+from echotrain.redaction import without_credentials
 from ray_jobs.launchable import VERBS
 
 EXAMPLES = """verbs: train, sweep, study, evaluate, prepare, report, filter, reconstruct; what is no option above is theirs, as ever.
@@ -155,7 +156,7 @@ def launch(verb: str, arguments: Sequence[str], options: argparse.Namespace) -> 
         say(f"note: {note}")
     made = jobs.create(manifest, dry_run=options.dry_run)
     if options.dry_run:
-        print(yaml.safe_dump(manifest, sort_keys=False), end="")
+        print(without_credentials(yaml.safe_dump(manifest, sort_keys=False)), end="")
         say("the cluster would take this; nothing was made")
         return 0
     pods = f"{order.pods} pod{'s' * (order.pods != 1)} of group {order.group}" if order.pods else "the head alone"
@@ -208,7 +209,7 @@ def show_status(arguments: Sequence[str]) -> int:
     jobs.get(options.name)
     seen = jobs.observe(options.name)
     for line in status_lines(jobs, seen):
-        print(line)
+        print(without_credentials(line))
     return phase_of(seen).exit_code or 0
 
 
@@ -222,7 +223,7 @@ def show_logs(arguments: Sequence[str]) -> int:
     if options.follow:
         return watch(jobs, options.name, options)
     for line in printed_lines(jobs, jobs.observe(options.name)):
-        print(line)
+        print(without_credentials(line))
     return 0
 
 
@@ -295,7 +296,7 @@ def how_to(name: str, options: argparse.Namespace) -> list[str]:
 def say(*lines: str) -> None:
     """Tell a person; what is printed on stdout is for programs too."""
     for line in lines:
-        console.print(line, highlight=False, markup=False)
+        console.print(without_credentials(line), highlight=False, markup=False)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -36,6 +36,8 @@ prepare their folder alone, with --split 0/0/100.
   python -m ray_jobs.prepare study/ --to prepared --safe-names 'study_[0-9]+_t[12]'   names that name nobody stay
   python -m ray_jobs.prepare scans/ --to prepared --key-file ~/who-is-who.csv     and who is who, for your eyes alone
 
+With --payload raw the bytes stay elsewhere, and whoever reads the catalog says that they trust that place, data.trusted=[s3://lab/raw]: a
+catalog is read inside its own folder or prefix, and nowhere else unasked. What to give is printed at the end.
 A killed run goes on where it was when the same command is given again. New scans make a new version of the catalog, in which
 everybody keeps their split. Patients and files become pseudonyms, made with the secret key in ECHOTRAIN_DEID_SALT. A cluster
 needs it; without it your own machine draws one and keeps it in ~/.config/echotrain. Keep a copy: without the key nobody can be

@@ -1,4 +1,4 @@
-"""Reconstruct undersampled scanner files with a trained model: fastMRI-layout HDF5 and a picture of each."""
+"""Reconstruct undersampled scanner files with a trained model or published weights: fastMRI-layout HDF5 and a picture of each."""
 
 import argparse
 import sys
@@ -19,6 +19,9 @@ EXAMPLES = """examples:
   python -m ray_jobs.reconstruct runs/knee-x4 study/ --to out --safe-names 'study_[0-9]+'   names that name nobody stay
 
 Other names than public data sets' become pseudonyms, as prepare makes them.
+  python -m ray_jobs.reconstruct s3://lab/knee_leaderboard_state_dict.pt scans/ --to images      published weights: fastMRI's E2E-VarNet
+
+Of a file of weights (state_dict or Lightning checkpoint) the names and shapes tell the network; nothing that is pickled in it is run.
 """
 SOME_FAILED = 1
 
@@ -55,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     verb = argparse.ArgumentParser(
         prog="python -m ray_jobs.reconstruct", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verb.add_argument("run", metavar="RUN", help="folder or s3:// prefix of a training run")
+    verb.add_argument("run", metavar="RUN", help="training run: folder or s3:// prefix; or a file of published weights")
     verb.add_argument("source", metavar="SOURCE", help="folder, s3:// prefix or file: fastMRI-layout HDF5, ISMRMRD, Siemens twix")
     verb.add_argument("settings", nargs="*", metavar="dotted.path=value", help="settings that differ from the run's")
     verb.add_argument("--to", required=True, metavar="URI", help="folder or s3:// prefix for the images")

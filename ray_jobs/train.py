@@ -12,6 +12,7 @@ from echotrain.log import setup_logging
 from echotrain.orchestration.driver import fit
 from echotrain.recipes.debug_data import DEBUG_CATALOG, ensure_debug_data
 from echotrain.recipes.registry import RECIPES, find_recipe
+from echotrain.redaction import redacted
 from echotrain.training.experiment import Experiment, flatten
 
 EXAMPLES = """examples:
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         experiment = read(options)
         if options.show:
-            print("\n".join(f"{path}={json.dumps(value)}" for path, value in flatten(to_dict(experiment)).items()))
+            print("\n".join(f"{path}={json.dumps(value)}" for path, value in redacted(flatten(to_dict(experiment))).items()))
             return 0
         if experiment.data.catalog == DEBUG_CATALOG:
             ensure_debug_data()

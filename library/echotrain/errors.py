@@ -1,10 +1,12 @@
 """Every error that echotrain raises on purpose.
 
 A message says three things, in this order: the offending value, the limit it broke, and the remedy.
-Arguments are positional so that an error survives the pickling between Ray processes.
+Arguments are positional so that an error survives the pickling between Ray processes. No message tells the password of an address.
 """
 
 import unicodedata
+
+from echotrain.redaction import without_credentials
 
 __all__ = [
     "BartError",
@@ -49,6 +51,7 @@ class EchotrainError(Exception):
     """Base of all errors a user can act on."""
 
     def __init__(self, value: str, limit: str, remedy: str) -> None:
+        value, limit, remedy = map(without_credentials, (value, limit, remedy))
         super().__init__(value, limit, remedy)
         self.value = value
         self.limit = limit

@@ -70,7 +70,9 @@ def assert_payloads_are_whole(catalog, *, has_checksums: bool = True) -> None:
 @pytest.mark.parametrize("payload", ["packed", "lines", "raw"])
 def test_a_folder_becomes_a_catalog(local_ray, scans, tmp_path, payload):
     report = prepare(PrepareConfig(source=str(scans), to=str(tmp_path / "to"), convert=ConvertConfig(payload=payload)))
-    catalog = load_catalog(str(tmp_path / "to"))
+    catalog = load_catalog(str(tmp_path / "to"), trusted=[str(scans)])
+    setting = f"Its bytes stay where the scans are, so whoever reads it says that they trust that place: data.trusted=[{scans}]"
+    assert (setting in report.notes) == (payload == "raw")
     assert report.is_new
     assert (report.num_scans, report.num_resumed, report.left_out) == (9, 0, [])
     assert len(catalog) == 18
@@ -94,7 +96,10 @@ def test_an_s3_prefix_becomes_a_catalog_in_s3(local_ray, scans, tmp_path, monkey
         assert set(packed.table["dtype"].to_pylist()) == {"float16"}
         assert_payloads_are_whole(packed)
         assert main([f"{bucket}/raw", "--to", f"{bucket}/indexed", "--payload", "raw"]) == 0
-        indexed = load_catalog(f"{bucket}/indexed")
+        assert f"data.trusted=[{bucket}/raw]" in capsys.readouterr().out
+        with pytest.raises(CatalogError, match=r"data\.trusted=\[s3://lab/raw\]"):
+            load_catalog(f"{bucket}/indexed")
+        indexed = load_catalog(f"{bucket}/indexed", trusted=[f"{bucket}/raw"])
         assert all(uri.startswith("s3://lab/raw/simulated_") for uri in indexed.table["uri"].to_pylist())
         assert_payloads_are_whole(indexed)
         # Credentials that expired: an error at once, and nothing counted as done.

@@ -15,7 +15,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ from echotrain.benchmarks.stream_sides import R4, Measured, Side, measure_sides
 from echotrain.data.catalog import SCHEMA
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.config import DataConfig
+from echotrain.data.containment import absolute_trusted
 from echotrain.data.plan import epoch_order, rank_rows
 from echotrain.data.planned import PlannedStream
 from echotrain.data.selection import select
@@ -39,7 +40,14 @@ FIRST_BYTE_S, CONNECTION_MB_S, NIC_MB_S = 0.03, 80.0, 500.0
 
 
 def run(
-    *, quick: bool = False, gigabytes: float = 2.0, workers: int = 2, threads: int = 0, folder: str = "", catalog: str = ""
+    *,
+    quick: bool = False,
+    gigabytes: float = 2.0,
+    workers: int = 2,
+    threads: int = 0,
+    folder: str = "",
+    catalog: str = "",
+    trusted: tuple[str, ...] = (),
 ) -> BenchResult:
     """Measure the stream.
 
@@ -50,12 +58,13 @@ def run(
         threads: Concurrent reads per rank; 0 leaves the choice to the stream.
         folder: For the data, removed afterwards; empty takes the system's temporary folder.
         catalog: Measure this catalog's store instead.
+        trusted: As ``data.trusted``: what its rows may point to outside of it.
 
     Raises:
         ResourceError: The folder has too little space, or fastMRI is not installed.
     """
     if catalog:
-        return _own_store(catalog, gigabytes=gigabytes, workers=workers, threads=threads)
+        return _own_store(catalog, absolute_trusted(trusted), gigabytes=gigabytes, workers=workers, threads=threads)
     gigabytes = gigabytes / 10 if quick else gigabytes
     with _scratch(folder, gigabytes) as scratch:
         data = write_stream_data(scratch / "data", gigabytes)
@@ -73,12 +82,13 @@ def run(
     return BenchResult(name="stream", ours=ours, baseline=NIC_MB_S, unit="MB/s", ratio=ours / NIC_MB_S, detail=detail | conditions)
 
 
-def _own_store(catalog: str, *, gigabytes: float, workers: int, threads: int) -> BenchResult:
-    table = load_catalog(catalog).table
+def _own_store(catalog: str, trusted: tuple[str, ...], *, gigabytes: float, workers: int, threads: int) -> BenchResult:
+    table = load_catalog(catalog, trusted=trusted).table
     train = table.filter(pc.equal(table["split"], "train"))
     fraction = min(1.0, gigabytes * 1e9 / max(1, pc.sum(train["nbytes"]).as_py() or 0))
     env = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    sides = [Side(name=kind, kind=kind, env=env, source=catalog, fraction=fraction, threads=threads) for kind in ("gets", "stream")]
+    kinds: tuple[Literal["gets", "stream"], ...] = ("gets", "stream")
+    sides = [Side(name=k, kind=k, env=env, source=catalog, trusted=trusted, fraction=fraction, threads=threads) for k in kinds]
     with tempfile.TemporaryDirectory() as scratch:
         measured = measure_sides(sides, workers=workers, folder=Path(scratch))
     ours, bare = measured["stream"], measured["gets"]

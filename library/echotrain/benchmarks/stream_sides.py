@@ -50,6 +50,7 @@ class Side:
             checksum; ``bare``: the same bytes received into the same memory and nothing else, what the kernel alone costs.
         env: Environment while it runs: the S3 endpoint.
         source: Catalog URI, or the folder of the HDF5 files for the loader.
+        trusted: What the catalog's rows may point to outside of it.
         fraction: Share of the catalog's volumes.
         bucket: The loader reads from this bucket.
         keeps_blocks: The loader's file object keeps metadata.
@@ -62,6 +63,7 @@ class Side:
     kind: Literal["stream", "loader", "gets", "bare"]
     env: dict[str, str] = field(default_factory=dict)
     source: str
+    trusted: tuple[str, ...] = ()
     fraction: float = 1.0
     bucket: str = ""
     keeps_blocks: bool = False
@@ -178,7 +180,7 @@ _Epochs = tuple[Callable[[int], Generator[_Count, None, None]], Callable[[], Non
 
 def _stream(side: Side, rank: int, world: int) -> _Epochs:
     config = StreamConfig(threads=side.threads)
-    data = DataConfig(catalog=side.source, fraction=side.fraction, mask=R4)
+    data = DataConfig(catalog=side.source, trusted=side.trusted, fraction=side.fraction, mask=R4)
     stream = RayStream(data, seed=0, batch_size=world, rank=rank, world_size=world, config=config)
 
     def epoch_of(epoch: int) -> Generator[_Count, None, None]:
@@ -210,7 +212,7 @@ def _loader(side: Side, rank: int, world: int) -> _Epochs:
 
 
 def _gets(side: Side, rank: int, world: int) -> _Epochs:
-    catalog = load_catalog(side.source)
+    catalog = load_catalog(side.source, trusted=side.trusted)
     rows = catalog.rows(select(catalog.table, splits=("train",), fraction=side.fraction)[rank::world])
     num_threads = side.threads or default_threads(catalog.root)
     reader, threads = RangeReader(), ThreadPoolExecutor(num_threads)

@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,10 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
+from echotrain.data.bounded_parquet import read_parquet
 from echotrain.data.catalog import KINDS, SCHEMA, SPLITS, Catalog
+from echotrain.data.containment import check_contained, check_key
 from echotrain.data.leaks import leaks_of
 from echotrain.data.splits import check_no_leakage
 from echotrain.errors import CatalogError, ConfigError
+from echotrain.storage.bounded_read import read_at_most, read_json
 from echotrain.storage.open import open_store
 from echotrain.storage.store import Store
 
@@ -32,13 +35,20 @@ CATALOG_FORMAT = 1
 
 _MANIFEST = re.compile(r"catalog/v(\d{6})\.json")
 _COMMIT_ATTEMPTS = 20
+# Of two million slices a table takes about 1 GB of memory, and a tenth of that as a file.
+_LARGEST_TABLE, _LARGEST_FILE, _LARGEST_MANIFEST = 1 << 30, 256 << 20, 64 << 20
 
 
-def load_catalog(uri: str) -> Catalog:
+def load_catalog(uri: str, *, trusted: Sequence[str] = (), reads_payload: bool = True) -> Catalog:
     """Load the newest version of the catalog below ``uri``, or the one that ``uri@3`` names.
 
+    Args:
+        uri: Folder or ``s3://`` prefix.
+        trusted: Places outside of the catalog that its rows may point to.
+        reads_payload: False where only the rows are wanted, and nothing that they point to will ever be read.
+
     Raises:
-        CatalogError: There is none, it is damaged, of a newer format, or a row is inconsistent.
+        CatalogError: There is none, it is damaged, of a newer format, a row is inconsistent, or points out of the catalog.
         LeakageError: A patient is in two splits, and the manifest does not name them as a known leak of a given split.
     """
     root, version = split_version(uri)
@@ -51,11 +61,14 @@ def load_catalog(uri: str) -> Catalog:
     elif version not in versions:
         raise CatalogError(f"{root}@{version}", f"does not exist; versions are {versions}", "Name one of these, or leave out @version.")
     manifest = _read_manifest(store, version)
-    data = store.read(manifest["table"])
+    check_key(store.uri, manifest["table"])
+    data = read_at_most(store, manifest["table"], _LARGEST_FILE)
     if xxhash.xxh3_64_intdigest(data) != manifest["checksum"]:
         raise CatalogError(f"{store.uri}/{manifest['table']}", "does not have the checksum of its manifest", "Use another version.")
-    table = pq.read_table(pa.BufferReader(data), schema=SCHEMA)
+    table = read_parquet(data, SCHEMA, f"{store.uri}/{manifest['table']}", limit=_LARGEST_TABLE, may_lack=True)
     _check(table, manifest)
+    if reads_payload:
+        check_contained(table, store.uri, trusted)
     logger.info("Loaded catalog %s@%d: %d slices", root, version, table.num_rows)
     return Catalog(table, store.uri, version, manifest)
 
@@ -124,7 +137,7 @@ def _manifest_key(version: int) -> str:
 def _read_manifest(store: Store, version: int) -> dict[str, Any]:
     key = _manifest_key(version)
     try:
-        manifest: dict[str, Any] = json.loads(store.read(key))
+        manifest: dict[str, Any] = read_json(store, key, _LARGEST_MANIFEST)
         known = (int(manifest["format"]), str(manifest["table"]), int(manifest["checksum"]))
     except (ValueError, KeyError, TypeError) as error:
         raise CatalogError(f"{store.uri}/{key}", f"is not a catalog's manifest ({error!r})", "Use another version.") from error

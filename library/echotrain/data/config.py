@@ -23,6 +23,8 @@ class DataConfig:
             MosaicMRI (arXiv:2604.11762, 5.2) does; else on all of them. With it, validation scores of different fractions are of
             different volumes: compare such models on the test split, which no fraction touches.
         datasets, anatomies, contrasts: Names to keep, in every split; empty keeps all.
+        trusted: Folders and ``s3://`` prefixes outside of the catalog that its rows may point to, as those of ``prepare --payload raw`` do.
+            Whoever reads a catalog says so; a trained model's configuration does not say it for them.
         mask: How phase-encode lines are undersampled in training and validation.
     """
 
@@ -34,6 +36,7 @@ class DataConfig:
     datasets: tuple[str, ...] = ()
     anatomies: tuple[str, ...] = ()
     contrasts: tuple[str, ...] = ()
+    trusted: tuple[str, ...] = ()
     mask: MaskConfig = field(default_factory=MaskConfig)
 
     def __post_init__(self) -> None:

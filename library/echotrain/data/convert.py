@@ -28,6 +28,7 @@ from echotrain.data.payload import ALIGNMENT, EncodedSlice, PayloadDtype, checks
 from echotrain.data.shards import ShardWriter
 from echotrain.data.signature import NO_PROJECTIONS, signature_of, slice_projections
 from echotrain.errors import ConfigError, EchotrainError, ScanError, printable
+from echotrain.storage.bounded_read import read_json
 from echotrain.storage.ranged_file import RangedFile
 from echotrain.storage.store import Store
 
@@ -43,6 +44,8 @@ _ROUNDING = 1e-5
 _FORMAT_TEXT = """kspace data xml head traj dataset mask ismrmrd_header reconstruction_rss reconstruction_esc
 spiral radial epi goldenangle cartesian other"""
 _FORMAT_WORDS = frozenset(_FORMAT_TEXT.split())
+# A row has about a kilobyte, a scan at most some ten thousand.
+_LARGEST_RECORD = 64 << 20
 _DTYPES: dict[str, PayloadDtype] = {"float32": "complex64", "float16": "float16"}
 
 
@@ -143,7 +146,7 @@ def read_record(store: Store, key: str) -> ScanRecord | None:
     if store.size(record_key(key)) is None:
         return None
     try:
-        return ScanRecord.from_values(json.loads(store.read(record_key(key))))
+        return ScanRecord.from_values(read_json(store, record_key(key), _LARGEST_RECORD))
     except ValueError:
         logger.warning("%s/%s is damaged; the scan is prepared again", store.uri, record_key(key))
         return None

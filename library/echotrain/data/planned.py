@@ -71,7 +71,7 @@ class PlannedStream:
         self._data, self._seed = data, seed
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         self._pieces = pieces
-        self.catalog = load_catalog(data.catalog) if catalog is None else catalog
+        self.catalog = load_catalog(data.catalog, trusted=data.trusted) if catalog is None else catalog
         subset = load_subset(self.catalog.root, data.subset) if data.subset else None
         self._train = self._select(data.train_split, data.fraction, subset)
         self._fetcher = Fetcher(self.catalog.root, data.mask, seed=seed, config=config)

@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from echotrain.data.batch import SampleId
+from echotrain.data.bounded_parquet import read_parquet
 from echotrain.errors import CatalogError, ConfigError, LeakageError, ObjectMissingError
+from echotrain.storage.bounded_read import read_at_most
 from echotrain.storage.open import open_store
 
 __all__ = ["Subset", "load_subset", "mask_of_subset", "save_subset"]
@@ -26,8 +28,8 @@ _KEYS = ("dataset", "volume", "slice")
 _SCHEMA = pa.schema([("dataset", pa.string()), ("volume", pa.string()), ("slice", pa.int32())])
 _ABOUT = b"echotrain"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# Ids of a hundred million slices would take more.
-_LARGEST = 1 << 30
+# Ids of ten million slices.
+_LARGEST_TABLE, _LARGEST_FILE = 1 << 30, 256 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +77,17 @@ def load_subset(root: str, name: str) -> Subset:
     """
     store, key = open_store(root), _key(name)
     try:
-        data = store.read(key)
-        table = pq.read_table(pa.BufferReader(data))
-        about = json.loads((table.schema.metadata or {}).get(_ABOUT, b"{}"))
-        return Subset(name=name, slices=table.select(_KEYS).cast(_SCHEMA).replace_schema_metadata(None), about=about)
+        data = read_at_most(store, key, _LARGEST_FILE)
+        slices = read_parquet(data, _SCHEMA, f"{store.uri}/{key}", limit=_LARGEST_TABLE, may_lack=False)
+        about = json.loads((pq.read_metadata(pa.BufferReader(data)).metadata or {}).get(_ABOUT, b"{}"))
+        return Subset(name=name, slices=slices, about=about)
     except ObjectMissingError as error:
         there = sorted(info.key.removeprefix("subsets/").removesuffix(".parquet") for info in store.list("subsets/"))
         remedy = f"There are: {', '.join(there)}." if there else "There is none yet: python -m ray_jobs.filter makes one."
         raise CatalogError(f"data.subset={name}", f"is not among the subsets of {store.uri}", remedy) from error
-    except (pa.ArrowException, KeyError, ValueError) as error:
+    except CatalogError as error:
+        raise CatalogError(f"{store.uri}/{key}", f"is no subset: it {error.limit}", error.remedy) from error
+    except (pa.ArrowException, RecursionError, ValueError) as error:
         raise CatalogError(f"{store.uri}/{key}", f"is no subset ({error})", "Make it again under a new name.") from error
 
 

@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echotrain.errors import PayloadError
+from echotrain.storage.bounded_read import read_at_most
 from echotrain.storage.store import Store
 
 __all__ = ["HISTORY", "History", "read_history"]
 
 HISTORY = "metrics.jsonl"
+# A million lines.
+_LARGEST = 256 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +53,11 @@ def read_history(store: Store, name: str) -> History:
         PayloadError: A line is not a record.
     """
     records: dict[str, list[dict[str, Any]]] = {"train": [], "epoch": []}
-    for number, line in enumerate(store.read(HISTORY).decode(errors="replace").splitlines(), start=1):
+    for number, line in enumerate(read_at_most(store, HISTORY, _LARGEST).decode(errors="replace").splitlines(), start=1):
         try:
             record = json.loads(line)
             records.setdefault(record["kind"], []).append({**record, "global_step": int(record["global_step"])})
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             where = f"{store.uri}/{HISTORY}, line {number}"
             raise PayloadError(where, "is not a record with a kind and a global_step", "Report on a run of this version.") from error
     return History(name=name, train=tuple(records["train"]), epochs=tuple(records["epoch"]))

@@ -23,9 +23,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from echotrain.csv_text import csv_of, plain_cell
 from echotrain.errors import CatalogError, PayloadError
+from echotrain.evaluation.bounded_npz import read_npz
 from echotrain.metrics.collector import VolumeKey, VolumeScore, mean_quality
 from echotrain.metrics.volume import Quality
+from echotrain.storage.bounded_read import read_at_most, read_json
 from echotrain.storage.store import Store
 
 __all__ = [
@@ -45,6 +48,8 @@ __all__ = [
 
 METRICS, EXAMPLES, SUMMARY = "metrics.csv", "examples.npz", "summary.json"
 _FORMAT = 1
+# Three pictures of 512 x 512 are 3 MB; an evaluation keeps those of six slices unless it is told to keep more.
+_LARGEST_SUMMARY, _LARGEST_METRICS, _LARGEST_EXAMPLES = 1 << 20, 64 << 20, 2 << 30
 _PICTURES = ("zero_filled", "reconstruction", "target")
 _MASKED_KSPACE = "masked_kspace"
 _QUALITIES = ("nmse", "psnr", "ssim")
@@ -106,6 +111,7 @@ class EvaluationInfo:
         name: Title of the evaluation.
         model: What made the reconstructions (recipe, size).
         checkpoint: URI of its weights.
+        weights_sha256: Of the file of these weights; "" where there are none, and in evaluations that were made before it was kept.
         catalog: URI of the data, with its version.
         split: Which part of it.
         note: Whatever a reader must know, such as that the data is simulated.
@@ -114,6 +120,7 @@ class EvaluationInfo:
     name: str
     model: str = ""
     checkpoint: str = ""
+    weights_sha256: str = ""
     catalog: str = ""
     split: str = ""
     note: str = ""
@@ -188,6 +195,10 @@ def write_evaluation(store: Store, evaluation: Evaluation) -> None:
         raise CatalogError(
             evaluation.info.name, "an evaluation needs at least one volume", "Choose a split or a selection that is not empty."
         )
+    nbytes = sum(getattr(example, name).size * 4 for example in evaluation.examples for name in _PICTURES)
+    if nbytes > _LARGEST_EXAMPLES:
+        limit = f"take {nbytes} bytes, and at most {_LARGEST_EXAMPLES} are read back"
+        raise CatalogError(f"{len(evaluation.examples)} pictures", limit, "Keep fewer: --examples 6.")
     # An older summary must not vouch for the new tables while they are being written.
     store.delete(SUMMARY)
     store.write(METRICS, _metrics_csv(evaluation.volumes).encode())
@@ -203,12 +214,12 @@ def read_evaluation(store: Store) -> Evaluation:
         PayloadError: Its objects are damaged or do not belong together.
     """
     try:
-        summary = json.loads(store.read(SUMMARY))
-        volumes = _parse_metrics(store.read(METRICS).decode())
-        examples = _parse_examples(store.read(EXAMPLES))
-        info = EvaluationInfo(**{name: str(summary[name]) for name in EvaluationInfo.__dataclass_fields__})
+        summary = read_json(store, SUMMARY, _LARGEST_SUMMARY)
+        volumes = _parse_metrics(read_at_most(store, METRICS, _LARGEST_METRICS).decode())
+        examples = _parse_examples(read_at_most(store, EXAMPLES, _LARGEST_EXAMPLES))
+        info = EvaluationInfo(**{name: str({"weights_sha256": "", **summary}[name]) for name in EvaluationInfo.__dataclass_fields__})
         counts = (summary["num_volumes"], summary["num_examples"])
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, KeyError, TypeError, EOFError, RecursionError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise PayloadError(store.uri, f"is not a readable evaluation ({error})", "Run the evaluation again.") from error
     if counts != (len(volumes), len(examples)) or not volumes:
         raise PayloadError(
@@ -223,19 +234,13 @@ def _plain_quality(score: Quality) -> Quality:
 
 def score_csv(evaluations: Sequence[Evaluation]) -> str:
     """Return a row per evaluation and volume in full precision: the evaluation's name, then the columns of ``metrics.csv``."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["evaluation", *_COLUMNS])
-    writer.writerows([evaluation.info.name, *_row(v)] for evaluation in evaluations for v in evaluation.volumes)
-    return text.getvalue()
+    return csv_of(
+        [["evaluation", *_COLUMNS], *([evaluation.info.name, *_row(v)] for evaluation in evaluations for v in evaluation.volumes)]
+    )
 
 
 def _metrics_csv(volumes: Sequence[VolumeResult]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows(map(_row, volumes))
-    return text.getvalue()
+    return csv_of([_COLUMNS, *map(_row, volumes)])
 
 
 def _row(v: VolumeResult) -> list[str | int | float]:
@@ -249,9 +254,9 @@ def _parse_metrics(text: str) -> tuple[VolumeResult, ...]:
 
     return tuple(
         VolumeResult(
-            dataset=row["dataset"],
-            volume=row["volume"],
-            attributes=VolumeAttributes(row["anatomy"], row["contrast"], float(row["acceleration"])),
+            dataset=plain_cell(row["dataset"]),
+            volume=plain_cell(row["volume"]),
+            attributes=VolumeAttributes(plain_cell(row["anatomy"]), plain_cell(row["contrast"]), float(row["acceleration"])),
             num_slices=int(row["num_slices"]),
             model=quality(row, "model"),
             zero_filled=quality(row, "zero_filled"),
@@ -275,17 +280,17 @@ def _examples_npz(examples: Sequence[Example]) -> bytes:
 
 
 def _parse_examples(data: bytes) -> tuple[Example, ...]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        labels = json.loads(str(arrays["labels"]))
-        return tuple(
-            Example(
-                dataset=label["dataset"],
-                volume=label["volume"],
-                slice=label["slice"],
-                attributes=VolumeAttributes(label["anatomy"], label["contrast"], label["acceleration"]),
-                max_value=label["max_value"],
-                **{name: arrays[f"{name}_{index:03d}"] for name in _PICTURES},
-                masked_kspace=arrays.get(f"{_MASKED_KSPACE}_{index:03d}"),
-            )
-            for index, label in enumerate(labels)
+    arrays = read_npz(data, _LARGEST_EXAMPLES)
+    labels = json.loads(str(arrays["labels"]))
+    return tuple(
+        Example(
+            dataset=label["dataset"],
+            volume=label["volume"],
+            slice=label["slice"],
+            attributes=VolumeAttributes(label["anatomy"], label["contrast"], label["acceleration"]),
+            max_value=label["max_value"],
+            **{name: arrays[f"{name}_{index:03d}"] for name in _PICTURES},
+            masked_kspace=arrays.get(f"{_MASKED_KSPACE}_{index:03d}"),
         )
+        for index, label in enumerate(labels)
+    )

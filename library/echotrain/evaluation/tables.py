@@ -1,11 +1,10 @@
 """Tables as CSV, Markdown and, through the report's template, HTML."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from echotrain.csv_text import csv_of
 from echotrain.evaluation.results import VolumeResult
 from echotrain.evaluation.statistics import METRICS, GroupStatistics, Statistic
 
@@ -59,12 +58,7 @@ class Table:
 
     def to_csv(self) -> str:
         """Return comma-separated values; section titles are left out."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows(
-            [[column.replace("\n", " ") for column in self.columns], *(row for section in self.sections for row in section.rows)]
-        )
-        return text.getvalue()
+        return csv_of([[column.replace("\n", " ") for column in self.columns], *(row for section in self.sections for row in section.rows)])
 
     def to_latex(self) -> str:
         """Return a LaTeX table in the manner of ``booktabs``; a section's title becomes a row."""

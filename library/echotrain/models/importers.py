@@ -1,25 +1,27 @@
 """Public checkpoints in, public checkpoints out: fastMRI's E2E-VarNet.
 
 Tensors are the same on both sides; only names differ. Lightning checkpoints put ``varnet.`` before every name and
-carry the loss's window as ``loss.w``.
+carry the loss's window as ``loss.w``; a network that ran in parallel or was compiled has ``module.`` or ``_orig_mod.`` there as well.
 """
 
-import pickle
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from echotrain.errors import CheckpointError
+from echotrain.models.state_file import read_state
 from echotrain.models.unrolled.varnet import VarNet, VarNetConfig
 
-__all__ = ["export_fastmri", "fastmri_config", "import_fastmri", "load_fastmri", "read_fastmri"]
+__all__ = ["check_state", "export_fastmri", "fastmri_config", "import_fastmri", "load_fastmri", "load_state", "read_fastmri"]
 
-_LIGHTNING_PREFIX = "varnet."
+# What Lightning, DistributedDataParallel and torch.compile put before names, in whatever order they were wrapped.
+_WRAPPERS = re.compile(r"^(?:varnet\.|module\.|_orig_mod\.)+")
+_COMPILED_WITHIN = re.compile(r"(?<=\.)_orig_mod\.")
 _LIGHTNING_EXTRAS = {"loss.w"}
+_CASCADE = re.compile(r"cascades\.(\d{1,6})\.")
 # (fastMRI's name, ours), tried in turn. The last decoder block is `up_conv.N.0` there, followed by the head `up_conv.N.1`.
 _IMPORT = (
     (r"^cascades\.(\d+)\.model\.", r"cascades.\1.regularizer."),
@@ -34,8 +36,17 @@ _IMPORT = (
 
 
 def import_fastmri(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a fastMRI VarNet state_dict (plain or of a Lightning module) to ours."""
-    return {_ours(name.removeprefix(_LIGHTNING_PREFIX)): tensor for name, tensor in state.items() if name not in _LIGHTNING_EXTRAS}
+    """Rename a fastMRI VarNet state_dict (plain, of a Lightning module, wrapped or compiled) to ours.
+
+    Raises:
+        CheckpointError: Two tensors have the same name once what wraps the network is taken off.
+    """
+    bare = {name: _COMPILED_WITHIN.sub("", _WRAPPERS.sub("", name)) for name in state}
+    twice = [name for name, count in Counter(bare.values()).items() if count > 1]
+    if twice:
+        both = " and ".join(name for name in state if bare[name] == twice[0])
+        raise CheckpointError(both, "are two tensors of one name, so it holds two networks", "Save the state_dict of one network alone.")
+    return {_ours(bare[name]): tensor for name, tensor in state.items() if bare[name] not in _LIGHTNING_EXTRAS}
 
 
 def export_fastmri(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -45,20 +56,12 @@ def export_fastmri(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_fastmri(path: str | Path) -> dict[str, Tensor]:
-    """Read a fastMRI state_dict or Lightning checkpoint from disk, names changed to ours.
+    """Read a fastMRI state_dict or Lightning checkpoint from disk, names changed to ours; nothing that is pickled in it is run.
 
     Raises:
-        CheckpointError: The file is not a checkpoint, or holds more than tensors and plain values.
+        CheckpointError: The file is not a checkpoint, is damaged, or claims sizes that it does not have.
     """
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        what = "does not exist" if isinstance(error, FileNotFoundError) else "cannot be read as tensors and plain values"
-        raise CheckpointError(str(path), what, "Save its state_dict alone with torch.save and give that file.") from error
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise CheckpointError(str(path), "holds no state_dict", "Give a fastMRI state_dict or Lightning checkpoint of a VarNet.")
-    return import_fastmri(state)
+    return import_fastmri(read_state(path))
 
 
 def load_fastmri(path: str | Path, model: VarNet) -> None:
@@ -72,7 +75,18 @@ def load_fastmri(path: str | Path, model: VarNet) -> None:
 
 def load_state(model: VarNet, state: Mapping[str, Tensor], source: str) -> None:
     """Load ``state`` (our names) from ``source`` into ``model``, or raise CheckpointError naming the differences."""
-    expected = model.state_dict()
+    check_state(model.state_dict(), state, source)
+    model.load_state_dict(dict(state))
+
+
+def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    """Raise CheckpointError, naming the differences, where ``state`` (our names) has other names or shapes than a model expects.
+
+    Args:
+        expected: The model's own; they may be on the meta device, before any memory is taken.
+        state: What was read.
+        source: What from.
+    """
     missing = [name for name in expected if name not in state]
     unknown = [name for name in state if name not in expected]
     misshapen = [name for name in expected if name in state and expected[name].shape != state[name].shape]
@@ -83,22 +97,43 @@ def load_state(model: VarNet, state: Mapping[str, Tensor], source: str) -> None:
     ]
     if differences:
         raise CheckpointError(source, "is a checkpoint of another model: it " + "; ".join(differences), _remedy(state))
-    model.load_state_dict(dict(state))
 
 
-def fastmri_config(state: Mapping[str, Tensor]) -> VarNetConfig:
-    """Read the architecture off a state_dict with our names.
+def fastmri_config(state: Mapping[str, Tensor], source: str = "state_dict") -> VarNetConfig:
+    """Read the architecture off the names and shapes of a state_dict with our names.
+
+    ``mask_center`` has no weights, so no file tells it: it stays what the public code's default is, and what its published weights have.
+
+    Args:
+        state: Names and tensors.
+        source: What they are from, for messages.
 
     Raises:
-        CheckpointError: It is no VarNet's.
+        CheckpointError: It is no VarNet's, or lacks some of its tensors; the message names what it is or lacks.
     """
+    other = _other_network(state)
+    if other:
+        raise CheckpointError(source, f"is of no VarNet: it is {other}", "Give a state_dict or a checkpoint of a fastMRI E2E-VarNet.")
     try:
         chans, pools = _unet_size(state, "cascades.0.regularizer.unet.")
         sens_chans, sens_pools = _unet_size(state, "sens_net.norm_unet.unet.")
-    except KeyError as error:
-        raise CheckpointError("state_dict", f"is of no VarNet: it has no {error}", "Give a checkpoint of a fastMRI VarNet.") from error
-    num_cascades = sum(bool(re.fullmatch(r"cascades\.\d+\.dc_weight", name)) for name in state)
+    except (KeyError, IndexError) as error:
+        raise CheckpointError(source, f"is of no VarNet: it has no {error}", "Give a checkpoint of a fastMRI VarNet.") from error
+    num_cascades = 1 + max(int(found[1]) for name in state if (found := _CASCADE.match(name)))
+    if num_cascades > len(state):
+        raise CheckpointError(source, f"numbers {num_cascades} cascades in {len(state)} tensors", "Give a checkpoint that is whole.")
     return VarNetConfig(num_cascades=num_cascades, chans=chans, pools=pools, sens_chans=sens_chans, sens_pools=sens_pools)
+
+
+def _other_network(state: Mapping[str, Tensor]) -> str:
+    """Return which other network of the field these tensors are of, "" where none is known."""
+    if any("prompt" in name for name in state):
+        return "a PromptMR"
+    if any(_CASCADE.match(name) for name in state):
+        return ""
+    if any(re.match(r"(?:unet\.)?(?:down_sample_layers|encoder)\.\d+\.", name) for name in state):
+        return "a U-Net"
+    return ""
 
 
 def _ours(name: str) -> str:
@@ -130,8 +165,14 @@ def _last_decoder_index(state: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def _unet_size(state: Mapping[str, Tensor], prefix: str) -> tuple[int, int]:
-    chans = state[f"{prefix}encoder.0.conv1.weight"].shape[0]
-    return chans, sum(bool(re.fullmatch(rf"{re.escape(prefix)}encoder\.\d+\.conv1\.weight", name)) for name in state)
+    """Return channels and poolings of a U-Net; KeyError names a tensor that is missing, or that is not twice as wide as the one above."""
+    pools = sum(bool(re.fullmatch(rf"{re.escape(prefix)}encoder\.\d+\.conv1\.weight", name)) for name in state)
+    names = [f"{prefix}encoder.{level}.conv1.weight" for level in range(max(pools, 1))]
+    chans = state[names[0]].shape[0]
+    for level, name in enumerate(names):
+        if state[name].shape[0] != chans << level:
+            raise KeyError(f"{name} of {chans << level} channels")
+    return chans, pools
 
 
 def _describe(what: str, names: list[str]) -> list[str]:

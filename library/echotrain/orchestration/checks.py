@@ -12,6 +12,7 @@ import ray
 from echotrain.data.catalog import Catalog
 from echotrain.data.catalog_store import load_catalog, split_version
 from echotrain.data.config import DataConfig
+from echotrain.data.containment import absolute_trusted
 from echotrain.data.formats.deidentify import VOLUME_PREFIX
 from echotrain.data.leaks import training_warning
 from echotrain.data.selection import select
@@ -44,7 +45,8 @@ def with_absolute_paths(experiment: Experiment) -> Experiment:
     """Make local paths absolute: a worker's working directory is another. Weights that are named must be there."""
     if not experiment.data.catalog:
         raise ConfigError("data.catalog=''", "names no data", "Prepare some with ray_jobs.prepare and give data.catalog=URI.")
-    data = dataclasses.replace(experiment.data, catalog=absolute_uri(experiment.data.catalog))
+    named = experiment.data
+    data = dataclasses.replace(named, catalog=absolute_uri(named.catalog), trusted=absolute_trusted(named.trusted))
     return dataclasses.replace(
         experiment, data=data, model=located(experiment.model, begins=True), storage=absolute_uri(experiment.storage)
     )
@@ -67,7 +69,7 @@ def with_pinned_catalog(experiment: Experiment, latest: CheckpointMeta | None) -
     root, version = split_version(experiment.data.catalog)
     if version is None and latest is not None:
         version = latest.catalog["version"]
-    catalog = load_catalog(root if version is None else f"{root}@{version}")
+    catalog = load_catalog(root if version is None else f"{root}@{version}", trusted=experiment.data.trusted)
     if latest is not None and catalog_identity(catalog)["checksum"] != latest.catalog["checksum"]:
         raise CheckpointError(
             f"{experiment.run_uri}/checkpoints/{latest.name}",

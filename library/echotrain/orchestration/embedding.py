@@ -34,12 +34,14 @@ class EmbeddingConfig:
         weights: URI of what it needs.
         patches: How slices are cut; None embeds them whole.
         workers: Processes; 0 takes one per CPU.
+        trusted: As ``data.trusted``.
     """
 
     embedder: str
     weights: str = ""
     patches: PatchConfig | None = None
     workers: int = 0
+    trusted: tuple[str, ...] = ()
 
     def identity(self) -> str:
         """Return as text what decides the vectors."""
@@ -125,7 +127,7 @@ class _VolumeEmbedder:
     def __init__(self, environment: DriverEnvironment, catalog_uri: str, config: EmbeddingConfig, parts: Parts) -> None:
         environment.apply()
         setup_logging("WARNING")
-        self._catalog = load_catalog(catalog_uri)
+        self._catalog = load_catalog(catalog_uri, trusted=config.trusted)
         self._reader = SliceReader(self._catalog.root, RangeReader())
         self._embedder = make_embedder(config.embedder, config.weights)
         self._patches = config.patches

@@ -1,5 +1,6 @@
 """Evaluate methods on a split of a catalog: each beside the zero-filled image, volume by volume."""
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -19,6 +20,7 @@ from echotrain.data.batch import Batch
 from echotrain.data.catalog import SPLITS, Catalog, SliceRow
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.config import DataConfig
+from echotrain.data.containment import absolute_trusted
 from echotrain.data.examples import choose_examples
 from echotrain.data.fetch import Fetcher, StepRows
 from echotrain.data.selection import select
@@ -42,6 +44,8 @@ logger = logging.getLogger(__name__)
 _NO_PICTURE = -1
 # Masks of an evaluation depend on the volume alone.
 _NO_SEED = 0
+# By URI and by what is trusted besides.
+_Catalogs = dict[tuple[str, tuple[str, ...]], Catalog]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +102,7 @@ def evaluate_all(jobs: Sequence[EvaluationJob]) -> Iterator[tuple[EvaluationJob,
         CheckpointError: A run has no usable checkpoint.
         ResourceError: The cluster is too small.
     """
-    catalogs: dict[str, Catalog] = {}
+    catalogs: _Catalogs = {}
     works = [_Work.of(job, catalogs) for job in jobs]
     connect()
     for _, alike in itertools.groupby(works, lambda work: (work.method.uses_gpu, work.method.threads_per_worker, work.method.workers)):
@@ -157,11 +161,12 @@ class _Work:
     volumes: tuple[_Volume, ...]
 
     @classmethod
-    def of(cls, job: EvaluationJob, catalogs: dict[str, Catalog]) -> "_Work":
+    def of(cls, job: EvaluationJob, catalogs: _Catalogs) -> "_Work":
         """Resolve the method and find the volumes; ``catalogs`` keeps what was loaded."""
         method, subject = job.method.resolved()
-        uri = subject.data.catalog
-        catalog = catalogs[uri] = catalogs[uri] if uri in catalogs else load_catalog(uri)
+        data = dataclasses.replace(subject.data, trusted=absolute_trusted(subject.data.trusted))
+        subject = dataclasses.replace(subject, data=data)
+        catalog = _loaded(data.catalog, data, catalogs)
         volumes = _find_volumes(catalog, subject.data, job)
         warn_of_hidden_names(catalog, subject.data)
         return cls(job, method, subject, f"{catalog.root}@{catalog.version}", tuple(volumes))
@@ -183,6 +188,7 @@ class _Work:
                 "model": subject.model,
                 "settings": subject.settings,
                 "weights": subject.weights,
+                "sha256": subject.sha256,
                 "mask": to_dict(subject.data.mask),
             }
             parts = Parts(open_store(self.job.resume_in).uri, json.dumps([described, self.catalog_uri, self.items]))
@@ -216,6 +222,7 @@ class _Gathered:
             name=job.title or f"{subject.name}, {job.split}",
             model=subject.model,
             checkpoint=subject.weights,
+            weights_sha256=subject.sha256,
             catalog=self._work.catalog_uri,
             split=job.split,
             note=job.note,
@@ -252,7 +259,7 @@ class _VolumeScorer:
     def __init__(self, setup: WorkerSetup, told: Sequence[_Told]) -> None:
         setup.prepare()
         self._told = told
-        self._catalogs: dict[str, Catalog] = {}
+        self._catalogs: _Catalogs = {}
         self._job = -1
         self._take_up(0)
 
@@ -263,9 +270,7 @@ class _VolumeScorer:
         if self._job >= 0:
             self._fetcher.close()
         told = self._told[job]
-        if told.catalog_uri not in self._catalogs:
-            self._catalogs[told.catalog_uri] = load_catalog(told.catalog_uri)
-        self._catalog = self._catalogs[told.catalog_uri]
+        self._catalog = _loaded(told.catalog_uri, told.subject.data, self._catalogs)
         self._reconstructor: Reconstructor = told.method.load()
         self._fetcher: Fetcher = Fetcher(self._catalog.root, told.subject.data.mask, seed=_NO_SEED)
         self._job = job
@@ -301,6 +306,14 @@ class _VolumeScorer:
         for step in self._fetcher.fetch(steps, epoch=None):
             for batch in step.batches:
                 yield batch.to(self._reconstructor.device)
+
+
+def _loaded(uri: str, data: DataConfig, catalogs: _Catalogs) -> Catalog:
+    """Return a catalog as it was loaded before by one who trusts the same places, or load it and keep it."""
+    key = uri, data.trusted
+    if key not in catalogs:
+        catalogs[key] = load_catalog(uri, trusted=data.trusted)
+    return catalogs[key]
 
 
 def _known(work: _Work) -> dict[int, Result]:

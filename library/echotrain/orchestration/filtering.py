@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from echotrain.data.batch import SampleId
 from echotrain.data.catalog import Catalog
 from echotrain.data.catalog_store import load_catalog
+from echotrain.data.containment import absolute_trusted
 from echotrain.data.selection import select
 from echotrain.data.subsets import Subset, save_subset
 from echotrain.errors import ConfigError, LeakageError
@@ -38,6 +39,7 @@ class FilterConfig:
 
     Attributes:
         catalog: As ``data.catalog``.
+        trusted: As ``data.trusted``.
         name: Of the subset.
         query_split: Where queries come from; ``test`` is refused.
         datasets, anatomies, contrasts: What the queries show; empty takes all.
@@ -59,6 +61,7 @@ class FilterConfig:
     embedder: str = "gradients"
     weights: str = ""
     workers: int = 0
+    trusted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.query_split == "test":
@@ -127,7 +130,8 @@ def filter_catalog(config: FilterConfig) -> Filtered:
     if config.weights:
         config = dataclasses.replace(config, weights=absolute_uri(config.weights))
     make_embedder(config.embedder, config.weights)
-    catalog = load_catalog(config.catalog)
+    config = dataclasses.replace(config, trusted=absolute_trusted(config.trusted))
+    catalog = load_catalog(config.catalog, trusted=config.trusted)
     queries = select(
         catalog.table,
         splits=(config.query_split,),
@@ -137,7 +141,9 @@ def filter_catalog(config: FilterConfig) -> Filtered:
     )
     pool = select(catalog.table, splits=("train",))
     _check_before(config, catalog, len(queries), pool)
-    embedding = EmbeddingConfig(embedder=config.embedder, weights=config.weights, patches=config.patches, workers=config.workers)
+    embedding = EmbeddingConfig(
+        embedder=config.embedder, weights=config.weights, patches=config.patches, workers=config.workers, trusted=config.trusted
+    )
     chosen, counts = _choose(embed_volumes(catalog, np.union1d(queries, pool), embedding), queries, pool, config)
     rows = catalog.rows(chosen)
     by_anatomy = dict(Counter(row.anatomy or "unknown" for row in rows).most_common())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,10 +18,15 @@ from echotrain.orchestration.checks import located
 from echotrain.orchestration.cluster import DriverEnvironment, num_cpus, num_gpus
 from echotrain.shapes import Magnitude
 from echotrain.sweeps.best import best_run
-from echotrain.training.experiment import flatten
+from echotrain.training.experiment import Experiment, flatten
+from echotrain.training.published import describe_published, is_weights_file, load_published
 from echotrain.training.trained import TrainedModel, Which, describe_trained, load_trained
 
 __all__ = ["InferenceConfig", "Method", "Reconstructor", "Subject", "WorkerSetup", "actor_resources"]
+
+logger = logging.getLogger(__name__)
+
+_PINNED = "sha256:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +37,7 @@ class Subject:
         name: Short, for titles.
         model: What makes the images, in a line.
         weights: URI of its weights; "" for a method that was not trained.
+        sha256: Of the file of these weights.
         data: Catalog, selection and masks; outside training these are the same for every seed.
         settings: Whatever else decides the images.
     """
@@ -38,6 +45,7 @@ class Subject:
     name: str
     model: str
     weights: str = ""
+    sha256: str = ""
     data: DataConfig
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -80,8 +88,9 @@ class InferenceConfig:
     """A trained model, and on how many workers it runs.
 
     Attributes:
-        run: Folder of a training run, or of a sweep, whose best trial it then is.
-        checkpoint: The best or the latest one, or one by its name.
+        run: Folder of a training run, or of a sweep, whose best trial it then is; or a file of published weights: a fastMRI state_dict or
+            Lightning checkpoint, which says its network, and of which data and masks are the overrides' alone.
+        checkpoint: The best or the latest one, or one by its name; of a file, once resolved, ``sha256:`` and its checksum.
         overrides: ``dotted.path=value`` changes to the run's configuration: another catalog, another mask.
         workers: Processes with a model each; 0 takes one per GPU, or one per CPU where there is no GPU.
         threads_per_worker: Threads of torch in a CPU worker.
@@ -104,25 +113,50 @@ class InferenceConfig:
 
     def resolved(self) -> tuple["InferenceConfig", Subject]:
         """Name one checkpoint, whatever a run that is still training writes meanwhile, by a path that holds in every process."""
+        if is_weights_file(self.run):
+            return self._published()
         run = best_run(self.run)
         experiment, meta = describe_trained(run, self.checkpoint, self.overrides)
-        model = flatten({"model": to_dict(located(experiment.model, begins=False))})
+        model = _model_settings(experiment)
         overrides = [*self.overrides, *(f"{path}={json.dumps(value)}" for path, value in model.items())]
         subject = Subject(
             name=experiment.name,
             model=experiment.describe(),
             weights=f"{run}/checkpoints/{meta.name}",
+            sha256=meta.files["weights.pt"]["sha256"],
             data=experiment.data,
             settings={**model, **flatten({"task": to_dict(experiment.task)})},
         )
         return dataclasses.replace(self, run=run, checkpoint=meta.name, overrides=overrides), subject
+
+    def _published(self) -> tuple["InferenceConfig", Subject]:
+        if self.checkpoint != "best" and not self.checkpoint.startswith(_PINNED):
+            raise ConfigError(f"checkpoint={self.checkpoint}", f"has no meaning for {self.run}, a file of weights", "Leave it out.")
+        found = describe_published(self.run, self.overrides)
+        experiment = found.experiment
+        logger.info("%s: %s, SHA-256 %s; undersampling %s", found.uri, experiment.describe(), found.sha256, to_dict(experiment.data.mask))
+        subject = Subject(
+            name=experiment.name,
+            model=f"{experiment.describe()} ({found.name})",
+            weights=found.uri,
+            sha256=found.sha256,
+            data=experiment.data,
+            settings={**_model_settings(experiment), **flatten({"task": to_dict(experiment.task)})},
+        )
+        return dataclasses.replace(self, run=found.uri, checkpoint=f"{_PINNED}{found.sha256}"), subject
 
     def load(self) -> TrainedModel:
         """Load the model onto this process's device."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if device.type == "cpu":
             torch.set_num_threads(self.threads_per_worker)
+        if self.checkpoint.startswith(_PINNED):
+            return load_published(self.run, self.overrides, sha256=self.checkpoint.removeprefix(_PINNED), device=device)
         return load_trained(self.run, self.checkpoint, self.overrides, device=device)
+
+
+def _model_settings(experiment: Experiment) -> dict[str, Any]:
+    return flatten({"model": to_dict(located(experiment.model, begins=False))})
 
 
 @dataclass(frozen=True, kw_only=True)

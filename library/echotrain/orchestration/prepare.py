@@ -19,6 +19,7 @@ from echotrain.config import to_dict
 from echotrain.data.assemble import Assembly, LeftOut, assemble
 from echotrain.data.catalog import Catalog
 from echotrain.data.catalog_store import commit_version, load_catalog
+from echotrain.data.containment import trust_setting
 from echotrain.data.convert import ConvertConfig, ScanRecord, convert_scan, read_record, reason_of, scan_key
 from echotrain.data.curate import Rejection
 from echotrain.data.formats import Deidentifier, ReadLimits
@@ -145,7 +146,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         left_out=assembly.left_out,
         scans=assembly.scans,
         paths={deidentifier.pseudonym("source", source.uri): source.uri for source in sources},
-        notes=(*notes, *assembly.notes),
+        notes=(*notes, *assembly.notes, *_trust_note(catalog)),
     )
 
 
@@ -171,6 +172,12 @@ def _unsplit(
         for source, name in named
         if name in reasons
     }
+
+
+def _trust_note(catalog: Catalog) -> tuple[str, ...]:
+    """Say what readers must be told of a catalog whose bytes lie elsewhere."""
+    setting = trust_setting(catalog.table, catalog.root)
+    return (f"Its bytes stay where the scans are, so whoever reads it says that they trust that place: {setting}",) if setting else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,13 +274,13 @@ def _commit(
         catalog = commit_version(store, assembly.table, manifest, 1 if base is None else base.version + 1)
         if catalog is not None:
             return catalog, assembly
-        base = load_catalog(store.uri)
+        base = load_catalog(store.uri, reads_payload=False)
         check_salt(base, deidentifier)
     raise CatalogError(store.uri, "is being written by other prepare jobs", "Run again when they are done.")
 
 
 def _newest(store: Store) -> Catalog | None:
-    return load_catalog(store.uri) if any(found.key.endswith(".json") for found in store.list("catalog/")) else None
+    return load_catalog(store.uri, reads_payload=False) if any(found.key.endswith(".json") for found in store.list("catalog/")) else None
 
 
 def _write_key(

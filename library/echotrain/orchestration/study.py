@@ -14,6 +14,7 @@ from echotrain.baselines.bart import find_bart
 from echotrain.config import to_dict
 from echotrain.data.catalog import Catalog
 from echotrain.data.catalog_store import load_catalog, split_version
+from echotrain.data.config import DataConfig
 from echotrain.errors import ObjectMissingError, ResourceError
 from echotrain.evaluation.results import Evaluation, read_evaluation, write_evaluation
 from echotrain.evaluation.study_page import exhibit_files, render_study
@@ -77,7 +78,7 @@ def run_study(
     folder = SweepFolder(open_store(f"{absolute_uri(study.base.storage)}/{study.name}"))
     loaded: dict[str, Catalog] = {}
     base = with_one_catalog(study.base, folder, loaded)
-    catalog = loaded.get(base.data.catalog) or load_catalog(base.data.catalog)
+    catalog = loaded.get(base.data.catalog) or load_catalog(base.data.catalog, trusted=base.data.trusted)
     planned = _models(study, catalog, subset="chosen-later").points(study.seeds)
     if planned:
         check_sweep(SweepSpec.listed(study.name, study.name, planned), base)
@@ -85,7 +86,7 @@ def run_study(
         trials_at_a_time(base, concurrency)
     if study.espirit_volumes and "benchmark" in study.sections:
         _check_bart()
-    filtered = _filter(study, base.data.catalog, catalog) if "filtering" in study.sections else None
+    filtered = _filter(study, base.data, catalog) if "filtering" in study.sections else None
     models = _models(study, catalog, subset=filtered.subset.name if filtered else "")
     trials: tuple[Trial, ...] = ()
     if points := models.points(study.seeds):
@@ -115,7 +116,7 @@ def _models(study: Study, catalog: Catalog, *, subset: str) -> StudyModels:
     return plan_study(study, catalog.table, whole=BASELINE, subset=subset)
 
 
-def _filter(study: Study, catalog_uri: str, catalog: Catalog) -> Filtered:
+def _filter(study: Study, data: DataConfig, catalog: Catalog) -> Filtered:
     """Choose the filtered training set; the same one every time."""
     patches = PatchConfig() if study.by_patches else None
     form = "" if patches is None else f"-p{patches.side}"
@@ -123,7 +124,8 @@ def _filter(study: Study, catalog_uri: str, catalog: Catalog) -> Filtered:
     name = f"{queries}-{study.neighbors}nn-{study.embedder}{form}-v{catalog.version}"
     return filter_catalog(
         FilterConfig(
-            catalog=catalog_uri,
+            catalog=data.catalog,
+            trusted=data.trusted,
             name=name,
             anatomies=study.queries,
             k=study.neighbors,
@@ -160,7 +162,7 @@ def _model_job(study: Study, base: Experiment, trial: Trial) -> EvaluationJob | 
     """Return the test of a model on all parts of the data; None where there is no model."""
     if trial.state != "finished":
         return None
-    settings = (f"data.catalog={base.data.catalog}", "data.datasets=[]", "data.anatomies=[]", "data.contrasts=[]")
+    settings = (*_where(base.data), "data.datasets=[]", "data.anatomies=[]", "data.contrasts=[]")
     return EvaluationJob(
         method=InferenceConfig(run=trial.run, overrides=settings),
         split=study.split,
@@ -175,7 +177,7 @@ def _espirit_jobs(study: Study, base: Experiment, folder: str) -> list[Evaluatio
         return []
     jobs = []
     for acceleration, center in study.accelerations:
-        settings = (f"data.catalog={base.data.catalog}", f"data.mask={json.dumps(to_dict(study.mask(acceleration, center)))}")
+        settings = (*_where(base.data), f"data.mask={json.dumps(to_dict(study.mask(acceleration, center)))}")
         jobs.append(
             EvaluationJob(
                 method=EspiritMethod(overrides=settings),
@@ -187,6 +189,10 @@ def _espirit_jobs(study: Study, base: Experiment, folder: str) -> list[Evaluatio
             )
         )
     return jobs
+
+
+def _where(data: DataConfig) -> tuple[str, str]:
+    return f"data.catalog={data.catalog}", f"data.trusted={json.dumps(data.trusted)}"
 
 
 def _known(job: EvaluationJob) -> Evaluation | None:

@@ -138,7 +138,7 @@ def with_one_catalog(base: Experiment, folder: SweepFolder, catalogs: dict[str, 
         if known.rpartition("@")[0] == root:
             pinned = known
         else:
-            newest = load_catalog(root)
+            newest = load_catalog(root, trusted=base.data.trusted)
             pinned = f"{root}@{newest.version}"
             catalogs[pinned] = newest
         base = dataclasses.replace(base, data=dataclasses.replace(base.data, catalog=pinned))
@@ -149,7 +149,7 @@ def _check_selections(experiments: Iterable[Experiment], catalogs: dict[str, Cat
     """Raise ``CatalogError`` where a trial would have nothing to train or validate on; ``catalogs`` are those loaded already."""
     for data in {with_absolute_paths(experiment).data for experiment in experiments}:
         if data.catalog not in catalogs:
-            catalogs[data.catalog] = load_catalog(data.catalog)
+            catalogs[data.catalog] = load_catalog(data.catalog, trusted=data.trusted)
         check_selection(catalogs[data.catalog], data)
 
 

@@ -13,6 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, CredentialRetrievalError, PartialCredentialsError
 
 from echotrain.errors import ConfigError, CredentialsError
+from echotrain.redaction import without_credentials
 
 __all__ = ["S3Place", "s3_client", "s3_place"]
 
@@ -29,7 +30,7 @@ class S3Place:
     """How the store is reached.
 
     Attributes:
-        endpoint: ``https://host``, of AWS or of a compatible server.
+        endpoint: ``https://host``, of AWS or of a compatible server; requests are signed, so a user and a password in it are of no use.
         region: To sign for.
         ca_file: Certificates that a server's is held against.
         has_default_endpoint: Whether it is AWS's own: then a bucket is part of the host's name, else of the path.
@@ -89,11 +90,16 @@ def _place(settings: tuple[tuple[str, str], ...]) -> S3Place:
         # Unsigned, so that no credentials are looked for yet.
         asked = Config(signature_version=UNSIGNED)
         own = asked.merge(Config(ignore_configured_endpoint_urls=True))
-        endpoint, default = (str(session.client("s3", region_name=region, config=kind).meta.endpoint_url) for kind in (asked, own))
+        clients = (session.client("s3", region_name=region, config=kind) for kind in (asked, own))
+        endpoint, default = (without_credentials(str(client.meta.endpoint_url)) for client in clients)
         bundle = botocore.session.get_session().get_config_variable("ca_bundle")
     except (BotoCoreError, ValueError) as error:
-        said = ", ".join(f"{name}={value}" for name, value in settings if value)
-        raise ConfigError(said or "the AWS settings", str(error), "Correct the AWS_ variables or ~/.aws/config.") from error
+        said, reason = ", ".join(f"{name}={value}" for name, value in settings if value), str(error)
+        for value in (value for name, value in settings if "ENDPOINT" in name and "@" in value):
+            # One that lacks its scheme is no URL, and has a password all the same.
+            said, reason = (text.replace(value, value.rpartition("@")[2]) for text in (said, reason))
+        # Not from the error: its own message has the address in full.
+        raise ConfigError(said or "the AWS settings", reason, "Correct the AWS_ variables or ~/.aws/config.") from None
     return S3Place(
         endpoint=endpoint,
         region=region,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from echotrain.errors import StorageError
+from echotrain.redaction import without_credentials
 
 __all__ = ["RetryPolicy", "TransientError", "retrying"]
 
@@ -65,6 +66,6 @@ def retrying(action: Callable[[], T], what: str, policy: RetryPolicy) -> T:
                     "See whether the store is up and not overloaded, then run again.",
                 ) from error
             pause = policy.delay(attempt)
-            logger.info("%s: %s; trying again in %.2f s", what, error, pause)
+            logger.info("%s: %s; trying again in %.2f s", what, without_credentials(str(error)), pause)
             time.sleep(pause)
     raise AssertionError("a retry policy has at least one attempt")

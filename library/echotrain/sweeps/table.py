@@ -1,12 +1,11 @@
 """The trials of a sweep as a table: a row each for programs, the best first for people."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
 from typing import Any
 
+from echotrain.csv_text import csv_of
 from echotrain.sweeps.spec import Metric
 from echotrain.sweeps.trial import Trial
 
@@ -21,14 +20,12 @@ def table_csv(paths: Sequence[str], trials: Sequence[Trial]) -> str:
         trials: In any order.
     """
     metrics = sorted({name for trial in trials for name in trial.scores})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["number", "name", *paths, "state", "epoch", *metrics, "reason", "run"])
+    rows: list[list[Any]] = [["number", "name", *paths, "state", "epoch", *metrics, "reason", "run"]]
     for trial in sorted(trials, key=lambda trial: trial.number):
         values = (_plain(trial.values.get(path, "")) for path in paths)
         scores = (_plain(trial.scores.get(name, "")) for name in metrics)
-        writer.writerow([trial.number, trial.name, *values, trial.state, trial.epoch, *scores, trial.reason, trial.run.rpartition("/")[2]])
-    return text.getvalue()
+        rows.append([trial.number, trial.name, *values, trial.state, trial.epoch, *scores, trial.reason, trial.run.rpartition("/")[2]])
+    return csv_of(rows)
 
 
 def ranked(trials: Sequence[Trial], metric: Metric) -> list[Trial]:

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from echotrain.config import fingerprint, to_dict
 from echotrain.errors import ObjectMissingError, PayloadError
+from echotrain.storage.bounded_read import read_json
 from echotrain.storage.store import Store
 from echotrain.sweeps.space import short_names, trial_name
 from echotrain.sweeps.spec import Metric, SweepSpec
@@ -25,6 +26,7 @@ State = Literal["waiting", "running", "finished", "stopped", "failed"]
 
 _DESCRIPTION = "sweep.json"
 _LONGEST = 120
+_LARGEST = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +155,7 @@ def folder_name(name: str, values: Mapping[str, Any]) -> str:
 
 def _parsed(store: Store, key: str) -> Any:
     try:
-        return json.loads(store.read(key))
+        return read_json(store, key, _LARGEST)
     except ValueError as error:
         remedy = "Remove it; what it described runs again."
         raise PayloadError(f"{store.uri}/{key}", f"is not JSON ({error})", remedy) from error

@@ -18,6 +18,8 @@ import hashlib
 import io
 import json
 import logging
+import pickle
+import zipfile
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ import torch
 from torch import Tensor
 
 from echotrain.errors import CheckpointError, ObjectMissingError
+from echotrain.storage.bounded_read import read_at_most, read_json
 from echotrain.storage.store import Store
 
 __all__ = ["CheckpointMeta", "CheckpointWriter", "find_checkpoint", "load_file", "load_weights", "read_meta"]
@@ -35,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 Files = Mapping[str, Mapping[str, Any]]
 FORMAT = 2
+_LARGEST_META, _LARGEST_MARKER = 16 << 20, 4 << 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +145,7 @@ def read_meta(store: Store, name: str) -> CheckpointMeta:
     """
     where = f"{store.uri}/checkpoints/{name}"
     try:
-        values = json.loads(store.read(f"checkpoints/{name}/meta.json"))
+        values = read_json(store, f"checkpoints/{name}/meta.json", _LARGEST_META)
         meta = CheckpointMeta(**values)
     except ObjectMissingError as error:
         raise CheckpointError(where, "does not exist, although it was named", "Name one that is listed below checkpoints/.") from error
@@ -162,13 +166,22 @@ def load_file(store: Store, meta: CheckpointMeta, file: str) -> dict[str, Any]:
     where = f"{store.uri}/checkpoints/{meta.name}/{name}"
     remedy = "Remove this checkpoint and the markers that name it, or resume from another."
     try:
-        blob = store.read(f"checkpoints/{meta.name}/{name}")
+        expected = {"size": int(meta.files[name]["size"]), "sha256": meta.files[name]["sha256"]}
+        blob = read_at_most(store, f"checkpoints/{meta.name}/{name}", expected["size"])
     except ObjectMissingError as error:
         raise CheckpointError(where, "is missing", remedy) from error
-    expected = meta.files[name]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(where, f"has no size or checksum in meta.json ({error!r})", remedy) from error
     if len(blob) != expected["size"] or hashlib.sha256(blob).hexdigest() != expected["sha256"]:
         raise CheckpointError(where, f"is damaged: {len(blob)} bytes that are not the {expected['size']} that were written", remedy)
-    state: dict[str, Any] = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
+    try:
+        _check_stored(blob)
+        state: dict[str, Any] = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(where, "holds more than tensors and plain values, such as code to be run", remedy) from error
+    except (ValueError, RuntimeError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        said = (str(error).strip().splitlines() or [""])[0][:200]
+        raise CheckpointError(where, f"does not hold tensors and plain values ({said})", remedy) from error
     return state
 
 
@@ -198,8 +211,16 @@ def _serialize(state: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
+def _check_stored(blob: bytes) -> None:
+    """Refuse an archive that unpacks to more than it has: PyTorch unpacks what its own writer never packs."""
+    with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(entry.file_size for entry in entries) > len(blob):
+        raise ValueError("its entries are packed")
+
+
 def _read_marker(store: Store, marker: str) -> str | None:
     try:
-        return store.read(marker).decode().strip()
+        return read_at_most(store, marker, _LARGEST_MARKER).decode().strip()
     except ObjectMissingError:
         return None

@@ -28,7 +28,7 @@ TaskConfig = ReconstructionConfig | BridgeConfig
 # Settings among those of the science half that say how work is done, and change no number.
 NUMBERLESS = ("model.activation_checkpointing", "model.compile_regularizer")
 # They, and those that decide when to stop and where bytes lie, may differ between the starts of a run.
-_FREE = ("epochs", "data.catalog", *NUMBERLESS)
+_FREE = ("epochs", "data.catalog", "data.trusted", *NUMBERLESS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """A trained model, ready to use: the configuration it was trained with and the weights of one checkpoint."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -64,7 +65,10 @@ def describe_trained(run_uri: str, which: Which = "best", overrides: Sequence[st
         raise CheckpointError(
             run_uri, f"has no {which} checkpoint", "Train it first: python -m ray_jobs.train RECIPE; or ask for the latest."
         )
-    return override(from_dict(Experiment, meta.config), overrides), meta
+    experiment = from_dict(Experiment, meta.config)
+    # A run is another's text as a catalog is: what may be read outside of the catalog, only the caller says.
+    experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, trusted=()))
+    return override(experiment, overrides), meta
 
 
 def load_trained(run_uri: str, which: Which = "best", overrides: Sequence[str] = (), *, device: torch.device | None = None) -> TrainedModel:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echotrain.errors import ConfigError
+from echotrain.redaction import redacted, without_credentials
 from echotrain.storage.store import Store
 from echotrain.tasks.task import Panel, ScoreTable
 from echotrain.training.checkpoint import find_checkpoint
@@ -67,7 +68,7 @@ class WandbSink:
             name=name,
             resume="allow",
             dir=self._folder.name,
-            config=experiment,
+            config=redacted(experiment),
             settings=wandb.Settings(silent=True, console="off"),
         )
         try:
@@ -77,7 +78,7 @@ class WandbSink:
                 if not self._is_online or isinstance(error, wandb.errors.AuthenticationError):
                     raise
                 # The service may be away while a run restarts; the run must not be.
-                logger.warning("W&B cannot be reached (%s); logging offline, to be uploaded by wandb sync", error)
+                logger.warning("W&B cannot be reached (%s); logging offline, to be uploaded by wandb sync", without_credentials(str(error)))
                 self._is_online = False
                 self._run = start(mode="offline")
         except wandb.errors.Error as error:

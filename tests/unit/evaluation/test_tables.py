@@ -66,7 +66,12 @@ def test_latex_is_a_booktabs_table_in_which_nothing_is_taken_for_a_command():
     ]
 
 
-@pytest.mark.parametrize("name", ["=1+1", "a,b", 'q"q'])
+@pytest.mark.parametrize("name", ["a,b", 'q"q', "-3.2"])
 def test_csv_quotes_what_needs_it(name):
     table = Table(columns=("Group",), sections=(Section(rows=((name,),)),))
     assert list(csv.reader(io.StringIO(table.to_csv()))) == [["Group"], [name]]
+
+
+def test_csv_has_no_formula_of_a_strangers():
+    table = Table(columns=("Group", "=x\n1"), sections=(Section(rows=(("=1+1", "+0.34\n[+0.10, +0.58]"),)),), num_labels=1)
+    assert list(csv.reader(io.StringIO(table.to_csv()))) == [["Group", "'=x 1"], ["'=1+1", "+0.34\n[+0.10, +0.58]"]]

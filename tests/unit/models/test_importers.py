@@ -77,14 +77,41 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
         read_fastmri(tmp_path / "list.pt")
 
 
-class Arbitrary:
-    """Something ``weights_only`` must not unpickle."""
+@pytest.mark.parametrize(
+    "prefix", ["varnet.", "module.", "_orig_mod.", "module.varnet.", "varnet.module._orig_mod.", "_orig_mod.module.module."]
+)
+def test_what_wraps_a_network_is_taken_off_its_names_in_any_order(prefix):
+    state = export_fastmri(SMALL.build().state_dict())
+    wrapped = {f"{prefix}{name}": tensor for name, tensor in state.items()} | {f"{prefix.replace('varnet.', '')}loss.w": torch.ones(1)}
+    assert import_fastmri(wrapped).keys() == import_fastmri(state).keys()
 
 
-def test_a_checkpoint_that_carries_code_is_refused(tmp_path):
-    torch.save({"state_dict": {}, "callbacks": Arbitrary()}, tmp_path / "code.pt")
-    with pytest.raises(CheckpointError, match="plain values"):
-        read_fastmri(tmp_path / "code.pt")
+def test_a_network_compiled_within_another_has_the_same_names():
+    state = export_fastmri(SMALL.build().state_dict())
+    compiled = {name.replace(".model.", ".model._orig_mod."): tensor for name, tensor in state.items()}
+    assert import_fastmri(compiled).keys() == import_fastmri(state).keys()
+
+
+def test_two_networks_in_one_state_dict_are_refused_by_name():
+    state = export_fastmri(SMALL.build().state_dict())
+    both = {**{f"varnet.{name}": t for name, t in state.items()}, **{f"module.{name}": t for name, t in state.items()}}
+    with pytest.raises(CheckpointError, match=r"varnet\.\S+ and module\.\S+: are two tensors of one name"):
+        import_fastmri(both)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: {"unet.down_sample_layers.0.layers.0.weight": s["cascades.0.regularizer.unet.encoder.0.conv1.weight"]}, "it is a U-Net"),
+        (lambda s: {**s, "cascades.0.model.prompt_level1.prompt_param": torch.ones(1)}, "it is a PromptMR"),
+        (lambda s: {name: t for name, t in s.items() if not name.startswith("sens_net")}, r"it has no 'sens_net\.norm_unet"),
+        (lambda s: {name: t for name, t in s.items() if "encoder.1" not in name}, r"encoder\.1\.conv1\.weight"),
+        (lambda s: {**s, "cascades.999999.dc_weight": torch.ones(1)}, "numbers 1000000 cascades"),
+    ],
+)
+def test_another_network_is_refused_as_what_it_is(change, words):
+    with pytest.raises(CheckpointError, match=words):
+        fastmri_config(change(SMALL.build().state_dict()), "weights.pt")
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path):

@@ -69,6 +69,13 @@ def test_a_time_limit_is_said_in_its_unit(text, expected):
             "cpu",
             {"data.catalog=": "s3://lab/mosaic", "--to ": "s3://c"},
         ),
+        (
+            ["evaluate", "s3://lab/knee.ckpt", CATALOG, "data.trusted=[s3://lab/raw]", "--to", "s3://c"],
+            0,
+            "gpu",
+            {"RUN ": "s3://lab/knee.ckpt", "data.catalog=": "s3://lab/mosaic", "--to ": "s3://c"},
+        ),
+        (["reconstruct", "s3://lab/knee.pt", "s3://s", "--to", "s3://t"], 0, "gpu", {"RUN ": "s3://lab/knee.pt"}),
         (["prepare", "s3://raw", "--to", "s3://c"], 0, "cpu", {"SOURCE ": "s3://raw", "--to ": "s3://c"}),
         (["prepare", "s3://raw", "--to", "s3://c", "--key-file", "/shared/who.csv"], 0, "cpu", {"--key-file ": "/shared/who.csv"}),
         (
@@ -94,6 +101,11 @@ def test_a_command_line_says_what_it_computes_with_and_what_it_reads_and_writes(
     assert asked.arguments == arguments
     assert (asked.need.workers, asked.need.device) == (workers, device)
     assert places.items() <= asked.places.items()
+
+
+def test_weights_to_be_evaluated_on_a_cluster_need_a_place_for_the_result():
+    with pytest.raises(EchotrainError, match=r"s3://lab/knee\.pt without --to: is a file"):
+        VERBS["evaluate"].ask(["s3://lab/knee.pt", CATALOG])
 
 
 def test_a_sweep_is_named_as_the_image_has_it_from_wherever_it_is_launched(tmp_path, monkeypatch):

@@ -1,12 +1,15 @@
 """Checkpoints: whole or not at all, and never mistaken for another's."""
 
 import dataclasses
+import hashlib
+import io
+import zipfile
 
 import pytest
 import torch
 from toys import ToyNetwork, run_toy, toy_experiment, toy_meta, toy_state
 
-from echotrain.errors import CheckpointError, StorageFullError
+from echotrain.errors import CheckpointError, StorageError, StorageFullError
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import CheckpointWriter, find_checkpoint, load_file, load_weights, read_meta
 from echotrain.training.experiment import changed_keys, science
@@ -72,6 +75,33 @@ def test_a_damaged_file_is_refused_by_name(store, file, damage):
     store.write(key, damage(store.read(key)))
     with pytest.raises(CheckpointError, match=f"{meta.name}/{file}.pt.*is damaged"):
         load_file(store, meta, file)
+
+
+def repack(store, meta, content):
+    """Put other content in the place of a checkpoint's weights, with a description that vouches for it."""
+    store.write(f"checkpoints/{meta.name}/weights.pt", content)
+    files = {**meta.files, "weights.pt": {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}}
+    return dataclasses.replace(meta, files=files)
+
+
+def test_weights_that_unpack_to_more_than_they_are_are_refused_unread(store):
+    meta = find_checkpoint(store)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10_000_000))
+    for content, words in ((packed.getvalue(), "packed"), (b"no archive", "not a zip file"), (pickled(print), "code to be run")):
+        with pytest.raises(CheckpointError, match=f"{meta.name}/weights.pt: .* tensors and plain values.*{words}"):
+            load_file(store, repack(store, meta, content), "weights")
+    with pytest.raises(StorageError, match="and at most 3 are read"):
+        load_file(store, dataclasses.replace(meta, files={"weights.pt": {"size": 3, "sha256": ""}}), "weights")
+    with pytest.raises(CheckpointError, match="no size or checksum"):
+        load_file(store, dataclasses.replace(meta, files={}), "weights")
+
+
+def pickled(value):
+    sink = io.BytesIO()
+    torch.save({"weight": value}, sink)
+    return sink.getvalue()
 
 
 def test_a_missing_file_and_a_broken_description_are_refused(store):

@@ -15,6 +15,7 @@ from echotrain.data.formats.hdf5 import reading
 from echotrain.data.formats.limits import human_bytes
 from echotrain.errors import SubmissionError
 from echotrain.evaluation.submission.challenge import Problem
+from echotrain.storage.bounded_file import BoundedFile
 
 __all__ = ["Package", "open_package"]
 
@@ -66,7 +67,7 @@ def open_package(place: Path, expected: Collection[str]) -> Iterator[Package]:
         raise SubmissionError(str(place), "is neither a folder nor a zip", "Give the submission that is to be checked.")
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(_BoundedFile(place))
+            file = stack.enter_context(BoundedFile(place, _MAX_READ, lambda wanted: _contents_too_long(place, wanted)))
             archive = stack.enter_context(zipfile.ZipFile(file))
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, struct.error) as error:
             raise SubmissionError(str(place), f"must be a folder or a complete zip ({error})", _MAKE_AGAIN) from error
@@ -128,38 +129,9 @@ class _Zip:
             yield unpacked
 
 
-class _BoundedFile:
-    """A file that gives no more than ``_MAX_READ`` bytes at a time, so that a zip cannot make its reader take more."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._file = path, path.open("rb")
-        self._size = path.stat().st_size
-
-    def read(self, size: int = -1) -> bytes:
-        wanted = self._size - self._file.tell() if size is None or size < 0 else size
-        if wanted > _MAX_READ:
-            raise SubmissionError(
-                str(self._path), f"has a table of contents of {human_bytes(wanted)}, at most {human_bytes(_MAX_READ)} are read", _MAKE_AGAIN
-            )
-        return self._file.read(wanted)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seekable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> "_BoundedFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def _contents_too_long(place: Path, wanted: int) -> SubmissionError:
+    limit = f"has a table of contents of {human_bytes(wanted)}, at most {human_bytes(_MAX_READ)} are read"
+    return SubmissionError(str(place), limit, _MAKE_AGAIN)
 
 
 def _defect(member: zipfile.ZipInfo) -> str:

@@ -1,7 +1,6 @@
 """Networks in the layout of diffusers: a folder with ``config.json`` and one file of safetensors."""
 
 import importlib.util
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +8,14 @@ import torch
 from torch import Tensor
 
 from echotrain.errors import ConfigError, ObjectMissingError, ResourceError
+from echotrain.storage.bounded_read import read_json
 from echotrain.storage.folder import as_folder
 from echotrain.storage.open import open_store
 
 __all__ = ["check_folder", "find_diffusers", "import_diffusers", "load_autoencoder", "load_tensors"]
 
 _CONFIG = "config.json"
+_LARGEST_CONFIG = 1 << 20
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -51,7 +52,7 @@ def check_folder(setting: str, uri: str, kind: str) -> Mapping[str, Any]:
             f"{setting}={uri}", f"holds no {' and no '.join(missing)}", "Name a folder that diffusers' save_pretrained wrote, unsharded."
         )
     try:
-        described: dict[str, Any] = dict(json.loads(store.read(_CONFIG)))
+        described: dict[str, Any] = dict(read_json(store, _CONFIG, _LARGEST_CONFIG))
     except (ValueError, TypeError) as error:
         raise _damaged(setting, uri, error) from error
     found = described.get("_class_name")

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from echotrain.orchestration.launching.objects import COMMAND, QUEUE_LABEL, USER, Object, Observed, instant, name_of
 from echotrain.orchestration.launching.phase import Phase, phase_of
+from echotrain.redaction import without_credentials
 
 __all__ = ["Display", "job_table", "progress_of"]
 
@@ -54,7 +55,7 @@ class Display:
         """Take a line of the command's output."""
         found = progress_of(text)
         self._progress = found or self._progress
-        print(text, flush=True)
+        print(without_credentials(text), flush=True)
 
     def note(self, text: str) -> None:
         """Take something that a person should know."""
