@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from skimage.transform import resize
@@ -119,8 +120,8 @@ def montage_chart(tiles: Sequence[Tile]) -> Chart:
     """Draw the slices, a row per anatomy group and a column per contrast family, in the shape of their field of view on a black square."""
     groups = list(dict.fromkeys(tile.group for tile in tiles))
     families = sorted({tile.family for tile in tiles}, key=_family_order)
-    figure = Figure(figsize=(0.9 + _INCHES * len(families), 0.4 + _INCHES * len(groups)), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[union-attr]
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    figure = Figure(figsize=(0.9 + _INCHES * len(families), 0.4 + _INCHES * len(groups)), layout=layout)
     panels = figure.subplots(len(groups), len(families), squeeze=False)
     places = {(tile.group, tile.family): tile for tile in tiles}
     for row, group in enumerate(groups):

@@ -48,8 +48,7 @@ class Nearest:
 
     def chosen(self) -> NDArray[np.int64]:
         """Return the labels of all queries' neighbours, each once, in order."""
-        labels = np.unique(self._labels)
-        return labels[labels != _NOBODY]
+        return np.unique(self._labels[self._labels != _NOBODY])
 
     def _improve(self, rows: slice, vectors: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
         cosines = self._queries[rows] @ vectors.T

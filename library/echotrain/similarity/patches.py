@@ -92,4 +92,4 @@ def are_duplicates(vectors: NDArray[np.float32], threshold: float) -> NDArray[np
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
