@@ -60,13 +60,22 @@ def test_every_format_is_prepared_and_a_scan_in_two_formats_is_seen_to_be_one(lo
         "brain_flash_16ch_cimax3T",
         "brain_t2_4ch",
         "phantom_gre_4ch_trio3T",
+        "pulseq_gre_64x64_32ch",
         "skyra_VE11_gre_phantom_2ch",
     }
     assert volumes["brain_t2_4ch"].anatomy == "brain"
-    # The ISMRMRD file and one twix file hold scans that are there as fastMRI files too.
-    assert {entry["reason"] for entry in catalog.manifest["left_out"]} == {
-        f"duplicate of {name}: the same k-space" for name in ("brain_flash_16ch_cimax3T", "phantom_gre_4ch_trio3T")
-    }
+    pulseq = volumes["pulseq_gre_64x64_32ch"]
+    assert (pulseq.coils, pulseq.height, pulseq.width, pulseq.recon_height, pulseq.recon_width) == (32, 64, 64, 64, 64)
+    # The ISMRMRD file and one twix file hold scans that are there as fastMRI files too; one scan is echo-planar.
+    reasons = sorted(entry["reason"] for entry in catalog.manifest["left_out"])
+    assert reasons[:2] == [f"duplicate of {name}: the same k-space" for name in ("brain_flash_16ch_cimax3T", "phantom_gre_4ch_trio3T")]
+    assert reasons[2:] == [
+        "every second line runs backwards: read as lines it is a ghost: an echo-planar scan, or one whose readouts should be turned over"
+    ]
+    findings = {scan["volume"]: scan["findings"] for scan in catalog.manifest["scans"]}
+    (told,) = findings.pop("pulseq_gre_64x64_32ch")
+    assert "line 0 of 128: line 32 of 64 is taken" in told
+    assert not any(findings.values()), findings
 
 
 def test_real_scans_are_evaluated_and_reported(local_ray, bucket, scanner_data, tmp_path):

@@ -38,6 +38,12 @@ def test_slices_that_miss_lines_are_left_out_as_undersampled(tmp_path):
     assert rejections(write_scan(tmp_path / "a.h5", kspace)) == [Rejection(0, "undersampled already: 9 of 24 phase-encode lines are empty")]
 
 
+def test_a_two_dimensional_pattern_is_undersampled_though_every_line_holds_something(tmp_path):
+    kspace = random_kspace((1, 3, 32, 24)) * (np.random.default_rng(0).random((32, 24)) < 0.4)
+    (rejection,) = rejections(write_scan(tmp_path / "a.h5", kspace))
+    assert "undersampled already: 24 phase-encode lines have holes" in rejection.reason
+
+
 @pytest.mark.parametrize("is_stated", [True, False])
 def test_partial_fourier_is_kept_whether_the_header_states_it_or_not(tmp_path, is_stated):
     kspace = random_kspace((1, 3, 32, 24))

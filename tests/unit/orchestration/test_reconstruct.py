@@ -7,11 +7,11 @@ import torch
 
 from echotrain.config import to_dict
 from echotrain.data.config import DataConfig
-from echotrain.data.formats import Deidentifier
+from echotrain.data.formats import Deidentifier, open_volume
 from echotrain.data.sources import find_sources
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.orchestration.inference import InferenceConfig, WorkerSetup
-from echotrain.orchestration.reconstruct import _VolumeReconstructor
+from echotrain.orchestration.reconstruct import _VolumeReconstructor, acquired_of
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
 from echotrain.training.experiment import Experiment, science
@@ -87,6 +87,34 @@ def test_a_full_volume_is_refused_unless_it_is_to_be_undersampled_also_with_a_ma
     assert not done["error"]
     assert "a mask lies beside a k-space that is full: it is not applied" in done["findings"]
     assert np.isfinite(images).all()
+
+
+def test_a_mask_narrower_than_the_lines_is_another_ones(reconstruct, tmp_path):
+    lines = (np.arange(48) % 2 == 0) | CENTER
+    path = write_scan(tmp_path / "a.h5", object_kspace(SHAPE) * lines, target=None)
+    expected = reconstruct(path)
+    with h5py.File(path, "a") as file:
+        file["mask"] = (np.arange(48) % 4 == 0) | CENTER
+    got = reconstruct(path)
+    assert got[0]["acceleration"] == expected[0]["acceleration"] == pytest.approx(48 / lines.sum())
+    np.testing.assert_array_equal(got[1], expected[1])
+
+
+def test_a_mask_wider_than_the_lines_counts_only_where_there_are_some(reconstruct, tmp_path):
+    lines = (np.arange(48) % 4 == 0) | CENTER
+    path = write_scan(tmp_path / "a.h5", object_kspace(SHAPE) * lines, target=None)
+    expected = reconstruct(path)
+    with h5py.File(path, "a") as file:
+        file["mask"] = (np.arange(48) % 2 == 0) | CENTER
+    np.testing.assert_array_equal(reconstruct(path)[1], expected[1])
+
+
+def test_the_line_that_an_odd_matrix_has_beyond_the_headers_range_is_not_acquired(run, tmp_path):
+    lines = (np.arange(15) % 2 == 0) | (abs(np.arange(15) - 7) < 2)
+    header = header_xml(64, 15, center=8, maximum=14)  # fastMRI's formula: lines 0 to 13 of 15
+    path = write_scan(tmp_path / "a.h5", object_kspace((1, 4, 64, 15)) * lines, header=header, target=None)
+    with open_volume(path) as volume:
+        np.testing.assert_array_equal(acquired_of(volume, 0), lines & (np.arange(15) < 14))
 
 
 def test_dust_on_the_lines_that_were_not_acquired_changes_nothing(reconstruct, tmp_path):
