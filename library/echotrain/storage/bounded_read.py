@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-from echotrain.errors import StorageError
 from echotrain.storage.store import Store
 
 __all__ = ["read_at_most", "read_json"]
@@ -21,14 +20,7 @@ def read_at_most(store: Store, key: str, limit: int) -> bytes:
         ObjectMissingError: There is none.
         StorageError: It is larger; or the store failed.
     """
-    size = store.size(key)
-    if size is not None and size > limit:
-        raise StorageError(
-            f"{store.uri}/{key}",
-            f"has {size} bytes, and at most {limit} are read of such an object",
-            "It is damaged, or not what it is called.",
-        )
-    return store.read(key)
+    return store.read(key, at_most=limit)
 
 
 def read_json(store: Store, key: str, limit: int) -> Any:

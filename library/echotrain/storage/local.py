@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from echotrain.errors import ObjectMissingError, StorageError, StorageFullError
+from echotrain.storage.object_size import check_size
 from echotrain.storage.store import ObjectInfo
 
 __all__ = ["LocalStore", "atomic_file", "atomic_folder"]
@@ -85,9 +86,11 @@ class LocalStore:
         """The folder's absolute path."""
         return str(self._root)
 
-    def read(self, key: str) -> bytes:
-        """Return a whole file."""
+    def read(self, key: str, *, at_most: int | None = None) -> bytes:
+        """Return a whole file; one of more bytes than ``at_most`` is refused unread."""
         with _typed(self._root / key):
+            if at_most is not None:
+                check_size(f"{self.uri}/{key}", (self._root / key).stat().st_size, at_most)
             return (self._root / key).read_bytes()
 
     def write(self, key: str, data: bytes, *, only_if_absent: bool = False) -> bool:

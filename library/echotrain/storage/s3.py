@@ -1,5 +1,6 @@
 """An S3 bucket, or anything that speaks its protocol, as a store."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -24,6 +25,7 @@ from s3transfer.exceptions import S3DownloadFailedError
 from echotrain.errors import CredentialsError, ObjectMissingError, StorageError
 from echotrain.storage.aws import s3_client
 from echotrain.storage.local import atomic_file
+from echotrain.storage.object_size import check_size
 from echotrain.storage.retry import RetryPolicy, TransientError, retrying
 from echotrain.storage.s3_errors import answer_error
 from echotrain.storage.store import ObjectInfo
@@ -56,9 +58,17 @@ class S3Store:
         """The URI this store was opened with, without a trailing slash."""
         return self._uri
 
-    def read(self, key: str) -> bytes:
-        """Return a whole object."""
-        return self._call(key, lambda: bytes(self._client.get_object(**self._at(key))["Body"].read()))
+    def read(self, key: str, *, at_most: int | None = None) -> bytes:
+        """Return a whole object; of one of more bytes than ``at_most`` only the size is looked at, in the head of the same answer."""
+
+        def get() -> bytes:
+            answer = self._client.get_object(**self._at(key))
+            with contextlib.closing(answer["Body"]) as body:
+                if at_most is not None:
+                    check_size(f"{self._uri}/{key}", int(answer["ContentLength"]), at_most)
+                return bytes(body.read())
+
+        return self._call(key, get)
 
     def write(self, key: str, data: bytes, *, only_if_absent: bool = False) -> bool:
         """Write a whole object; with ``only_if_absent`` return False, unchanged, where it exists already.

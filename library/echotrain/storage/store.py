@@ -26,8 +26,8 @@ class Store(Protocol):
     def uri(self) -> str:
         """The URI this store was opened with, without a trailing slash."""
 
-    def read(self, key: str) -> bytes:
-        """Return a whole object."""
+    def read(self, key: str, *, at_most: int | None = None) -> bytes:
+        """Return a whole object; one of more bytes than ``at_most`` is refused before a byte of it is fetched."""
 
     def write(self, key: str, data: bytes, *, only_if_absent: bool = False) -> bool:
         """Write a whole object; with ``only_if_absent`` return False, unchanged, where it exists already."""
