@@ -6,11 +6,8 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-import torch
 
-from echotrain.config import to_dict
 from echotrain.data.catalog_store import load_catalog
-from echotrain.data.config import DataConfig
 from echotrain.evaluation.comparison import compare
 from echotrain.evaluation.report import render_report
 from echotrain.evaluation.results import read_evaluation
@@ -20,9 +17,8 @@ from echotrain.orchestration.evaluate import evaluate as evaluate_method
 from echotrain.orchestration.inference import InferenceConfig
 from echotrain.storage.embedded import serve_folder
 from echotrain.storage.open import open_store
-from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
-from echotrain.training.experiment import Experiment, science
 from ray_jobs import evaluate, prepare, reconstruct, report
+from tests.runs import write_run
 
 pytestmark = pytest.mark.ray
 
@@ -38,16 +34,8 @@ def bucket(tmp_path_factory, scanner_data):
         for name, value in server.env.items():
             patch.setenv(name, value)
         uri = server.create_bucket("real")
-        experiment = Experiment(
-            name="untrained",
-            data=DataConfig(catalog=f"{uri}/prepared"),
-            model=VarNetConfig(num_cascades=1, chans=4, pools=2, sens_chans=2, sens_pools=2),
-        )
-        torch.manual_seed(0)
-        meta = CheckpointMeta(name="step-000000000", position={}, science=science(experiment), config=to_dict(experiment), catalog={})
-        writer = CheckpointWriter(open_store(f"{uri}/untrained"), keep=1)
-        writer.save(meta, {"weights": experiment.model.build().state_dict()}, is_best=True, before_marker={})
-        writer.close()
+        model = VarNetConfig(num_cascades=1, chans=4, pools=2, sens_chans=2, sens_pools=2)
+        write_run(f"{uri}/untrained", model, catalog=f"{uri}/prepared")
         yield uri
 
 

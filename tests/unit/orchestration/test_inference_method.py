@@ -1,27 +1,10 @@
 """What an evaluation decides before a worker starts."""
 
-import torch
-
-from echotrain.config import to_dict
-from echotrain.data.config import DataConfig
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.orchestration.inference import InferenceConfig
 from echotrain.storage.open import open_store
 from echotrain.sweeps.trial import SweepFolder, Trial
-from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
-from echotrain.training.experiment import Experiment, science
-
-
-def write_run(path, model):
-    """Write a run whose only checkpoint is a network as it was initialised."""
-    experiment = Experiment(name=path.name, data=DataConfig(catalog="s3://b/c"), model=model)
-    store = open_store(str(path))
-    torch.manual_seed(0)
-    meta = CheckpointMeta(name="step-000000000", position={}, science=science(experiment), config=to_dict(experiment), catalog={})
-    writer = CheckpointWriter(store, keep=1)
-    writer.save(meta, {"weights": model.build().state_dict()}, is_best=True, before_marker={})
-    writer.close()
-    return store.uri
+from tests.runs import write_run
 
 
 def test_a_sweep_is_evaluated_by_its_best_trial(tmp_path):

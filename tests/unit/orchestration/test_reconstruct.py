@@ -5,16 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from echotrain.config import to_dict
-from echotrain.data.config import DataConfig
 from echotrain.data.formats import Deidentifier, open_volume
 from echotrain.data.sources import find_sources
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.orchestration.inference import InferenceConfig, WorkerSetup
 from echotrain.orchestration.reconstruct import _VolumeReconstructor, acquired_of
-from echotrain.storage.open import open_store
-from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
-from echotrain.training.experiment import Experiment, science
+from tests.runs import write_run
 from tests.scans import header_xml, lines_of, object_kspace, write_ismrmrd, write_scan
 
 SHAPE = (3, 4, 64, 48)
@@ -25,14 +21,7 @@ CENTER = abs(np.arange(48) - 24 + 0.5) < 5
 def run(tmp_path_factory):
     """Return the URI of a run whose only checkpoint is a network as it was initialised."""
     model = VarNetConfig(num_cascades=2, chans=4, pools=2, sens_chans=3, sens_pools=2)
-    experiment = Experiment(name="untrained", data=DataConfig(catalog="s3://b/c"), model=model)
-    store = open_store(str(tmp_path_factory.mktemp("run")))
-    torch.manual_seed(0)
-    meta = CheckpointMeta(name="step-000000000", position={}, science=science(experiment), config=to_dict(experiment), catalog={})
-    writer = CheckpointWriter(store, keep=1)
-    writer.save(meta, {"weights": model.build().state_dict()}, is_best=True, before_marker={})
-    writer.close()
-    return store.uri
+    return write_run(tmp_path_factory.mktemp("run"), model)
 
 
 @pytest.fixture
