@@ -130,7 +130,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
     todo = [source for source in sources if keys[source.uri] not in done and keys[source.uri] not in unsplit]
     for leftover in list(store.list("attempts/")):
         store.delete(leftover.key)
-    logger.info("%d scans in %s, %d of them prepared before", len(sources), config.source, len(done))
+    logger.info("%d scans found, %d of them prepared before", len(sources), len(done))
     records = unsplit | done
     for record in track(_convert_all(todo, keys, store.uri, config, deidentifier), "Preparing scans", total=len(todo)):
         records[record.key] = record
