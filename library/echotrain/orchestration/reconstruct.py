@@ -189,7 +189,7 @@ class _VolumeReconstructor:
             output=output,
             num_slices=len(images),
             acceleration=sampling.acceleration,
-            findings=[*volume.findings, *_without_calibration(sampling)],
+            findings=[*volume.findings, *_without_calibration(sampling, volume)],
         )
         return Result(dataclasses.asdict(done))
 
@@ -266,10 +266,12 @@ class _VolumeReconstructor:
         return f"{self._store.uri}/{path.name}"
 
 
-def _without_calibration(sampling: VolumeSampling) -> list[str]:
+def _without_calibration(sampling: VolumeSampling, volume: ExaminedVolume) -> list[str]:
     """Tell where coil maps have next to nothing to be made from."""
     few = sampling.num_low_frequencies
-    return [f"no calibration lines: coil maps are made from {few} central line{'s' if few > 1 else ''}"] if few < _FEW_LINES else []
+    lines = f"coil maps are made from {few} central line{'s' if few > 1 else ''}"
+    why = "no calibration lines" if volume.calibration is None else "no calibration lines within the image"
+    return [f"{why}: {lines}"] if few < _FEW_LINES else []
 
 
 def _deidentifier(source: str, sources: Sequence[ScanSource], safe_names: Sequence[str]) -> Deidentifier:

@@ -68,7 +68,7 @@ class FastmriVolume:
             self._target = self._open_target(limits)
             scan = self._read_header(limits, assume_full)
             self._told += scan.notes
-            self.num_partitions = max(scan.encoded[2], scan.maximum_z + 1)
+            self.num_partitions = scan.maximum_z + 1
             self.is_phase_first = self._find_axes(scan)
             if self.is_phase_first:
                 self._told.append("stored (phase, readout): turned to (readout, phase)")

@@ -39,6 +39,8 @@ _HEAD_FIELDS = {
     "idx",
 }
 _COUNTERS = ("average", "slice", "contrast", "phase", "repetition", "set", "segment")
+# Lines that reach further beyond the matrix are not phase oversampling.
+_MOST_OVERSAMPLING = 1.5
 # Where Siemens' converter keeps the scanner's own CenterLin.
 _CENTER_LINE_FIELD = 5
 _MAX_GROUPS = 64
@@ -105,7 +107,7 @@ def _open(file: Hdf5File, dataset: str, deidentifier: Deidentifier, limits: Read
         header=_header(scan, name, dataset, deidentifier, geometry, normal),
         geometry=geometry,
         selected=selected,
-        num_partitions=max(scan.encoded[2], scan.maximum_z + 1, int(selected.lines["partition"].max()) + 1),
+        num_partitions=max(scan.maximum_z, int(selected.lines["partition"].max())) + 1,
         read_lines=read_lines,
         close=file.close,
         findings=findings,
@@ -184,7 +186,7 @@ def _claims(scan: ScanHeader, heads: np.ndarray, selected: Selected, last: int, 
         if len(own) == 1 and own[0] > 0:
             claims.append(Claim("as the scanner's own counter says", int(own[0]), width))
     claims += [Claim("the middle of the matrix", width // 2, width), Claim("where the energy lies", peak, width, needs_peak=True)]
-    if last + 1 > width:
+    if width < last + 1 <= _MOST_OVERSAMPLING * width:
         wide = "since lines reach beyond the matrix"
         claims += [Claim(wide, center, 2 * max(center, last + 1 - center), needs_peak=True) for center in (scan.center_y, peak)]
     return claims

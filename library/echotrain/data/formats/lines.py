@@ -119,6 +119,12 @@ def place_lines(
     along, over = _peaks(name, selected, read_lines)
     if is_projection(along, over):
         raise projection_error(name)
+    if over.is_distinct and over.rivals:
+        raise ScanError(
+            f"{name}: {over.rivals + 1} centres of k-space among lines {int(lines['step'].min())} to {int(lines['step'].max())}",
+            "one slice has one: slices or repetitions run on in the counter of lines",
+            "Export it with its counters (slice, repetition) filled in.",
+        )
     shift, told = _settle_samples(lines, along, num_samples)
     center, width, about = _settle_center(name, lines, over, claims)
     height, why = _settle_height(name, lines, shift, num_samples, matrix)
@@ -301,7 +307,8 @@ def _settle_height(name: str, lines: Readouts, shift: int, num_samples: int, mat
     """
     if num_samples == matrix.encoded:
         return num_samples, []
-    is_centered = _echo(lines[0], shift) == num_samples // 2
+    # Of a readout that runs backwards the middle is a sample off once it is turned over.
+    is_centered = abs(_echo(lines[0], shift) - num_samples // 2) <= 1
     if num_samples < matrix.encoded:
         is_cropped = is_centered and (2 * num_samples == matrix.encoded or num_samples == matrix.recon)
         if is_cropped:

@@ -105,8 +105,13 @@ def _looks_like_stream(file: BinaryIO | RangedFile, size: int) -> bool:
     kind, length = int.from_bytes(begin[:2], "little"), int.from_bytes(begin[2:6], "little")
     if kind == _CONFIG_FILE:
         name, _, rest = begin[2:].partition(b"\x00")
-        return name.endswith(b".xml") and not rest.strip(b"\x00")
-    return kind in (_CONFIG_TEXT, _HEADER) and 0 < length < size and begin[6:].lstrip().startswith(b"<")
+        return _is_text(name) and bool(rest) and not rest.strip(b"\x00")
+    text = begin[6 : 6 + length]
+    return 0 < length < size and (kind == _CONFIG_TEXT or (kind == _HEADER and text.lstrip().startswith(b"<"))) and _is_text(text)
+
+
+def _is_text(begin: bytes) -> bool:
+    return bool(begin) and all(byte >= 32 or byte in b"\t\r\n" for byte in begin)
 
 
 def _looks_like_twix(file: BinaryIO | RangedFile, size: int) -> bool:

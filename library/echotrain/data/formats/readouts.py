@@ -37,6 +37,7 @@ READOUT = np.dtype(
 _SERIES = ("contrast", "phase", "repetition", "set")
 _NAMES = {"contrast": ("echo", "echoes"), "phase": ("phase", "phases"), "repetition": ("repetition", "repetitions"), "set": ("set", "sets")}
 _SAME_PLACE_MM = 1e-3
+_APART = ("separate", "external")
 
 Readouts = NDArray[Any]
 
@@ -63,7 +64,7 @@ def select_readouts(name: str, readouts: Readouts, *, calibration: str, echo_tra
     Args:
         name: File name, for messages.
         readouts: All of the file, dtype ``READOUT``.
-        calibration: ``embedded``, or another mode, whose lines stay apart; "" lets the readouts tell.
+        calibration: ``embedded``; ``separate`` or ``external``, whose lines stay apart; any other word lets the readouts tell.
         echo_train: Readouts after one excitation.
         normal: Slice normal, three components; zeros where it is unknown.
 
@@ -73,9 +74,9 @@ def select_readouts(name: str, readouts: Readouts, *, calibration: str, echo_tra
     image = readouts[readouts["purpose"] == Purpose.IMAGE]
     if not len(image):
         raise ScanError(f"{name}: no imaging readouts", "at least one slice is needed", "Check that this is the imaging scan.")
-    _refuse_echo_planar(name, readouts, image, echo_train)
     findings = _others(readouts)
     image, series = _first_series(image)
+    _refuse_echo_planar(name, readouts, image, echo_train)
     findings += series
     calibrating, _ = _first_series(readouts[readouts["purpose"] == Purpose.CALIBRATION])
     calibrating = calibrating[np.isin(calibrating["slice"], image["slice"])]
@@ -136,9 +137,9 @@ def _split_calibration(image: Readouts, calibrating: Readouts, mode: str) -> tup
     fits = np.isin(calibrating["num_samples"], image["num_samples"]) & np.isin(calibrating["num_coils"], image["num_coils"])
     per_slice = len(np.unique(calibrating["step"]))
     within = (calibrating["step"] >= image["step"].min()) & (calibrating["step"] <= image["step"].max())
-    is_embedded = mode == "embedded" or (not mode and bool((is_new & within & fits).all()))
+    is_embedded = mode == "embedded" or (mode not in _APART and bool((is_new & within & fits).all()))
     if not is_embedded or not fits.all():
-        why = f"{mode[:20] or 'separate'} calibration" if not is_embedded else "calibration of other samples or coils"
+        why = f"{mode if mode in _APART else 'separate'} calibration" if not is_embedded else "calibration of other samples or coils"
         return nothing, calibrating, [f"left out {per_slice} lines of {why}"]
     added = calibrating[is_new]
     told = [f"{len(np.unique(added['step']))} calibration lines belong to the k-space"] if len(added) else []

@@ -92,7 +92,7 @@ def _open(content: mmap.mmap, name: str, dataset: str, deidentifier: Deidentifie
     readouts, center_lines = _readouts(content, start + header_bytes, end, is_vd, name)
     normal = [protocol.number(f"sSliceArray.asSlice[0].sNormal.{axis}") or 0.0 for axis in ("dSag", "dCor", "dTra")]
     mode = _CALIBRATION_MODES.get(int(protocol.number("sPat.ucRefScanMode") or 0), "")
-    echo_train = int(protocol.number("sFastImaging.lEPIFactor") or 1)
+    echo_train = 1 if protocol.is_pulseq else int(protocol.number("sFastImaging.lEPIFactor") or 1)
     selected = select_readouts(name, readouts, calibration=mode, echo_train=echo_train, normal=normal)
 
     def read_lines(refs: Sequence[int]) -> list[np.ndarray]:
@@ -120,6 +120,8 @@ def _open(content: mmap.mmap, name: str, dataset: str, deidentifier: Deidentifie
 
 def _refuse_other_than_lines(protocol: "_ProtocolText", name: str) -> None:
     """Refuse what the protocol itself says is no Cartesian scan of single slices, line by line."""
+    if protocol.is_pulseq:  # Its protocol is the console's, and says nothing of the sequence.
+        return
     trajectory = _TRAJECTORIES.get(int(protocol.number("sKSpace.ucTrajectory") or 1))
     if trajectory is not None:
         raise ScanError(f"{name}: trajectory {trajectory}", "only Cartesian k-space is read", "Leave this scan out.")
@@ -135,7 +137,8 @@ def _refuse_other_than_lines(protocol: "_ProtocolText", name: str) -> None:
 
 def _num_partitions(protocol: "_ProtocolText", selected: Selected) -> int:
     """Return the phase encodes along the slice direction; a 2D protocol may state partitions that mean nothing."""
-    stated = int(protocol.number("sKSpace.lPartitions") or 1) if protocol.number("sKSpace.ucDimension") == _3D else 1
+    is_3d = protocol.number("sKSpace.ucDimension") == _3D and not protocol.is_pulseq
+    stated = int(protocol.number("sKSpace.lPartitions") or 1) if is_3d else 1
     return max(stated, int(selected.lines["partition"].max()) + 1)
 
 
@@ -249,7 +252,8 @@ def _matrix(protocol: "_ProtocolText", selected: Selected) -> Matrix:
     """Return the readout matrix. Under an asymmetric echo of an oversampled readout the full one would be twice the base resolution."""
     first = selected.lines[0]
     base, num_samples = int(protocol.number("sKSpace.lBaseResolution") or 0), int(first["num_samples"])
-    is_partial = base and not protocol.is_pulseq and first["center_sample"] != num_samples // 2 and num_samples < 2 * base
+    is_asymmetric = abs(int(first["center_sample"]) - num_samples // 2) > 1
+    is_partial = base and not protocol.is_pulseq and is_asymmetric and num_samples < 2 * base
     return Matrix(2 * base if is_partial else num_samples, base)
 
 
@@ -278,7 +282,7 @@ def _header(
     base = int(protocol.number("sKSpace.lBaseResolution") or geometry.height)
     # Siemens oversamples the readout by exactly two or not at all.
     recon_height = geometry.height // 2 if 2 * base <= geometry.height and not protocol.is_pulseq else geometry.height
-    oversampling = protocol.number("sKSpace.dPhaseOversamplingForDialog") or 0.0
+    oversampling = 0.0 if protocol.is_pulseq else protocol.number("sKSpace.dPhaseOversamplingForDialog") or 0.0
     return VolumeHeader(
         dataset=dataset or DEFAULT_DATASET,
         volume=deidentifier.volume(stem, identity),

@@ -105,7 +105,7 @@ def parse_header(xml: bytes, name: str) -> ScanHeader:
     Raises:
         ScanError: It is not well-formed, tries to expand entities, or lacks its encoded matrix.
     """
-    root, notes = _parse(xml.rstrip(b"\x00"), name)
+    root, notes = _parse(xml.rstrip(b"\x00").strip(), name)
     encoded = _matrix(root, "encodedSpace", name, notes)
     if encoded is None:
         raise ScanError(f"{name}: header", "must state encoding/encodedSpace/matrixSize", "Export the scan again.")
@@ -120,7 +120,7 @@ def parse_header(xml: bytes, name: str) -> ScanHeader:
         recon_fov=recon_fov,
         center_y=encoded[1] // 2 if center_y is None else center_y,
         maximum_y=encoded[1] - 1 if maximum_y is None else maximum_y,
-        maximum_z=limits["kspace_encoding_step_2/maximum"] or 0,
+        maximum_z=_last_partition(limits["kspace_encoding_step_2/maximum"], encoded[2]),
         trajectory=(_text(root, "encoding/trajectory") or "cartesian").lower(),
         vendor=_text(root, "acquisitionSystemInformation/systemVendor"),
         field_strength=_number(_text(root, "acquisitionSystemInformation/systemFieldStrength_T")),
@@ -128,7 +128,7 @@ def parse_header(xml: bytes, name: str) -> ScanHeader:
         protocol=" ".join(_protocol_texts(root)),
         num_slices=0 if limits["slice/maximum"] is None else limits["slice/maximum"] + 1,
         calibration=_text(root, "encoding/parallelImaging/calibrationMode").lower(),
-        echo_train=_integer(_text(root, "encoding/echoTrainLength"), name, notes) or 1,
+        echo_train=int(min(_number(_text(root, "encoding/echoTrainLength")), _MAX_MATRIX)) or 1,
         sequence=_text(root, "sequenceParameters/sequence_type").lower(),
         multiband=_multiband(root, name, notes),
         notes=tuple(notes),
@@ -162,6 +162,14 @@ def refuse_other_than_lines(scan: ScanHeader, name: str) -> None:
         )
     if scan.sequence in ("epi", "ep2d", "echoplanar", "echo planar"):
         raise ScanError(f"{name}: an echo-planar sequence", "its lines need phase correction", "Leave this scan out.")
+
+
+def _last_partition(maximum: int | None, depth: int) -> int:
+    """Return the last phase encode along the slice direction: of the limits, or of the matrix where there are none.
+
+    Some converters write the number of slices of a 2D scan into the matrix; its limits then say that there is one partition.
+    """
+    return depth - 1 if maximum is None else max(maximum, 0)
 
 
 def _multiband(root: ET.Element, name: str, notes: list[str]) -> int:

@@ -1,6 +1,7 @@
 """The one place that every opened volume passes through: its claims against a few of its slices, its targets against all of them."""
 
 import dataclasses
+from collections.abc import Mapping
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echotrain.data.formats.checks.direction import alternates
-from echotrain.data.formats.checks.energy import Energy, Lines, acquired, energy_of, find_holes, find_peak, is_off_center
+from echotrain.data.formats.checks.energy import Energy, Lines, Peak, acquired, energy_of, find_holes, find_peak, is_off_center
 from echotrain.data.formats.checks.projection import is_projection, projection_error
 from echotrain.data.formats.checks.target import is_of, scale_of
 from echotrain.data.formats.volume import ByteRange, Calibration, Volume
@@ -28,9 +29,9 @@ class _Sample(NamedTuple):
 
     lines: Lines
     is_full: bool
+    row: Peak
+    column: Peak
     is_off_center: bool
-    row: int
-    column: int
     alternates: bool
     is_projection: bool
 
@@ -49,18 +50,20 @@ def examine(volume: Volume, name: str) -> "ExaminedVolume":
     examined = ExaminedVolume(volume)
     if volume.num_partitions > 1:  # No slice of it can be used; curation says so.
         return examined
-    samples = examined.take_samples()
-    shown = [sample for sample in samples if sample.is_off_center]
-    if samples and len(shown) == len(samples):
+    # Noise and air tell nothing.
+    samples = [sample for sample in examined.take_samples() if sample.row.is_distinct]
+    of_lines = [sample for sample in samples if sample.column.is_distinct]
+    shown = [sample for sample in of_lines if sample.is_off_center]
+    if 2 * len(shown) > len(of_lines):
         height, width = volume.header.height, volume.header.width
         raise ScanError(
-            f"{name}: zero frequency at row {shown[0].row}, column {shown[0].column}",
+            f"{name}: zero frequency at row {shown[0].row.line}, column {shown[0].column.line}",
             f"a k-space of {height} x {width} has it at {height // 2}, {width // 2}, where the image is made from",
             "Shift it there (numpy.fft.fftshift where it lies in the corner), or export the scan again.",
         )
-    if samples and all(sample.is_projection for sample in samples):
+    if 2 * sum(sample.is_projection for sample in samples) > len(samples):
         raise projection_error(name)
-    if samples and all(sample.alternates for sample in samples):
+    if 2 * sum(sample.alternates for sample in of_lines) > len(of_lines):
         raise ScanError(
             f"{name}: every second line runs backwards",
             "read as lines it is a ghost: an echo-planar scan, or one whose readouts should be turned over",
@@ -106,20 +109,20 @@ class ExaminedVolume:
         self.target_scale: float | None = None
 
     def take_samples(self) -> list[_Sample]:
-        """Look into the slices in the middle and at the quarters, or into the first that holds anything."""
+        """Look into the slices in the middle and at the quarters, and into more until one of them shows an object."""
         count = self._header.num_slices
         wanted = list(dict.fromkeys((count // 2, count // 4, 3 * count // 4)))
         others = [index for index in range(count) if index not in wanted]
         samples: dict[int, _Sample] = {}
         for position, index in enumerate([*wanted, *others]):
-            if position >= len(wanted) and samples:
+            if position >= len(wanted) and any(sample.row.is_distinct for sample in samples.values()):
                 break
             kspace = self.read_slice(index)
             if np.isfinite(kspace).all() and kspace.any():
                 samples[index] = _look_at(kspace)
         self.examined = tuple(samples)
         if samples:
-            self._settle_lines(list(samples.values()))
+            self._settle_lines(samples)
             self._settle_targets([index for index, sample in samples.items() if sample.is_full])
         return list(samples.values())
 
@@ -204,9 +207,9 @@ class ExaminedVolume:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _settle_lines(self, samples: list[_Sample]) -> None:
+    def _settle_lines(self, samples: Mapping[int, _Sample]) -> None:
         """Correct the header's measured lines, and drop a mask that lies beside a full k-space."""
-        lines = np.logical_or.reduce([sample.lines for sample in samples])
+        lines = np.logical_or.reduce([sample.lines for sample in samples.values()])
         claimed = (self._header.padding_left, self._header.padding_right)
         there = np.flatnonzero(lines)
         first, last = int(there[0]), int(there[-1])
@@ -215,10 +218,12 @@ class ExaminedVolume:
             self._header = dataclasses.replace(self._header, padding_left=first, padding_right=last + 1)
         left, right = measured_range(lines, (self._header.padding_left, self._header.padding_right))
         masks = [self._volume.mask(index) for index in range(self._header.num_slices)]
-        is_full = all(sample.lines[left:right].all() for sample in samples)
+        is_full = all(sample.lines[left:right].all() for sample in samples.values())
         if is_full and any(mask is not None and not mask[left:right].all() for mask in masks):
             self._applies_mask = False
             self._told.append("a mask lies beside a k-space that is full: it is not applied")
+        elif any(mask is not None and sample.lines[~mask].any() for mask, sample in ((masks[index], samples[index]) for index in samples)):
+            self._told.append("a mask names fewer lines than the k-space holds: the k-space decides")
 
     def _settle_targets(self, indices: list[int]) -> None:
         """Find the factor between stored targets and k-space; without one the stored targets are not used."""
@@ -245,5 +250,4 @@ def _look_at(kspace: NDArray[np.complex64]) -> _Sample:
     is_off = is_off_center(row, height) or is_off_center(column, width)
     # Noise looks like anything.
     is_ghost = row.is_distinct and column.is_distinct and alternates(kspace, lines, column.line)
-    are_spokes = is_projection(row, column)
-    return _Sample(lines, is_full, is_off and not are_spokes, row.line, column.line, is_ghost, are_spokes)
+    return _Sample(lines, is_full, row, column, is_off, is_ghost, is_projection(row, column))
