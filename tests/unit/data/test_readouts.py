@@ -1,11 +1,12 @@
 """Raw scans: which readouts make up a slice, where each goes, and what is told of the others."""
 
+import h5py
 import numpy as np
 import pytest
 
 from echotrain.data.formats import open_volume
 from echotrain.errors import ScanError
-from tests.scans import header_xml, lines_of, object_kspace, random_kspace, write_ismrmrd, write_twix
+from tests.scans import header_xml, lines_of, object_kspace, random_kspace, write_ismrmrd, write_scan, write_twix
 
 HEIGHT, WIDTH = 64, 48
 PROTOCOL = '\nsKSpace.lBaseResolution = 32\nsKSpace.lPhaseEncodingLines = 48\n<ParamString."tProtocolName"> { "t2 knee" }\n'
@@ -35,7 +36,7 @@ def with_values(readouts, **values):
 # Calibration: MRIReco.jl#237, ismrmrd#51 and #143.
 
 
-@pytest.mark.parametrize("mode", ["embedded", ""])
+@pytest.mark.parametrize("mode", ["embedded", "", "other", "interleaved"])
 @pytest.mark.parametrize(("rate", "first"), [(2, 0), (2, 1), (3, 2), (4, 1)])
 def test_embedded_calibration_lines_belong_to_the_k_space(tmp_path, mode, rate, first):
     kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
@@ -203,22 +204,28 @@ def test_an_echo_too_far_from_the_middle_of_its_readout_is_refused(tmp_path):
         open_volume(write(tmp_path, with_values(lines_of(kspace), center_sample=HEIGHT // 2 - 12)))
 
 
-def test_removed_oversampling_is_no_partial_echo(tmp_path):
-    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
-    path = write_ismrmrd(tmp_path / "raw.h5", header_xml(2 * HEIGHT, WIDTH, recon=(HEIGHT, WIDTH)), lines_of(kspace))
-    with open_volume(path) as volume:
-        assert (volume.header.height, volume.header.recon_height) == (HEIGHT, HEIGHT)
-        np.testing.assert_array_equal(volume.read_slice(0), kspace)
-        assert "their oversampling was removed before" in volume.findings[0]
+def either_way(kspace: np.ndarray, *, backwards: bool) -> list:
+    """Return the readouts of a slice, running backwards with the echo at half their samples, or forwards."""
+    if not backwards:
+        return lines_of(kspace)
+    return [
+        (reversed_readout(samples, HEIGHT // 2), {**values, "flags": flag(22), "center_sample": HEIGHT // 2})
+        for samples, values in lines_of(kspace)
+    ]
 
 
-def test_readouts_oversampled_under_a_header_of_the_image_are_read_and_told(tmp_path):
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(
+    ("encoded", "told"), [(2 * HEIGHT, "their oversampling was removed before"), (HEIGHT // 2, "they are oversampled twice")]
+)
+def test_readouts_of_half_or_twice_the_headers_samples_are_no_partial_echo(tmp_path, encoded, told, backwards):
     kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
-    path = write_ismrmrd(tmp_path / "raw.h5", header_xml(HEIGHT // 2, WIDTH), lines_of(kspace))
+    readouts = either_way(kspace, backwards=backwards)
+    path = write_ismrmrd(tmp_path / "raw.h5", header_xml(encoded, WIDTH, recon=(min(encoded, HEIGHT), WIDTH)), readouts)
     with open_volume(path) as volume:
-        assert (volume.header.height, volume.header.recon_height) == (HEIGHT, HEIGHT // 2)
-        np.testing.assert_array_equal(volume.read_slice(0), kspace)
-        assert "they are oversampled twice" in volume.findings[0]
+        assert (volume.header.height, volume.header.recon_height) == (HEIGHT, min(encoded, HEIGHT))
+        np.testing.assert_array_equal(volume.read_slice(0)[:, 1:], kspace[:, 1:])
+        assert told in volume.findings[0]
 
 
 @pytest.mark.parametrize("claimed", [0, HEIGHT - 1])
@@ -347,6 +354,78 @@ def test_multiband_that_only_a_converters_parameter_states_is_refused(tmp_path):
                 open_volume(path)
 
 
+def test_slices_that_run_on_in_the_counter_of_lines_are_no_wider_matrix(tmp_path):
+    pytest.importorskip("twixtools")
+    kspace = object_kspace((2, 3, HEIGHT, WIDTH))
+    lines = [samples for coils in kspace for samples, _ in lines_of(coils)]
+    raw = [(samples, {"kspace_encode_step_1": line}) for line, samples in enumerate(lines)]
+    with pytest.raises(ScanError, match=r"2 centres of k-space among lines 0 to 95"):
+        open_volume(write(tmp_path, raw))
+    twix = [(samples, {"Lin": line, "CenterLin": WIDTH // 2}) for line, samples in enumerate(lines)]
+    with pytest.raises(ScanError, match=r"2 centres of k-space"):
+        open_volume(write_twix(tmp_path / "a.dat", PROTOCOL, twix))
+
+
+def test_of_bipolar_echoes_the_first_is_a_scan_of_lines(tmp_path):
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    backwards = [
+        (reversed_readout(samples, HEIGHT // 2), {**values, "flags": flag(22), "contrast": 1}) for samples, values in lines_of(kspace * 2)
+    ]
+    with open_volume(write(tmp_path, [*lines_of(kspace), *backwards], "<echoTrainLength>2</echoTrainLength>")) as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+        assert "took echo 1 of 2, the other echoes are left out" in volume.findings
+
+
+def test_further_measurements_and_encodings_are_told_or_refused(tmp_path):
+    kspace = object_kspace((2, 3, HEIGHT, WIDTH))
+    path = write(tmp_path, lines_of(kspace[0]))
+    with h5py.File(path, "a") as file, h5py.File(write_ismrmrd(tmp_path / "b.h5", header(), lines_of(kspace[1]))) as other:
+        file.copy(other["dataset"], "dataset_2")
+    with open_volume(path) as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), kspace[0])
+        assert "took 1 of 2 measurements in the file, the others are left out" in volume.findings
+    with h5py.File(path, "a") as file:
+        rows = file["dataset/data"][:]
+        rows["head"]["flags"] = flag(19)
+        file["dataset/data"][...] = rows
+    with open_volume(path) as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), kspace[1])
+    reference = lines_of(object_kspace((1, 3, HEIGHT, WIDTH), seed=3)[0])[:16]
+    with pytest.raises(ScanError, match="most lines are of encoding 1"):
+        open_volume(write(tmp_path, [*reference, *with_values(lines_of(kspace[0]), encoding_space_ref=1)]))
+
+
+def test_slices_of_several_orientations_are_told(tmp_path):
+    kspace = object_kspace((3, 3, HEIGHT, WIDTH))
+    axes = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    readouts = [line for index in range(3) for line in with_values(lines_of(kspace[index], index), slice_dir=axes[index])]
+    with open_volume(write(tmp_path, readouts)) as volume:
+        assert "slices of several orientations are taken as one volume" in volume.findings
+
+
+def test_a_noise_slice_hides_no_echo_planar_scan_and_no_corner(tmp_path):
+    kspace = object_kspace((4, 3, HEIGHT, WIDTH))
+    ghost = kspace.copy()
+    ghost[..., 1::2] = ghost[:, :, ::-1, 1::2].copy()
+    for bad, reason in ((ghost, "every second line runs backwards"), (np.fft.ifftshift(kspace, axes=(-2, -1)), "zero frequency at row")):
+        for empty in ([2], [0, 3], [1, 2, 3]):
+            scan = bad.copy()
+            scan[empty] = 1e-3 * np.abs(kspace).max() * random_kspace(scan[empty].shape)
+            with pytest.raises(ScanError, match=reason):
+                open_volume(write_scan(tmp_path / "a.h5", scan, target=None))
+
+
+def test_the_words_of_pulseqs_console_count_for_nothing(tmp_path):
+    pytest.importorskip("twixtools")
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    readouts = [(kspace[:, :, line], {"Lin": line, "CenterLin": 0}) for line in range(WIDTH)]
+    words = "sKSpace.ucDimension = 4\nsKSpace.lPartitions = 8\nsFastImaging.lEPIFactor = 2\nsKSpace.ucTrajectory = 2\n"
+    words += "sSliceAcceleration.lMultiBandFactor = 2\nsKSpace.dPhaseOversamplingForDialog = 0.5\n"
+    with open_volume(write_twix(tmp_path / "a.dat", '\ntSequenceFileName = "pulseq"\n' + words, readouts)) as volume:
+        assert (volume.num_partitions, volume.header.recon_width) == (1, WIDTH)
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+
+
 @pytest.mark.parametrize("begin", [HEIGHT // 2, 0])
 def test_readouts_that_all_pass_through_the_centre_are_no_lines(tmp_path, begin):
     kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
@@ -404,12 +483,14 @@ def test_partitions_are_a_3d_encode_where_protocol_or_counters_say_so(tmp_path):
 @pytest.mark.parametrize(
     "begin",
     [
-        (3).to_bytes(2, "little") + (40).to_bytes(4, "little") + b"<?xml version='1.0'?><ismrmrdHeader/>",
+        (3).to_bytes(2, "little") + (37).to_bytes(4, "little") + b"<?xml version='1.0'?><ismrmrdHeader/>",
         (1).to_bytes(2, "little") + b"default.xml".ljust(1024, b"\x00"),
-        (2).to_bytes(2, "little") + (40).to_bytes(4, "little") + b"<configuration></configuration>",
+        (1).to_bytes(2, "little") + b"simplefft".ljust(1024, b"\x00"),
+        (2).to_bytes(2, "little") + (31).to_bytes(4, "little") + b"<configuration></configuration>",
+        (2).to_bytes(2, "little") + (4).to_bytes(4, "little") + b"null",
         b"yardl\x01\x00\x00\x00",
     ],
-    ids=["header", "configuration", "configuration text", "MRD 2"],
+    ids=["header", "configuration", "configuration by name", "configuration text", "no configuration", "MRD 2"],
 )
 def test_a_stream_is_named_as_one(tmp_path, begin):
     path = tmp_path / "scan.mrd"

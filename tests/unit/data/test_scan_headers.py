@@ -35,6 +35,20 @@ def test_latin_1_that_says_utf_8_is_read_and_noted(tmp_path, declaration):
         assert volume.findings == scan.notes
 
 
+def test_blanks_around_the_header_and_a_senseless_echo_train_are_no_fault():
+    xml = header_xml(64, 48).replace(b"<trajectory>", b"<echoTrainLength>many</echoTrainLength><trajectory>")
+    assert parse_header(b"\n  " + xml + b"\n\x00", "a").echo_train == 1
+
+
+@pytest.mark.parametrize(("depth", "maximum", "expected"), [(20, "0", 1), (20, "19", 20), (20, None, 20), (1, "3", 4), (1, None, 1)])
+def test_partitions_are_those_of_the_limits_and_of_the_matrix_where_there_are_none(tmp_path, depth, maximum, expected):
+    xml = header_xml(64, 48, depth=depth)
+    begin, end = xml.index(b"<kspace_encoding_step_2>"), xml.index(b"</kspace_encoding_step_2>") + len(b"</kspace_encoding_step_2>")
+    limits = b"" if maximum is None else f"<kspace_encoding_step_2><maximum>{maximum}</maximum></kspace_encoding_step_2>".encode()
+    with open_volume(write_scan(tmp_path / "a.h5", object_kspace((2, 3, 64, 48)), header=xml[:begin] + limits + xml[end:])) as volume:
+        assert volume.num_partitions == expected
+
+
 def test_utf_8_and_declared_latin_1_are_read_without_a_note():
     subject = "<subjectInformation><patientName>Müller</patientName></subjectInformation>"
     xml = header_xml(64, 48, extra=subject).decode()

@@ -15,6 +15,7 @@ import numpy as np
 
 from echotrain.data.formats.checks.axes import AxisClaims, is_phase_first
 from echotrain.data.formats.checks.energy import finite_energy
+from echotrain.data.formats.checks.target import scale_of
 from echotrain.data.formats.deidentify import Deidentifier, Identity, is_blank, safe_word
 from echotrain.data.formats.hdf5 import Hdf5File, contiguous_offset
 from echotrain.data.formats.limits import ReadLimits
@@ -136,16 +137,14 @@ class FastmriVolume:
     def _open_target(self, limits: ReadLimits) -> h5py.Dataset | None:
         """Return the target dataset; None where there is none, or where it is wider than the k-space (interpolated)."""
         num_slices, (height, width) = self._kspace.shape[0], self._kspace.shape[-2:]
-        for name in _TARGETS[len(self._kspace.shape) == _MULTICOIL_RANK]:
+        is_multicoil = len(self._kspace.shape) == _MULTICOIL_RANK and self._kspace.shape[1] > 1
+        for name in _TARGETS[is_multicoil]:
             target = self._file.dataset(name, limits, slice_axes=2)
             if target is None:
                 continue
             if len(target.shape) != 3 or target.shape[0] != num_slices or target.dtype.kind != "f":
-                raise ScanError(
-                    f"{self._name}: {name} of shape {target.shape}, {target.dtype}",
-                    f"must be ({num_slices}, height, width) of float",
-                    "Remove it: prepare computes targets.",
-                )
+                self._told.append(f"the stored target of {target.shape}, {target.dtype} is none of {num_slices} slices: computed instead")
+                continue
             if target.shape[1] <= height and target.shape[2] <= width:
                 return target
             self._told.append(
@@ -165,7 +164,12 @@ class FastmriVolume:
                 "Give --assume-full if all were; or store a 'mask' of those that were; or export the scan again.",
             )
         height, width = self._kspace.shape[-2:]
-        self._told.append("no header: sizes are those of the arrays, the readout is taken to be the first axis")
+        mask = self._file.dataset("mask", limits)
+        if mask is not None and height != width and mask.shape and mask.shape[-1] == height:
+            height, width = width, height
+            self._told.append("no header: sizes are those of the arrays, phase encodes those of the mask")
+        else:
+            self._told.append("no header: sizes are those of the arrays, the readout is taken to be the first axis")
         return ScanHeader(encoded=(height, width, 1), recon=(height, width, 1), center_y=width // 2, maximum_y=width - 1)
 
     def _find_axes(self, scan: ScanHeader) -> bool:
@@ -187,7 +191,27 @@ class FastmriVolume:
             padding=scan.padding(scan.encoded[1]),
             target=None if self._target is None else (int(self._target.shape[1]), int(self._target.shape[2])),
         )
-        return is_phase_first(stored, claims, lambda: finite_energy(self._read_stored(self._kspace.shape[0] // 2)))
+        return is_phase_first(stored, claims, self._sample_energy, self._target_is_own)
+
+    def _sample_energy(self) -> np.ndarray:
+        """Return the energy of up to three slices that hold anything, with the file's own axes: (first, second)."""
+        count = self._kspace.shape[0]
+        wanted = list(dict.fromkeys((count // 2, count // 4, 3 * count // 4)))
+        found: list[np.ndarray] = []
+        for position, index in enumerate([*wanted, *(index for index in range(count) if index not in wanted)]):
+            if position >= len(wanted) and found:
+                break
+            energy = finite_energy(self._read_stored(index))
+            if energy.any():
+                found.append(energy / energy.max())
+        return np.sum(found, axis=0) if found else np.zeros(self._kspace.shape[-2:])
+
+    def _target_is_own(self) -> bool:
+        """Say whether the target in the middle is of the k-space beside it, both with the file's own axes."""
+        index = self._kspace.shape[0] // 2
+        if self._target is None:
+            return False
+        return scale_of(self._file.read(self._target, index).astype(np.float32), self._read_stored(index)) is not None
 
     def _read_stored(self, index: int) -> np.ndarray:
         """Return k-space of one slice with the file's own axes: complex64 (coils, first, second)."""
@@ -227,7 +251,7 @@ class FastmriVolume:
             name=scan.protocol_name,
         )
         stem = PurePosixPath(self._name).stem
-        recon = (min(scan.recon[0], height), min(scan.recon[1], width))
+        recon = self.stated_recon = (min(scan.recon[0], height), min(scan.recon[1], width))
         if self._target is not None:
             recon = self._target.shape[1:][:: -1 if self.is_phase_first else 1]
         padding = scan.padding(width)

@@ -21,7 +21,7 @@ from echotrain.data.formats.xml_header import ScanHeader, parse_header, refuse_o
 from echotrain.data.header import VolumeHeader
 from echotrain.errors import ScanError
 
-__all__ = ["find_group", "open_ismrmrd"]
+__all__ = ["find_groups", "open_ismrmrd"]
 
 _EXPORT_AGAIN = "Export the scan again."
 # ISMRMRD numbers its flags from 1. Calibration lines that are image lines as well carry 21.
@@ -47,15 +47,15 @@ _MAX_GROUPS = 64
 _BLOCK = 64
 
 
-def find_group(file: h5py.File) -> str | None:
-    """Return the group that holds ``xml`` and ``data`` (``dataset`` by convention), or None where this is no ISMRMRD file."""
-    names = ["dataset", *(str(key) for key in list(file.keys())[:_MAX_GROUPS])]
-    for name in names:
+def find_groups(file: h5py.File) -> list[str]:
+    """Return the groups that hold ``xml`` and ``data``, ``dataset`` by convention first; none where this is no ISMRMRD file."""
+    found = []
+    for name in dict.fromkeys(("dataset", *(str(key) for key in list(file.keys())[:_MAX_GROUPS]))):
         if isinstance(file.get(name, getlink=True), h5py.HardLink):
             group = file.get(name)
             if isinstance(group, h5py.Group) and "xml" in group and "data" in group:
-                return name
-    return None
+                found.append(name)
+    return found
 
 
 def open_ismrmrd(path: Path, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits) -> LineVolume:
@@ -75,15 +75,12 @@ def open_ismrmrd(path: Path, *, dataset: str, deidentifier: Deidentifier, limits
 
 
 def _open(file: Hdf5File, dataset: str, deidentifier: Deidentifier, limits: ReadLimits) -> LineVolume:
-    name, group = file.name, find_group(file.root)
-    xml = None if group is None else file.dataset(f"{group}/xml", limits)
-    data = None if group is None else file.dataset(f"{group}/data", limits, slice_axes=1)
-    if xml is None or data is None:
-        raise ScanError(f"{name}: no xml and data", "an ISMRMRD file holds both", _EXPORT_AGAIN)
+    name = file.name
+    xml, data, heads, num_groups = _first_image(file, limits)
     scan = parse_header(file.text(xml, limits), name)
     refuse_other_than_lines(scan, name)
-    heads = _read_heads(file, data)
     readouts = _readouts(heads)
+    _refuse_other_encoding(name, heads)
     normal = _vector(heads, "slice_dir", readouts[readouts["purpose"] == Purpose.IMAGE]["ref"])
     selected = select_readouts(name, readouts, calibration=scan.calibration, echo_train=scan.echo_train, normal=normal)
     left_out = int((heads["encoding_space_ref"] != 0).sum())
@@ -100,6 +97,10 @@ def _open(file: Hdf5File, dataset: str, deidentifier: Deidentifier, limits: Read
         limits=limits,
     )
     findings = [*scan.notes, *([f"left out {left_out} readouts of further encodings"] if left_out else []), *selected.findings, *told]
+    if num_groups > 1:
+        findings.append(f"took 1 of {num_groups} measurements in the file, the others are left out")
+    if _has_several_orientations(heads, selected):
+        findings.append("slices of several orientations are taken as one volume")
     if scan.num_slices not in (0, selected.num_slices):
         findings.append(f"the header announces {scan.num_slices} slices, the file holds {selected.num_slices}")
     return LineVolume(
@@ -112,6 +113,40 @@ def _open(file: Hdf5File, dataset: str, deidentifier: Deidentifier, limits: Read
         close=file.close,
         findings=findings,
     )
+
+
+def _first_image(file: Hdf5File, limits: ReadLimits) -> tuple[h5py.Dataset, h5py.Dataset, np.ndarray, int]:
+    """Return header, readouts and their heads of the first group with readouts of an image, else of the first; and how many have some."""
+    found: list[tuple[bool, h5py.Dataset, h5py.Dataset, np.ndarray]] = []
+    for group in find_groups(file.root):
+        xml, data = file.dataset(f"{group}/xml", limits), file.dataset(f"{group}/data", limits, slice_axes=1)
+        if xml is not None and data is not None:
+            heads = _read_heads(file, data)
+            found.append((bool((_readouts(heads)["purpose"] == Purpose.IMAGE).any()), xml, data, heads))
+    if not found:
+        raise ScanError(f"{file.name}: no xml and data", "an ISMRMRD file holds both", _EXPORT_AGAIN)
+    _, xml, data, heads = next((entry for entry in found if entry[0]), found[0])
+    return xml, data, heads, sum(entry[0] for entry in found)
+
+
+def _refuse_other_encoding(name: str, heads: np.ndarray) -> None:
+    """Refuse a file whose image lies in another encoding than the first, which alone is read."""
+    flags = heads["flags"]
+    is_image = (flags & (_NOISE | _CALIBRATION | _PHASE_CORRECTION | _OTHER)) == 0
+    spaces, counts = np.unique(heads["encoding_space_ref"][is_image], return_counts=True)
+    if len(spaces) and spaces[int(np.argmax(counts))] != 0:
+        raise ScanError(
+            f"{name}: most lines are of encoding {spaces[int(np.argmax(counts))]}",
+            "only the first encoding of a file is read, which here is a reference",
+            "Export the image alone.",
+        )
+
+
+def _has_several_orientations(heads: np.ndarray, selected: Selected) -> bool:
+    if "slice_dir" not in (heads.dtype.names or ()):
+        return False
+    normals = np.nan_to_num(heads["slice_dir"][selected.lines["ref"]].astype(float))
+    return bool((np.abs(normals @ normals[0]) < 0.9 * np.linalg.norm(normals[0]) ** 2).any())
 
 
 def _read_heads(file: Hdf5File, data: h5py.Dataset) -> np.ndarray:

@@ -175,6 +175,7 @@ class LineVolume:
             findings: What the reader has to tell.
         """
         self.header, self.num_partitions, self.findings = header, num_partitions, tuple(findings)
+        self.stated_recon = (header.recon_height, header.recon_width)
         self._name, self._geometry, self._read_lines, self._close = name, geometry, read_lines, close
         ordered = selected.lines[np.argsort(selected.lines["ref"], kind="stable")]
         self._lines: list[Readouts] = [ordered[ordered["slice"] == index] for index in range(geometry.num_slices)]

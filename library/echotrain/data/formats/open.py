@@ -9,7 +9,7 @@ from echotrain.data.formats.checks import ExaminedVolume, examine
 from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.data.formats.fastmri import FastmriVolume
 from echotrain.data.formats.hdf5 import Hdf5File, is_hdf5, reading
-from echotrain.data.formats.ismrmrd import find_group, open_ismrmrd
+from echotrain.data.formats.ismrmrd import find_groups, open_ismrmrd
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.volume import Volume
 from echotrain.errors import ConfigError, ScanError
@@ -92,7 +92,7 @@ def _kind(path: Path | RangedFile) -> Literal["fastmri", "ismrmrd", "twix", "str
         begins_as_stream = _looks_like_stream(content, size)
     if begins_as_hdf5:
         with Hdf5File(path) as file:
-            return "fastmri" if "kspace" in file.root or find_group(file.root) is None else "ismrmrd"
+            return "fastmri" if "kspace" in file.root or not find_groups(file.root) else "ismrmrd"
     return "stream" if begins_as_stream else "twix" if begins_as_twix else None
 
 

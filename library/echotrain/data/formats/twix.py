@@ -5,6 +5,7 @@ stranger's file may claim lengths that a trusting reader would follow; the proto
 instead of being evaluated.
 """
 
+import contextlib
 import ctypes
 import mmap
 import re
@@ -59,6 +60,8 @@ _BEGIN, _EQUALS, _END = rf"^[ \t]{{0,{_INDENT}}}", r"[ \t]{0,64}=[ \t]{0,64}", r
 _CALIBRATION_MODES = {2: "embedded", 4: "separate", 8: "external"}
 _TRAJECTORIES = {2: "radial", 4: "spiral", 8: "PROPELLER"}
 _3D = 4
+# Adjustments (shim, transmitter) measure fewer lines than any image.
+_FEWEST_LINES = 32
 
 
 def open_twix(path: Path, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits) -> LineVolume:
@@ -90,6 +93,7 @@ def _open(content: mmap.mmap, name: str, dataset: str, deidentifier: Deidentifie
     protocol = _ProtocolText(content[start : start + header_bytes].decode("latin-1"))
     _refuse_other_than_lines(protocol, name)
     readouts, center_lines = _readouts(content, start + header_bytes, end, is_vd, name)
+    num_images = 1 + _count_earlier_images(content, is_vd)
     normal = [protocol.number(f"sSliceArray.asSlice[0].sNormal.{axis}") or 0.0 for axis in ("dSag", "dCor", "dTra")]
     mode = _CALIBRATION_MODES.get(int(protocol.number("sPat.ucRefScanMode") or 0), "")
     echo_train = 1 if protocol.is_pulseq else int(protocol.number("sFastImaging.lEPIFactor") or 1)
@@ -114,7 +118,11 @@ def _open(content: mmap.mmap, name: str, dataset: str, deidentifier: Deidentifie
         num_partitions=_num_partitions(protocol, selected),
         read_lines=read_lines,
         close=content.close,
-        findings=[*selected.findings, *told],
+        findings=[
+            *([f"took the last of {num_images} measurements in the file, the others are left out"] if num_images > 1 else []),
+            *selected.findings,
+            *told,
+        ],
     )
 
 
@@ -155,6 +163,24 @@ def _measurement(content: mmap.mmap, name: str) -> tuple[int, int, bool]:
             f"{name}: measurement at bytes {start} to {end}", f"the file has {len(content)}", "It is truncated; copy or export it again."
         )
     return start, end, True
+
+
+def _count_earlier_images(content: mmap.mmap, is_vd: bool) -> int:
+    """Count the measurements before the last that hold lines of an image and not an adjustment's few."""
+    if not is_vd:
+        return 0
+    count = int.from_bytes(content[4:8], "little")
+    table = np.frombuffer(content[8 : 8 + count * MrParcRaidFileEntry.itemsize], MrParcRaidFileEntry)
+    found = 0
+    for entry in table[:-1]:
+        start, end = int(entry["off_"]), min(int(entry["off_"]) + int(entry["len_"]), len(content))
+        if start + _MIN_HEADER > end:
+            continue
+        begin = start + int.from_bytes(content[start : start + 4], "little")
+        with contextlib.suppress(ScanError):  # An adjustment may be anything.
+            readouts, _ = _readouts(content, begin, end, is_vd, "an earlier measurement")
+            found += len(np.unique(readouts["step"][readouts["purpose"] == Purpose.IMAGE])) >= _FEWEST_LINES
+    return found
 
 
 def _readouts(content: mmap.mmap, position: int, end: int, is_vd: bool, name: str) -> tuple[Readouts, dict[int, int]]:

@@ -38,6 +38,7 @@ class Volume(Protocol):
         header: De-identified header.
         num_partitions: Phase encodes along the slice direction: more than 1 is a 3D encode, which cannot be reconstructed slice-wise.
         is_location_safe: Whether the location given at opening holds nothing that points at the patient, and may be written down.
+        stated_recon: Image matrix (height, width) that the header states, whatever the stored target's is.
         is_phase_first: Whether the file stores (phase, readout). What is read here is (readout, phase) all the same.
         findings: What of the file was taken, merged, corrected or taken on trust, a phrase each, free of names and identifiers.
         calibration: Calibration lines that are no part of the k-space, None where there are none.
@@ -54,6 +55,10 @@ class Volume(Protocol):
     @property
     def is_location_safe(self) -> bool:
         """Whether the file's location may be written into a catalog."""
+
+    @property
+    def stated_recon(self) -> tuple[int, int]:
+        """Image matrix (height, width) that the header states."""
 
     @property
     def is_phase_first(self) -> bool:

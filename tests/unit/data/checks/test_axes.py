@@ -30,35 +30,50 @@ def claims(**values) -> AxisClaims:
     return AxisClaims(**{"encoded": (64, 64), "recon": (64, 64), "padding": FULL, "target": None, **values})
 
 
-def test_sizes_tell_where_the_matrix_is_not_square_and_nothing_is_read():
-    def never() -> np.ndarray:
-        raise AssertionError("sizes tell")
+def never() -> np.ndarray:
+    raise AssertionError("what was asked before tells")
 
-    assert is_phase_first((48, 64), claims(encoded=(64, 48), recon=(32, 48)), never)
-    assert not is_phase_first((64, 48), claims(encoded=(64, 48), recon=(32, 48)), never)
-    assert is_phase_first((64, 64), claims(recon=(32, 64), target=(64, 32)), never)
-    assert not is_phase_first((64, 64), claims(recon=(32, 64), target=(32, 64)), never)
+
+def test_sizes_tell_where_the_matrix_is_not_square_and_nothing_is_read():
+    assert is_phase_first((48, 64), claims(encoded=(64, 48), recon=(32, 48)), never, never)
+    assert not is_phase_first((64, 48), claims(encoded=(64, 48), recon=(32, 48)), never, never)
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_turned_image_tells_only_where_it_is_the_k_spaces_own_and_lines_do_not(is_own):
+    full = object_kspace((1, 3, 64, 64))[0]
+    turned_image = claims(recon=(32, 64), target=(64, 32))
+    assert is_phase_first((64, 64), turned_image, lambda: energy_of(full), lambda: is_own) == is_own
+    assert not is_phase_first((64, 64), claims(recon=(32, 64), target=(32, 64)), lambda: energy_of(full), never)
+    partial = claims(recon=(32, 64), target=(64, 32), padding=LEFT)
+    assert not is_phase_first((64, 64), partial, lambda: energy_of(padded()), never)
+
+
+def test_a_few_damaged_rows_are_no_left_out_lines():
+    kspace = object_kspace((1, 3, 64, 64))[0]
+    kspace[:, [20, 33, 34]] = 0
+    assert not is_phase_first((64, 64), claims(), lambda: energy_of(kspace), never)
 
 
 @pytest.mark.parametrize("padding", [LEFT, (8, 64), (10, 64)])
 def test_the_headers_padding_tells_of_a_square_matrix(padding):
     kspace = padded()
-    assert is_phase_first((64, 64), claims(padding=padding), lambda: energy_of(turned(kspace)))
-    assert not is_phase_first((64, 64), claims(padding=padding), lambda: energy_of(kspace))
+    assert is_phase_first((64, 64), claims(padding=padding), lambda: energy_of(turned(kspace)), never)
+    assert not is_phase_first((64, 64), claims(padding=padding), lambda: energy_of(kspace), never)
 
 
 def test_left_out_lines_tell_of_a_square_matrix():
     kspace = object_kspace((1, 3, 64, 64))[0] * (np.arange(64) % 3 == 0)
-    assert is_phase_first((64, 64), claims(), lambda: energy_of(turned(kspace)))
-    assert not is_phase_first((64, 64), claims(), lambda: energy_of(kspace))
+    assert is_phase_first((64, 64), claims(), lambda: energy_of(turned(kspace)), never)
+    assert not is_phase_first((64, 64), claims(), lambda: energy_of(kspace), never)
 
 
 def test_a_partial_echo_is_no_padding_of_lines_and_nothing_tells_of_a_full_square():
     kspace = padded()
-    assert not is_phase_first((64, 64), claims(), lambda: energy_of(turned(kspace)))  # a partial echo
+    assert not is_phase_first((64, 64), claims(), lambda: energy_of(turned(kspace)), never)  # a partial echo
     full = object_kspace((1, 3, 64, 64))[0]
-    assert not is_phase_first((64, 64), claims(padding=LEFT), lambda: energy_of(full))
-    assert not is_phase_first((64, 64), claims(), lambda: np.zeros((64, 64)))
+    assert not is_phase_first((64, 64), claims(padding=LEFT), lambda: energy_of(full), never)
+    assert not is_phase_first((64, 64), claims(), lambda: np.zeros((64, 64)), never)
 
 
 @pytest.mark.parametrize(("width", "left"), [(48, 0), (48, 7), (64, 9)])
@@ -81,6 +96,38 @@ def test_a_phase_first_file_gives_what_the_same_scan_readout_first_gives(tmp_pat
             np.testing.assert_array_equal(other.read_target(index), one.read_target(index))
         assert other.raw_slice_range(0) is None
         assert other.raw_target_range(0) is None
+
+
+def test_an_empty_slice_in_the_middle_does_not_hide_the_axes(tmp_path):
+    kspace = object_kspace((3, 4, 64, 64))
+    kspace[..., :9] = 0
+    kspace[1] = 0
+    header = header_xml(64, 64, center=23, maximum=54)
+    with open_volume(write_scan(tmp_path / "a.h5", turned(kspace), header=header, target=None)) as volume:
+        assert volume.is_phase_first
+        assert (volume.header.padding_left, volume.header.padding_right) == (9, 64)
+
+
+def test_a_transposed_target_does_not_turn_the_k_space_and_is_computed_with_the_headers_size(tmp_path):
+    kspace = object_kspace((2, 4, 64, 64))
+    truth = np.stack([rss_target(coils, (64, 48)) for coils in kspace])
+    header = header_xml(64, 64, recon=(64, 48))
+    with open_volume(write_scan(tmp_path / "a.h5", kspace, header=header, target=turned(truth))) as volume:
+        assert not volume.is_phase_first
+        np.testing.assert_array_equal(volume.read_slice(1), kspace[1])
+        assert volume.read_target(1) is None
+        np.testing.assert_allclose(volume.computed_target(1), truth[1], rtol=1e-5)
+
+
+def test_the_mask_of_a_file_without_header_tells_its_axes(tmp_path):
+    mask = np.arange(48) % 3 == 0
+    path = write_scan(tmp_path / "a.h5", turned(object_kspace((2, 3, 64, 48)) * mask), target=None, header=header_xml(64, 48))
+    with h5py.File(path, "a") as file:
+        del file["ismrmrd_header"]
+        file["mask"] = mask
+    with open_volume(path) as volume:
+        assert (volume.header.height, volume.header.width) == (64, 48)
+        np.testing.assert_array_equal(volume.mask(0), mask)
 
 
 def test_the_bytes_of_a_phase_first_file_are_no_shard(tmp_path):

@@ -47,7 +47,7 @@ def stored_targets(record, folder) -> np.ndarray:
 def test_targets_of_another_image_are_computed_and_told(tmp_path, change, told):
     kspace = object_kspace(SHAPE)
     truth = targets_of(kspace)
-    path = write_scan(tmp_path / "a.h5", kspace, target=np.ascontiguousarray(change(truth)))
+    path = write_scan(tmp_path / "a.h5", kspace, header=header_xml(64, 48, recon=(40, 36)), target=np.ascontiguousarray(change(truth)))
     record = convert(path, tmp_path / "to")
     assert [finding for finding in record.findings if told in finding], record.findings
     np.testing.assert_allclose(stored_targets(record, tmp_path / "to"), truth, rtol=1e-5, atol=1e-6 * truth.max())
@@ -134,6 +134,31 @@ def test_a_mask_beside_a_full_k_space_is_not_applied_and_told(tmp_path):
     record = convert(path, tmp_path / "to")
     assert len(record.rows) == 5
     assert record.findings == ["a mask lies beside a k-space that is full: it is not applied"]
+
+
+@pytest.mark.parametrize("target", [np.ones((4, 64, 48), np.float32), np.ones((5, 64, 48), np.uint16), np.ones((5, 1, 64, 48), np.float32)])
+def test_a_stored_target_that_is_no_image_of_each_slice_is_computed_and_told(tmp_path, target):
+    kspace = object_kspace(SHAPE)
+    record = convert(write_scan(tmp_path / "a.h5", kspace, target=target), tmp_path / "to")
+    np.testing.assert_allclose(stored_targets(record, tmp_path / "to"), targets_of(kspace, (64, 48)), rtol=1e-5)
+    assert "is none of 5 slices: computed instead" in record.findings[0]
+
+
+def test_one_coil_on_an_axis_of_its_own_is_a_single_coil_scan(tmp_path):
+    kspace = object_kspace((3, 1, 64, 48))
+    path = write_scan(tmp_path / "a.h5", kspace, target=targets_of(object_kspace((3, 4, 64, 48))))
+    with h5py.File(path, "a") as file:
+        file["reconstruction_esc"] = targets_of(kspace)
+    record = convert(path, tmp_path / "to")
+    np.testing.assert_array_equal(stored_targets(record, tmp_path / "to"), targets_of(kspace))
+
+
+def test_a_mask_narrower_than_the_lines_is_told(tmp_path):
+    path = write_scan(tmp_path / "a.h5", object_kspace(SHAPE) * (np.arange(48) % 2 == 0), target=None)
+    with h5py.File(path, "a") as file:
+        file["mask"] = np.arange(48) % 4 == 0
+    with open_volume(path) as volume:
+        assert volume.findings == ("a mask names fewer lines than the k-space holds: the k-space decides",)
 
 
 def test_a_mask_for_each_slice_is_each_slices_own(tmp_path):

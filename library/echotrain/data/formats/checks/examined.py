@@ -142,6 +142,11 @@ class ExaminedVolume:
         return self._volume.is_location_safe
 
     @property
+    def stated_recon(self) -> tuple[int, int]:
+        """Image matrix (height, width) that the header states."""
+        return self._volume.stated_recon
+
+    @property
     def is_phase_first(self) -> bool:
         """Whether the file's own axes are (phase, readout)."""
         return self._volume.is_phase_first
@@ -237,6 +242,8 @@ class ExaminedVolume:
             else:
                 self._told.append(f"stored targets are {self.target_scale:.4g} times the root sum of squares of the k-space")
         elif scales:
+            height, width = self._volume.stated_recon
+            self._header = dataclasses.replace(self._header, recon_height=height, recon_width=width)
             self._told.append("stored targets are not of the k-space beside them: all are computed from the k-space instead")
 
 
