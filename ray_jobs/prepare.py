@@ -81,9 +81,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--workers", type=int, default=0, help="scans converted at a time (default: every CPU)")
     verb.add_argument("--dataset", default="", help="name of the collection (default: what the files say)")
     verb.add_argument("--acs-fraction", type=float, default=0.08, help="centre lines that --payload lines holds twice (default: 0.08)")
-    verb.add_argument(
-        "--index-only", action="store_true", help="with --payload raw: headers and up to three slices of each scan, no checksums"
-    )
+    verb.add_argument("--index-only", action="store_true", help="with --payload raw: headers and one slice of each scan, no checksums")
     verb.add_argument("--assume-full", action="store_true", help="take fastMRI-layout files without header and mask as fully sampled")
     verb.add_argument("--safe-names", action="append", default=[], metavar="REGEX", help=SAFE_NAMES_HELP)
     verb.add_argument("--key-file", default="", metavar="PATH", help="write who is who, as CSV, to a file of this machine, mode 0600")

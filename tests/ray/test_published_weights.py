@@ -78,6 +78,6 @@ def test_reconstructions_with_weights_equal_those_with_a_run(local_ray, both, tm
     mask = np.arange(24) % 2 == 0
     write_scan(tmp_path / "scans" / "a.h5", random_kspace((2, 3, 32, 24)) * mask, target=None)
     for what, to in zip(both, ("run", "weights"), strict=True):
-        assert reconstruct.main([what, str(tmp_path / "scans"), "--to", str(tmp_path / to), "--workers", "1"]) == 0
+        assert reconstruct.main([what, str(tmp_path / "scans"), "--to", str(tmp_path / to), "--workers", "1", "--safe-names", "a"]) == 0
     with h5py.File(tmp_path / "run" / "a.h5") as run, h5py.File(tmp_path / "weights" / "a.h5") as weights:
         np.testing.assert_array_equal(weights["reconstruction"], run["reconstruction"])

@@ -129,8 +129,8 @@ def test_espirit_zero_filled_and_a_trained_network_stand_in_one_table_with_their
         assert {image.shape for image in shared.reconstructions.values()} == {shared.example.target.shape}
     page = render_report(evaluations)
     (side_by_side,) = re.findall(r'<section id="comparison">.*?</section>', page, re.DOTALL)
-    # Of three methods the image and its error, and the target, for every volume at either acceleration.
-    assert side_by_side.count("<img") == 7 * 6
+    # Of three methods the image and its error, the target and the masked k-space, for every volume at either acceleration.
+    assert side_by_side.count("<img") == 8 * 6
 
 
 @pytest.mark.bart

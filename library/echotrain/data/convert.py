@@ -60,8 +60,8 @@ class ConvertConfig:
         acs_fraction: Centre lines that ``lines`` holds twice; at least the centre fraction of the masks to come.
         dataset: Name of the collection; "" takes what the files say.
         curation: What is left out.
-        index_only: With ``raw``: read headers and up to three slices of each scan. Of the others nothing is known: they are not
-            curated by their content, duplicates go unnoticed, and bytes have no checksum to be held against.
+        index_only: With ``raw``: read headers and one slice of each scan. Of the others nothing is known: they are not curated by
+            their content, duplicates go unnoticed, and bytes have no checksum to be held against.
         assume_full: Take fastMRI-layout files that have neither a header nor a mask as fully sampled.
         safe_names: Regular expressions of file names, without their endings, that name nobody and become volume ids as they are;
             with ``raw``, of folders below the source too. Public data sets' need none.
@@ -188,6 +188,7 @@ def convert_scan(
             limits=limits,
             location=uri,
             assume_full=config.assume_full,
+            num_samples=1 if config.index_only else 3,
         ) as volume:
             record = _convert(volume, uri, key, source, store, config)
             if config.payload == "raw" and record.rows and not volume.is_location_safe:

@@ -34,6 +34,7 @@ def open_volume(
     limits: ReadLimits | None = None,
     location: str = "",
     assume_full: bool = False,
+    num_samples: int = 3,
 ) -> ExaminedVolume:
     """Open a scanner file and hold what it claims against a few of its slices (``checks.examine``).
 
@@ -45,6 +46,7 @@ def open_volume(
         limits: Memory limits.
         location: URI of the file as a catalog would hold it; ``Volume.is_location_safe`` says whether it may.
         assume_full: Take a fastMRI-layout file that has neither a header nor a mask as fully sampled.
+        num_samples: Slices to hold the claims against.
 
     Raises:
         ScanError: The file is missing, of no known format, truncated, hostile, contradicts itself, or is not a Cartesian scan line by line.
@@ -53,7 +55,7 @@ def open_volume(
     with reading(path.name):
         volume = _open(path, dataset, deidentifier, limits, location, assume_full)
         try:
-            return examine(volume, path.name)
+            return examine(volume, path.name, num_samples)
         except BaseException:
             volume.close()
             raise

@@ -20,6 +20,8 @@ from echotrain.errors import ScanError
 __all__ = ["ExaminedVolume", "examine", "measured_range"]
 
 _EXPORT_AGAIN = "Export the scan again."
+# Slices that are looked into besides, where the first ones show nothing.
+_MORE = 8
 # A factor nearer to 1 than this is rounding.
 _SAME_SCALE = 1e-3
 
@@ -36,12 +38,13 @@ class _Sample(NamedTuple):
     is_projection: bool
 
 
-def examine(volume: Volume, name: str) -> "ExaminedVolume":
-    """Read up to three slices of a volume and hold what its header claims against them.
+def examine(volume: Volume, name: str, num_samples: int = 3) -> "ExaminedVolume":
+    """Read a few slices of a volume and hold what its header claims against them.
 
     Args:
         volume: As its reader opened it.
         name: Of the file, for messages.
+        num_samples: Slices to look into, at least 1; more are read only until one of them shows an object.
 
     Raises:
         ScanError: The zero frequency is not in the middle of k-space, readouts run to and fro, or all of them pass through the centre. A
@@ -51,7 +54,7 @@ def examine(volume: Volume, name: str) -> "ExaminedVolume":
     if volume.num_partitions > 1:  # No slice of it can be used; curation says so.
         return examined
     # Noise and air tell nothing.
-    samples = [sample for sample in examined.take_samples() if sample.row.is_distinct]
+    samples = [sample for sample in examined.take_samples(num_samples) if sample.row.is_distinct]
     of_lines = [sample for sample in samples if sample.column.is_distinct]
     shown = [sample for sample in of_lines if sample.is_off_center]
     if 2 * len(shown) > len(of_lines):
@@ -108,22 +111,25 @@ class ExaminedVolume:
         self.examined: tuple[int, ...] = ()
         self.target_scale: float | None = None
 
-    def take_samples(self) -> list[_Sample]:
-        """Look into the slices in the middle and at the quarters, and into more until one of them shows an object."""
+    def take_samples(self, num_samples: int) -> list[_Sample]:
+        """Look into the slices in the middle and at the quarters, and into a few more until one of them shows an object."""
         count = self._header.num_slices
-        wanted = list(dict.fromkeys((count // 2, count // 4, 3 * count // 4)))
+        wanted = list(dict.fromkeys((count // 2, count // 4, 3 * count // 4)))[:num_samples]
         others = [index for index in range(count) if index not in wanted]
+        # Evenly over the volume: the first and the last slices are the likeliest to be empty.
+        more = [others[position] for position in np.linspace(0, len(others) - 1, min(len(others), _MORE)).round().astype(int)]
         samples: dict[int, _Sample] = {}
-        for position, index in enumerate([*wanted, *others]):
+        for position, index in enumerate([*wanted, *more]):
             if position >= len(wanted) and any(sample.row.is_distinct for sample in samples.values()):
                 break
             kspace = self.read_slice(index)
             if np.isfinite(kspace).all() and kspace.any():
                 samples[index] = _look_at(kspace)
-        self.examined = tuple(samples)
+        telling = [index for index, sample in samples.items() if sample.row.is_distinct]
+        self.examined = tuple(telling or samples)[:num_samples]
         if samples:
             self._settle_lines(samples)
-            self._settle_targets([index for index, sample in samples.items() if sample.is_full])
+            self._settle_targets([index for index in self.examined if samples[index].is_full])
         return list(samples.values())
 
     @property
