@@ -403,11 +403,14 @@ def test_slices_of_several_orientations_are_told(tmp_path):
         assert "slices of several orientations are taken as one volume" in volume.findings
 
 
-def test_a_noise_slice_hides_no_echo_planar_scan_and_no_corner(tmp_path):
+def test_a_noise_slice_hides_no_echo_planar_scan_no_spokes_and_no_corner(tmp_path):
     kspace = object_kspace((4, 3, HEIGHT, WIDTH))
+    spokes = np.repeat(kspace[..., WIDTH // 2, None], WIDTH, axis=-1)
     ghost = kspace.copy()
     ghost[..., 1::2] = ghost[:, :, ::-1, 1::2].copy()
-    for bad, reason in ((ghost, "every second line runs backwards"), (np.fft.ifftshift(kspace, axes=(-2, -1)), "zero frequency at row")):
+    corner = np.fft.ifftshift(kspace, axes=(-2, -1))
+    cases = ((ghost, "every second line runs backwards"), (corner, "zero frequency at row"), (spokes, "passes through the centre"))
+    for bad, reason in cases:
         for empty in ([2], [0, 3], [1, 2, 3]):
             scan = bad.copy()
             scan[empty] = 1e-3 * np.abs(kspace).max() * random_kspace(scan[empty].shape)
