@@ -181,3 +181,32 @@ def write_twix(path: Path, protocol: str, readouts: Sequence[tuple[np.ndarray, M
         parts.append(bytes(mdh(0, 0, ["ACQEND"], {})))
     path.write_bytes(b"".join(parts))
     return path
+
+
+def write_twix_vd(path: Path, measurements: Sequence[tuple[str, Sequence[tuple[np.ndarray, Mapping[str, Any]]]]]) -> Path:
+    """Write a twix file of version VD or later: a table of measurements, then each as protocol text and readouts of all coils."""
+    from twixtools import mdh_def
+    from twixtools.hdr_def import MrParcRaidFileEntry
+
+    table = np.zeros(len(measurements), MrParcRaidFileEntry)
+    begin = 8 + table.nbytes
+    parts: list[bytes] = []
+    for number, (protocol, readouts) in enumerate(measurements):
+        text = protocol.encode("latin-1").ljust(10_232)
+        body = [np.array([len(text) + 8, 1], "<u4").tobytes(), text]
+        for samples, values in [*readouts, (np.zeros((0, 0), np.complex64), {"flags": ("ACQEND",)})]:
+            header = mdh_def.Scan_header()
+            header.SamplesInScan, header.UsedChannels, header.CenterCol = samples.shape[1], samples.shape[0], samples.shape[1] // 2
+            header.FlagsAndDMALength = ctypes.sizeof(header) + len(samples) * (ctypes.sizeof(mdh_def.Channel_header) + 8 * samples.shape[1])
+            header.EvalInfoMask = sum(1 << mdh_def.mask_dict[flag] for flag in values.get("flags", ("ONLINE",)))
+            for key, value in values.items():
+                if key != "flags":
+                    setattr(header if hasattr(header, key) else header.Counter, key, value)
+            body.append(bytes(header))
+            for coil in samples:
+                body += [bytes(mdh_def.Channel_header()), np.ascontiguousarray(coil, "<c8").tobytes()]
+        content = b"".join(body)
+        table[number]["off_"], table[number]["len_"] = begin + sum(map(len, parts)), len(content)
+        parts.append(content)
+    path.write_bytes(np.array([0, len(measurements)], "<u4").tobytes() + table.tobytes() + b"".join(parts))
+    return path

@@ -6,7 +6,7 @@ import pytest
 
 from echotrain.data.formats import open_volume
 from echotrain.errors import ScanError
-from tests.scans import header_xml, lines_of, object_kspace, random_kspace, write_ismrmrd, write_scan, write_twix
+from tests.scans import header_xml, lines_of, object_kspace, random_kspace, write_ismrmrd, write_scan, write_twix, write_twix_vd
 
 HEIGHT, WIDTH = 64, 48
 PROTOCOL = '\nsKSpace.lBaseResolution = 32\nsKSpace.lPhaseEncodingLines = 48\n<ParamString."tProtocolName"> { "t2 knee" }\n'
@@ -393,6 +393,18 @@ def test_further_measurements_and_encodings_are_told_or_refused(tmp_path):
     reference = lines_of(object_kspace((1, 3, HEIGHT, WIDTH), seed=3)[0])[:16]
     with pytest.raises(ScanError, match="most lines are of encoding 1"):
         open_volume(write(tmp_path, [*reference, *with_values(lines_of(kspace[0]), encoding_space_ref=1)]))
+
+
+def test_of_several_twix_measurements_the_last_is_taken_and_images_before_it_are_told(tmp_path):
+    pytest.importorskip("twixtools")
+    kspace = object_kspace((2, 3, HEIGHT, WIDTH))
+    first, last = ([(coils[:, :, line], {"Lin": line, "CenterLin": WIDTH // 2}) for line in range(WIDTH)] for coils in kspace)
+    adjustment = [(random_kspace((3, 32)), {"Lin": line}) for line in range(4)]
+    for earlier, told in ((first, True), (adjustment, False)):
+        path = write_twix_vd(tmp_path / "a.dat", [(PROTOCOL, earlier), (PROTOCOL, last)])
+        with open_volume(path) as volume:
+            np.testing.assert_array_equal(volume.read_slice(0), kspace[1])
+            assert ("took the last of 2 measurements in the file, the others are left out" in volume.findings) == told
 
 
 def test_slices_of_several_orientations_are_told(tmp_path):
