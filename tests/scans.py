@@ -183,7 +183,9 @@ def write_twix(path: Path, protocol: str, readouts: Sequence[tuple[np.ndarray, M
     return path
 
 
-def write_twix_vd(path: Path, measurements: Sequence[tuple[str, Sequence[tuple[np.ndarray, Mapping[str, Any]]]]]) -> Path:
+def write_twix_vd(
+    path: Path, measurements: Sequence[tuple[str, Sequence[tuple[np.ndarray, Mapping[str, Any]]]]], *, patient_name: str = ""
+) -> Path:
     """Write a twix file of version VD or later: a table of measurements, then each as protocol text and readouts of all coils."""
     from twixtools import mdh_def
     from twixtools.hdr_def import MrParcRaidFileEntry
@@ -206,6 +208,7 @@ def write_twix_vd(path: Path, measurements: Sequence[tuple[str, Sequence[tuple[n
             for coil in samples:
                 body += [bytes(mdh_def.Channel_header()), np.ascontiguousarray(coil, "<c8").tobytes()]
         content = b"".join(body)
+        table[number]["patName_"] = patient_name.encode("latin-1")
         table[number]["off_"], table[number]["len_"] = begin + sum(map(len, parts)), len(content)
         parts.append(content)
     path.write_bytes(np.array([0, len(measurements)], "<u4").tobytes() + table.tobytes() + b"".join(parts))

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from echotrain.data.formats import open_volume
+from echotrain.data.formats import Deidentifier, open_volume
 from echotrain.errors import ScanError
 from tests.scans import header_xml, lines_of, object_kspace, random_kspace, write_ismrmrd, write_scan, write_twix, write_twix_vd
 
@@ -405,6 +405,19 @@ def test_of_several_twix_measurements_the_last_is_taken_and_images_before_it_are
         with open_volume(path) as volume:
             np.testing.assert_array_equal(volume.read_slice(0), kspace[1])
             assert ("took the last of 2 measurements in the file, the others are left out" in volume.findings) == told
+
+
+def test_the_name_in_a_twix_files_table_names_its_patient_and_no_file(tmp_path):
+    pytest.importorskip("twixtools")
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    readouts = [(kspace[:, :, line], {"Lin": line, "CenterLin": WIDTH // 2}) for line in range(WIDTH)]
+    named = Deidentifier("x", safe_names=(".*",))
+    path = write_twix_vd(tmp_path / "knee_jane_doe.dat", [(PROTOCOL, readouts)], patient_name="Doe^Jane")
+    with open_volume(path, deidentifier=named) as volume:
+        assert volume.header.volume.startswith("volume-")
+        assert volume.header.patient.startswith("patient-")
+    with open_volume(write_twix_vd(tmp_path / "knee_b.dat", [(PROTOCOL, readouts)]), deidentifier=named) as volume:
+        assert volume.header.volume == "knee_b"
 
 
 def test_slices_of_several_orientations_are_told(tmp_path):

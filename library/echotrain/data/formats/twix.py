@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from twixtools import mdh_def
 from twixtools.hdr_def import MrParcRaidFileEntry
 
@@ -112,7 +113,7 @@ def _open(content: mmap.mmap, name: str, dataset: str, deidentifier: Deidentifie
     )
     return LineVolume(
         name,
-        header=_header(protocol, name, dataset, deidentifier, geometry, normal),
+        header=_header(protocol, name, dataset, deidentifier, geometry, normal, _table_names(content, is_vd)),
         geometry=geometry,
         selected=selected,
         num_partitions=_num_partitions(protocol, selected),
@@ -165,14 +166,22 @@ def _measurement(content: mmap.mmap, name: str) -> tuple[int, int, bool]:
     return start, end, True
 
 
+def _table(content: mmap.mmap, is_vd: bool) -> NDArray[Any]:
+    """Return the table of a file's measurements, an empty one before version VD."""
+    count = int.from_bytes(content[4:8], "little") if is_vd else 0
+    return np.frombuffer(content[8 : 8 + count * MrParcRaidFileEntry.itemsize], MrParcRaidFileEntry)
+
+
+def _table_names(content: mmap.mmap, is_vd: bool) -> tuple[str, ...]:
+    """Return the patients' names that the table of measurements holds."""
+    names = {bytes(name).split(b"\x00")[0].decode("latin-1").strip() for name in _table(content, is_vd)["patName_"]}
+    return tuple(sorted(names - {""}))
+
+
 def _count_earlier_images(content: mmap.mmap, is_vd: bool) -> int:
     """Count the measurements before the last that hold lines of an image and not an adjustment's few."""
-    if not is_vd:
-        return 0
-    count = int.from_bytes(content[4:8], "little")
-    table = np.frombuffer(content[8 : 8 + count * MrParcRaidFileEntry.itemsize], MrParcRaidFileEntry)
     found = 0
-    for entry in table[:-1]:
+    for entry in _table(content, is_vd)[:-1]:
         start, end = int(entry["off_"]), min(int(entry["off_"]) + int(entry["len_"]), len(content))
         if start + _MIN_HEADER > end:
             continue
@@ -290,15 +299,16 @@ def _header(
     deidentifier: Deidentifier,
     geometry: Geometry,
     normal: Sequence[float],
+    table_names: Sequence[str],
 ) -> VolumeHeader:
     stem = Path(name).stem
     identity = Identity(
         patient_id=protocol.real_id("PatientID") or protocol.text("PatientLOID"),
-        patient_name=next((text for key in _NAME_KEYS if (text := protocol.text(key))), ""),
+        patient_name=next((text for text in (*map(protocol.text, _NAME_KEYS), *table_names) if text), ""),
         birth_date=protocol.text("PatientBirthDay"),
         institution=protocol.text("InstitutionName"),
         # A twix file is called by the numbers of its measurement in the scanner's own book.
-        others=(*(protocol.text(key) for key in _OTHER_KEYS), *re.findall(r"[MF]ID\d+", stem)),
+        others=(*(protocol.text(key) for key in _OTHER_KEYS), *re.findall(r"[MF]ID\d+", stem), *table_names),
     )
     protocol_name = protocol.text("tProtocolName")
     words = parse_protocol(
