@@ -53,7 +53,7 @@ def patients_of(scans: Sequence[Scan], shared: frozenset[str]) -> dict[tuple[str
     pool = [scan for scan in scans if scan.get("person") and (not _number(scan) or _number(scan) in shared)]
     groups = groups_of(pool)
     names = [min(scan["person"] for scan in group) for group in groups]
-    patients = {}
+    patients: dict[tuple[str, ...], str] = {}
     for group, name in zip(groups, names, strict=True):
         # Namesakes of different birth dates.
         born = min((scan["born"] for scan in group if scan["born"]), default="")
