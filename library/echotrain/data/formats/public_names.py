@@ -119,7 +119,7 @@ def is_plain_folder(name: str) -> bool:
     """Say whether a folder that a user chose is called by what it holds, ``raw`` or ``knee-scans_2024``, in words that name nobody."""
     words = re.split(r"[-_. ]", name.casefold())
     numbers = [word for word in words if _STORAGE_NUMBER.fullmatch(word)]
-    is_plain = all(word in _STORAGE_WORDS or _STORAGE_NUMBER.fullmatch(word) for word in words)
+    is_plain = all(re.sub(r"(?<=[a-z])\d{1,2}$", "", word) in _STORAGE_WORDS or _STORAGE_NUMBER.fullmatch(word) for word in words)
     return is_public_folder(name) or (is_plain and len(numbers) <= 1)
 
 
