@@ -42,6 +42,7 @@ A killed run goes on where it was when the same command is given again. New scan
 everybody keeps their split. Patients and files become pseudonyms, made with the secret key in ECHOTRAIN_DEID_SALT. A cluster
 needs it; without it your own machine draws one and keeps it in ~/.config/echotrain. Keep a copy: without the key nobody can be
 recognised, and nothing added to the catalog. Files called as public data sets call theirs keep their names.
+Scans whose header names no patient are one patient's where their folder or file names the same subject (P001/, sub-01/, subject_7/).
 """
 SAFE_NAMES_HELP = "names of files, without endings, that name nobody and stay as they are, in letters, digits and _.+- (may be repeated)"
 _SHOWN = 40
@@ -151,9 +152,10 @@ def _described(report: PrepareReport) -> str:
         console.print(_read(report))
         if report.left_out:
             console.print(_left_out(report))
-        unnamed = pc.sum(pc.starts_with(pc.unique(catalog.table["patient"]), "unnamed-")).as_py() or 0
+        unnamed = _num_unnamed(catalog)
         if unnamed:
-            console.print(f"{unnamed} scans name no patient; each counts as a patient of its own, so check that none are of one person.")
+            which = "1 scan names" if unnamed == 1 else f"{unnamed} scans name"
+            console.print(f"{which} no patient; each counts as a patient of its own, so check that none are of one person.")
         for note in report.notes:
             console.print(printable(note), markup=False, highlight=False)
         state = "committed" if report.is_new else "unchanged"
@@ -161,6 +163,12 @@ def _described(report: PrepareReport) -> str:
         size = f"{len(catalog)} slices, {pc.sum(catalog.table['nbytes']).as_py() / 1e9:.3g} GB"
         console.print(f"Catalog {printable(catalog.root)}@{catalog.version} {state}: {size}.", markup=False)
     return capture.get().rstrip()
+
+
+def _num_unnamed(catalog: Catalog) -> int:
+    """Count the scans of which neither header nor place says whose they are."""
+    table = catalog.table.select(["dataset", "volume", "patient"])
+    return int(table.filter(pc.starts_with(table["patient"], "unnamed-")).group_by(["dataset", "volume"]).aggregate([]).num_rows)
 
 
 def _summary(catalog: Catalog) -> Table:

@@ -266,7 +266,7 @@ def test_a_list_of_files_or_patients_in_s3_splits_a_source_by_its_own_names(loca
     with serve_folder(tmp_path / "s3") as server:
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("ECHOTRAIN_DEID_SALT", "secret")
+        monkeypatch.setenv("ECHOTRAIN_DEID_SALT", "a secret of some length")
         bucket = server.create_bucket("lab")
         (tmp_path / "s3/lab/files.csv").write_text("file,split\nDoe_0,train\nDoe_1.h5,val\nDoe_2,test\n")
         (tmp_path / "s3/lab/patients.json").write_text('{"train": ["MRN-0"], "val": ["mrn-1"], "test": ["MRN-2"]}')

@@ -18,6 +18,7 @@ from echotrain.data.convert import ScanRecord
 from echotrain.data.given_splits import GivenSplit
 from echotrain.data.identities import inherited_splits, is_kept_otherwise, keep_ids, scan_entry, shared_numbers, told_apart, with_people
 from echotrain.data.leaks import Leaks, find_leaks, leak_notes
+from echotrain.data.people import patients_of
 from echotrain.data.splits import SplitConfig, assign_splits, summarize_patients
 from echotrain.data.splitting import check_same_split, with_given_splits
 from echotrain.errors import CatalogError
@@ -169,9 +170,9 @@ def _with_ids(records: Sequence[ScanRecord], base_scans: Sequence[Mapping[str, A
     return sorted(with_ids, key=lambda record: record.source not in settled), num_kept
 
 
-def _people(scans: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
+def _people(scans: Iterable[Mapping[str, Any]]) -> set[tuple[str, ...]]:
     """Return whom the entries name, of each source."""
-    return {(scan["source"], scan["person_name"]) for scan in scans if scan.get("person_name")}
+    return {(scan["source"], scan["person"], scan["born"], *scan["labels"]) for scan in scans if scan.get("person")}
 
 
 def _notes_on_people(shared: frozenset[str], scans: Sequence[Mapping[str, Any]], num_torn: int, num_kept: int) -> tuple[str, ...]:
@@ -180,7 +181,7 @@ def _notes_on_people(shared: frozenset[str], scans: Sequence[Mapping[str, Any]],
         which = "1 scan keeps the volume id" if num_kept == 1 else f"{num_kept} scans keep the volume ids"
         notes.append(f"{which} that the catalog gave before, by rules or patterns that differ; prepare into a new place for new ids.")
     if shared:
-        people = {scan["person"] for scan in scans if scan.get("number") in shared}
+        people = set(patients_of([scan for scan in scans if scan.get("number") in shared], shared).values())
         which = "1 patient number stands" if len(shared) == 1 else f"{len(shared)} patient numbers stand"
         notes.append(f"{which} over {len(people)} names, so that the names decide who is one patient.")
     if num_torn:

@@ -37,7 +37,8 @@ __all__ = ["ConvertConfig", "ScanRecord", "convert_scan", "read_record", "reason
 logger = logging.getLogger(__name__)
 
 # Raised when the bytes or the rows that a source gives change.
-_RECORD_FORMAT = 3
+_RECORD_FORMAT = 4
+_BY_PLACE = "its header names no patient: one with all scans whose file or folder names the same subject"
 # Relative; maxima went through single precision.
 _ROUNDING = 1e-5
 # What a reason may quote: words of the formats, which are the same in everybody's file.
@@ -99,8 +100,7 @@ class ScanRecord:
         rows: Catalog columns of every kept slice, ``split`` still empty.
         rejections: What was left out.
         findings: What of the scan was taken, merged, corrected or taken on trust, a phrase each, free of names and identifiers.
-        person: Pseudonym of the patient by name and birth date; "" where the header names nobody.
-        person_name: Pseudonym of the name alone, in whatever spelling.
+        person, words, labels, born: Whom the header names (``deidentify.Person``); "" and empty where it names nobody.
     """
 
     key: str
@@ -112,7 +112,9 @@ class ScanRecord:
     rejections: list[Rejection] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     person: str = ""
-    person_name: str = ""
+    words: list[list[str]] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    born: str = ""
 
     def to_values(self) -> dict[str, Any]:
         """Return the record as plain values that JSON can hold."""
@@ -179,7 +181,7 @@ def convert_scan(
     Raises:
         StorageError: The store failed; nothing of the scan counts as done.
     """
-    source, witness = deidentifier.pseudonym("source", uri), Witness(deidentifier)
+    source, witness = deidentifier.pseudonym("source", uri), Witness(deidentifier, uri)
     try:
         with open_volume(
             path,
@@ -193,8 +195,11 @@ def convert_scan(
             record = _convert(volume, uri, key, source, store, config)
             if config.payload == "raw" and record.rows and not volume.is_location_safe:
                 record.findings.append("copied into shards, because its file's name or folder is not known to be safe to write down")
-        person, person_name = deidentifier.person(witness.identity), deidentifier.person_name(witness.identity)
-        record = dataclasses.replace(record, person=person, person_name=person_name)
+        named = deidentifier.person(witness.identity)
+        words = [list(word) for word in named.words]
+        record = dataclasses.replace(record, person=named.person, words=words, labels=list(named.labels), born=named.born)
+        if record.rows and witness.is_by_place:
+            record.findings.append(_BY_PLACE)
     except ScanError as error:
         return _unreadable(reason_of(error, path.name), uri, key, source, store, deidentifier)
     except EchotrainError:

@@ -13,11 +13,13 @@ import pyarrow as pa
 from echotrain.data.catalog import SPLITS
 from echotrain.data.convert import ScanRecord
 from echotrain.data.formats.deidentify import VOLUME_PREFIX
+from echotrain.data.formats.public_names import is_repeated_stem
+from echotrain.data.people import groups_of, patients_of
 
 __all__ = ["inherited_splits", "is_kept_otherwise", "keep_ids", "scan_entry", "shared_numbers", "told_apart", "with_people"]
 
 VolumeKey = tuple[str, str]
-# Two names of one number may be a marriage, or a spelling; three are what an anonymiser's number, or a phantom's, has.
+# Two names of one number may be a marriage, or a spelling; three that have nothing in common are what an anonymiser's number has.
 _MIN_NAMES = 3
 
 
@@ -35,9 +37,11 @@ def keep_ids(records: Iterable[ScanRecord], scans: Iterable[Mapping[str, str]]) 
 def told_apart(record: ScanRecord, taken: set[VolumeKey]) -> ScanRecord:
     """Return a record whose pseudonym no other scan has: folders of several patients hold files of one name.
 
-    An id that is a name, and not a pseudonym, stays: whoever reads it expects the file of that name.
+    An id that is a name, and not a pseudonym, stays: whoever reads it expects the file of that name. CMRxRecon's are no such names, as
+    several of its folders hold files of one subject and name.
     """
-    if not record.rows or not record.name.startswith(VOLUME_PREFIX) or (record.rows[0]["dataset"], record.name) not in taken:
+    is_own_name = not record.name.startswith(VOLUME_PREFIX) and not is_repeated_stem(record.name)
+    if not record.rows or is_own_name or (record.rows[0]["dataset"], record.name) not in taken:
         return record
     return _renamed(record, _by_source(record))
 
@@ -54,26 +58,26 @@ def _renamed(record: ScanRecord, volume: str) -> ScanRecord:
     return dataclasses.replace(record, name=volume, rows=[{**row, "volume": volume} for row in record.rows])
 
 
-def shared_numbers(scans: Iterable[Mapping[str, str]], known: Iterable[str] = ()) -> frozenset[str]:
-    """Return the patient numbers that stand over three names or more: what an anonymiser writes for everybody.
+def shared_numbers(scans: Iterable[Mapping[str, Any]], known: Iterable[str] = ()) -> frozenset[str]:
+    """Return the patient numbers that stand over three or more people who have nothing in common: what an anonymiser writes for everybody.
 
     Args:
-        scans: Entries of all scans, ``number`` and ``person_name`` where a header has both.
+        scans: Entries of all scans, with ``number`` and ``person`` where a header has both.
         known: What earlier versions found; it stays so, or whoever was told apart would be merged again.
     """
-    names: dict[str, set[str]] = defaultdict(set)
+    named: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for scan in scans:
-        if scan.get("person_name"):
-            names[scan["number"]].add(scan["person_name"])
-    return frozenset(known) | {number for number, found in names.items() if len(found) >= _MIN_NAMES}
+        if scan.get("person") and scan["person"] != scan["number"]:
+            named[scan["number"]].append(scan)
+    return frozenset(known) | {number for number, found in named.items() if len(groups_of(found)) >= _MIN_NAMES}
 
 
-def with_people(table: pa.Table, scans: Iterable[Mapping[str, str]], shared: frozenset[str]) -> pa.Table:
-    """Let the name decide who a scan is of, where its patient number stands for several people.
+def with_people(table: pa.Table, scans: Sequence[Mapping[str, Any]], shared: frozenset[str]) -> pa.Table:
+    """Let the name decide who a scan is of, where its patient number stands for several people or there is none.
 
-    A scan of such a number that names nobody keeps the number: it cannot be told from others, which leaks nothing.
+    A scan of such a number that names nobody keeps the number, as one patient with all that do so.
     """
-    people = {(scan["dataset"], scan["volume"]): scan["person"] for scan in scans if scan.get("person") and scan["number"] in shared}
+    people = patients_of(scans, shared)
     if not people:
         return table
     keys = zip(table["dataset"].to_pylist(), table["volume"].to_pylist(), table["patient"].to_pylist(), strict=True)
@@ -125,4 +129,6 @@ def scan_entry(record: ScanRecord) -> dict[str, Any]:
     row = record.rows[0]
     entry: dict[str, Any] = {name: getattr(record, name) for name in ("source", "key", "content", "signature", "findings")}
     entry |= {"dataset": row["dataset"], "volume": row["volume"], "slices": len(record.rows)}
-    return entry | ({"number": row["patient"], "person": record.person, "person_name": record.person_name} if record.person else {})
+    if not record.person:
+        return entry
+    return entry | {"number": row["patient"]} | {name: getattr(record, name) for name in ("person", "words", "labels", "born")}

@@ -1,12 +1,11 @@
 """Which key a prepare job makes its pseudonyms with: never one that everybody knows, always the one that its catalog was made with."""
 
 import logging
-import os
 from pathlib import Path
 
 from echotrain.data.catalog import Catalog
 from echotrain.data.formats.deidentify import PSEUDONYM_SCHEME, PUBLIC_SALT, SALT_VARIABLE, Deidentifier
-from echotrain.data.formats.salt import draw_salt, kept_salt, salt_path
+from echotrain.data.formats.salt import draw_salt, environment_salt, kept_salt, salt_path
 from echotrain.errors import ConfigError
 from echotrain.orchestration.cluster import is_on_cluster
 from echotrain.storage.open import local_path
@@ -15,7 +14,7 @@ __all__ = ["check_salt", "choose_salt", "naming_salt", "salt_check"]
 
 logger = logging.getLogger(__name__)
 
-_MIN_CHARACTERS = 16
+_MIN_CHARACTERS, _FEWEST_CHARACTERS = 16, 8
 _ON_CLUSTER = (
     f"Set {SALT_VARIABLE} for the job: on Kubernetes by a Secret that deidentification.existingSecret of the chart names "
     f'(kubectl create secret generic echotrain-deid --from-literal={SALT_VARIABLE}="$(openssl rand -hex 32)"). Keep a copy of it.'
@@ -32,10 +31,11 @@ def choose_salt(given: str, base: Catalog | None, to: str) -> tuple[str, tuple[s
         to: URI of the catalog's root.
 
     Raises:
-        ConfigError: There is no key on a cluster or for a catalog that has one, or it is the public one, or not the catalog's.
+        ConfigError: There is no key on a cluster or for a catalog that has one, or it is the public one, or blank, or not the
+            catalog's, or too short for a new catalog.
     """
     check = None if base is None else base.manifest.get("salt_check")
-    salt = given or os.environ.get(SALT_VARIABLE, "")
+    salt = given or environment_salt()
     if check == salt_check(Deidentifier(PUBLIC_SALT)) and given in ("", PUBLIC_SALT):
         return PUBLIC_SALT, () if given else (_public_note(bool(salt)),)
     notes: tuple[str, ...] = ()
@@ -43,6 +43,9 @@ def choose_salt(given: str, base: Catalog | None, to: str) -> tuple[str, tuple[s
         salt, notes = _own_salt(base, to)
     if salt == PUBLIC_SALT and not given:
         raise ConfigError(f"{SALT_VARIABLE}", "is the public key, with which everybody can hash a patient's number", _ON_CLUSTER)
+    if not given and base is None and len(salt) < _FEWEST_CHARACTERS:
+        limit = f"must have at least {_FEWEST_CHARACTERS}, or patients can be found by trying keys"
+        raise ConfigError(f"the key in {SALT_VARIABLE}, of {len(salt)} characters", limit, "openssl rand -hex 32 makes a good one.")
     if not given and len(salt) < _MIN_CHARACTERS:
         notes += (f"The key in {SALT_VARIABLE} has {len(salt)} characters and can be guessed; openssl rand -hex 32 makes a good one.",)
     check_salt(base, Deidentifier(salt))
@@ -56,7 +59,7 @@ def naming_salt() -> str:
         ConfigError: The kept key is not to be trusted.
     """
     if is_on_cluster():
-        return os.environ.get(SALT_VARIABLE, "")
+        return environment_salt()
     return kept_salt() or _drawn()
 
 

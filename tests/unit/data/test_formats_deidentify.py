@@ -3,12 +3,14 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from echotrain.data.formats import Deidentifier, open_volume
-from echotrain.data.formats.deidentify import Identity, Witness, is_blank
+from echotrain.data.formats.deidentify import Identity, Person, Witness, is_blank
+from echotrain.data.formats.person_names import birthday
 from echotrain.errors import ConfigError
 from tests.scans import header_xml, lines_of, random_kspace, write_ismrmrd, write_scan, write_twix
 
@@ -81,11 +83,13 @@ def test_pseudonyms_are_stable_and_depend_on_the_salt():
     assert "secret" not in repr(Deidentifier("secret"))
 
 
-def test_a_patient_without_a_number_is_known_by_name_and_birth_date():
+def test_a_patient_without_a_number_is_known_by_name_whether_a_birth_date_is_there_or_not():
     first = Identity(patient_name="Doe^Jane", birth_date="1970-03-14")
     second = Identity(patient_name="DOE JANE", birth_date="19700314", patient_id="xxxxxxx")
     assert Deidentifier().patient(first, "a") == Deidentifier().patient(second, "b")
-    assert Deidentifier().patient(first, "a") != Deidentifier().patient(dataclasses.replace(first, birth_date="1971-03-14"), "a")
+    assert Deidentifier().patient(first, "a") == Deidentifier().patient(dataclasses.replace(first, birth_date=""), "a")
+    assert Deidentifier().person(first).born == Deidentifier().person(dataclasses.replace(first, birth_date="14.03.1970")).born != ""
+    assert Deidentifier().person(first).born != Deidentifier().person(dataclasses.replace(first, birth_date="1971-03-14")).born
 
 
 @pytest.mark.parametrize(
@@ -131,8 +135,26 @@ def test_a_location_that_may_tell_who_or_when_is_not_written_down(tmp_path, plac
     ],
 )
 def test_folders_below_what_the_user_named_have_to_be_safe_as_well_whoever_the_header_names(below, is_safe):
-    deidentifier = Deidentifier(safe_names=[r"study_\d"], root="s3://lab/Janes bucket/")
-    assert deidentifier.is_safe_location(f"s3://lab/Janes bucket/{below}", Identity()) == is_safe
+    deidentifier = Deidentifier(safe_names=[r"study_\d"], root="s3://lab/raw/")
+    assert deidentifier.is_safe_location(f"s3://lab/raw/{below}", Identity()) == is_safe
+
+
+@pytest.mark.parametrize(
+    ("root", "is_safe"),
+    [
+        ("/scans/Doe_Jane/", False),
+        ("s3://lab/Janes bucket/", False),
+        ("/data/05_12_76/", False),
+        ("/data/knee_1976_05/", False),
+        ("s3://lab/", True),
+        ("/home/jane/knee-scans_2024/", True),
+        ("/data/study_3/", True),
+        ("/scans/multicoil_train/", True),
+    ],
+)
+def test_the_folder_that_the_user_named_has_to_be_called_by_what_it_holds(root, is_safe):
+    deidentifier = Deidentifier(safe_names=[r"study_\d"], root=root)
+    assert deidentifier.is_safe_location(f"{root}file1000001.h5", Identity()) == is_safe
 
 
 @pytest.mark.parametrize(
@@ -290,26 +312,138 @@ def test_in_doubt_it_is_an_identifier(text):
     assert not is_blank(text)
 
 
-@pytest.mark.parametrize(
-    "spelling", ["Doe^Jane", "DOE^JANE^^", "Jane Doe", "doe, jane", "Doe^Jane^Marie^Dr", "Doe^Jane Marie", "Doe^Jane=ド^ジ", "=Doe^Jane"]
-)
-def test_the_spellings_of_a_name_are_one_name(spelling):
-    name = Deidentifier().person_name(Identity(patient_name="Doe^Jane"))
-    assert Deidentifier().person_name(Identity(patient_name=spelling, birth_date="1970")) == name
-    assert Deidentifier().person_name(Identity(patient_name="Doe^John")) != name
-    assert Deidentifier("key").person_name(Identity(patient_name="Doe^Jane")) != name
+@pytest.mark.parametrize("spelling", ["Doe^Jane", "DOE^JANE^^", "Jane Doe", "doe, jane", "Doe^Jane^^Dr", "=Doe^Jane", "Döe^Jane"])
+def test_a_name_has_one_pseudonym_in_whatever_order_and_case_and_with_or_without_a_birth_date(spelling):
+    name = Deidentifier().person(Identity(patient_name="Doe^Jane")).person
+    assert Deidentifier().person(Identity(patient_name=spelling, birth_date="19700314")).person == name
+    assert Deidentifier().person(Identity(patient_name="Doe^John")).person != name
+    assert Deidentifier("key").person(Identity(patient_name="Doe^Jane")).person != name
 
 
 def test_nobody_is_named_by_a_blank_and_subjects_are_told_apart_by_their_numbers():
-    assert Deidentifier().person(Identity(patient_name="xxxx^xxxx")) == Deidentifier().person_name(Identity(patient_name="--")) == ""
-    assert Deidentifier().person_name(Identity(patient_name="№^№")).startswith("name-")
-    names = {Deidentifier().person_name(Identity(patient_name=f"Subject {number}")) for number in range(9)}
-    assert len(names) == 9
+    assert Deidentifier().person(Identity(patient_name="xxxx^xxxx")) == Deidentifier().person(Identity(patient_name="--")) == Person()
+    assert Deidentifier().person(Identity(patient_name="№^№")).person.startswith("patient-")
+    assert len({Deidentifier().person(Identity(patient_name=f"Subject {number}")).person for number in range(9)}) == 9
 
 
 def test_a_name_stands_for_the_same_patient_whether_there_is_a_number_or_not():
     named = Identity(patient_name="Doe^Jane", birth_date="19700314")
-    assert Deidentifier().person(dataclasses.replace(named, patient_id="0")) == Deidentifier().patient(named, "a")
+    assert Deidentifier().person(dataclasses.replace(named, patient_id="0")).person == Deidentifier().patient(named, "a")
+
+
+@pytest.mark.parametrize("text", ["1976-05-12", "19760512", "12.05.1976", "05/12/1976", "1976-05-12T00:00:00"])
+def test_a_birth_date_is_one_in_whatever_order(text):
+    assert birthday(text) == "1976-05-12"
+
+
+@pytest.mark.parametrize("text", ["", "1976", "19760101", "01.01.1976", "00000000", "99999999", "unknown", "19761350"])
+def test_what_anonymisers_leave_is_no_birth_date(text):
+    assert birthday(text) == ""
+
+
+def test_no_word_of_a_name_is_in_its_pseudonyms():
+    text = str(Deidentifier("key").person(Identity(patient_name="Doe^Jane VOL07", birth_date="19700314")))
+    assert not re.search("do|jan|vol|1970", text.replace("born", ""), re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.int64(7), "7"),
+        (np.uint8(0), "0"),
+        (np.int64(12345678901), "12345678901"),
+        (np.float64(7), "7"),
+        (np.array([7]), "7"),
+        ("7", "7"),
+    ],
+)
+def test_a_number_that_is_a_number_is_the_same_patient_as_its_digits(tmp_path, value, expected):
+    with open_volume(write_scan(tmp_path / "a.h5", attributes={"patient_id": value})) as volume:
+        assert volume.header.patient == Deidentifier().patient(Identity(patient_id=expected), "a")
+
+
+def test_a_number_that_is_a_number_is_found_in_a_name(tmp_path):
+    path = write_scan(tmp_path / "study_12345678901.h5", attributes={"patient_id": np.int64(12345678901)})
+    with open_volume(path, deidentifier=Deidentifier(safe_names=[r"study_\d+"])) as volume:
+        assert volume.header.volume.startswith("volume-")
+
+
+@pytest.mark.parametrize("date", ["05_12_76", "12_05_76", "76_05_12", "5_12_76", "05-12-76", "12+05+76", "T2_05_12_76"])
+@pytest.mark.parametrize("birth_date", ["", "1976-05-12"])
+def test_a_date_typed_at_the_console_is_no_word_of_a_protocol(date, birth_date):
+    stem = f"meas_MID00415_FID121697_T1_{date}"
+    assert Deidentifier().volume(stem, Identity(birth_date=birth_date)).startswith("volume-")
+    if date != "5_12_76":
+        assert Identity(birth_date="1976-05-12").occurs_in(f"study_{date}")
+
+
+def test_two_numbers_in_a_row_are_no_date():
+    stem = "meas_MID00415_FID121697_T1_05_12_COR_3"
+    assert Deidentifier().volume(stem, Identity()) == stem
+
+
+@pytest.mark.parametrize(
+    ("stem", "number"),
+    [
+        ("P001_cine_sax", "P001"),
+        ("P001_cine_sax", "001"),
+        ("P001_cine_sax", "P001_cine_sax"),
+        ("file_prostate_AXT2_001", "001"),
+        ("fastMRI_breast_001_1", "001"),
+        ("file_brain_AXT2_200_2000001", "2000001"),
+        ("meas_MID00415_FID121697_COR_T1", "415"),
+        ("P123", "123"),
+    ],
+)
+def test_a_data_sets_own_number_hides_no_public_name_but_the_patients_name_does(stem, number):
+    assert Deidentifier().volume(stem, Identity(patient_id=number)) == stem
+    assert Deidentifier().volume(stem, Identity(patient_id=number, patient_name=f"{stem}^Jane")).startswith("volume-")
+
+
+def placed(place: str, identity: Identity, root: str = "") -> tuple[str, str]:
+    """Return volume and patient of a scan that lies at a place."""
+    witness, stem = Witness(Deidentifier("key", root=root), place), place.rpartition("/")[2].partition(".")[0]
+    return witness.volume(stem, identity), witness.patient(identity, stem)
+
+
+def test_scans_that_name_nobody_are_their_folders_subjects_and_no_one_by_their_names_alone():
+    nobody = Identity()
+    for one, other in (
+        ("sub-01/T1.h5", "sub-01/anat/T2.h5"),
+        ("P001_cine_sax.h5", "P001/T1map.h5"),
+        ("Subject_7/a.h5", "x/subject_7/b.h5"),
+    ):
+        assert placed(one, nobody)[1] == placed(other, nobody)[1]
+        assert placed(one, nobody)[1].startswith("patient-")
+    for one, other in (("sub-01/T1.h5", "sub-02/T1.h5"), ("P001_cine_sax.h5", "P002_cine_sax.h5"), ("a/T1.h5", "b/T1.h5")):
+        assert placed(one, nobody)[1] != placed(other, nobody)[1]
+    assert placed("a/T1.h5", nobody)[1].startswith("unnamed-")
+    assert placed("sub-01_ses-1_T1w.h5", nobody)[1] == placed("sub-01/T1w.h5", nobody)[1]
+
+
+@pytest.mark.parametrize("folder", ["scans", "patients", "case_reports", "subjects", "P01", "multicoil_train"])
+def test_a_folder_that_is_no_subjects_makes_no_patient(folder):
+    assert placed(f"{folder}/a.h5", Identity())[1].startswith("unnamed-")
+
+
+def test_of_nested_subjects_the_outermost_counts_and_cmrxrecons_sets_count_apart():
+    nobody = Identity()
+    assert placed("sub-01/case-1/a.h5", nobody)[1] == placed("sub-01/case-2/a.h5", nobody)[1]
+    assert placed("TrainingSet/P001/cine_sax.h5", nobody)[1] != placed("ValidationSet/P001/cine_sax.h5", nobody)[1]
+    assert placed("Cine/TrainingSet/P001/cine_sax.h5", nobody)[1] == placed("Mapping/TrainingSet/P001/T1map.h5", nobody)[1]
+
+
+def test_a_stem_of_cmrxrecon_for_a_number_is_its_subject_and_a_header_that_names_somebody_comes_first():
+    stem = Identity(patient_id="P001_cine_sax")
+    assert placed("P001_cine_sax.h5", stem) == placed("P001_cine_sax.h5", Identity())
+    assert placed("x.h5", stem)[1] == placed("P001/T1map.h5", Identity())[1] == placed("y.h5", Identity(patient_id="P001"))[1]
+    assert placed("P001/T1map.h5", Identity(patient_id="7"))[1] == placed("x.h5", Identity(patient_id="7"))[1]
+
+
+def test_files_that_every_subjects_folder_has_get_the_subject_in_front():
+    assert placed("TrainingSet/P001/cine_sax.h5", Identity())[0] == "P001_cine_sax"
+    assert placed("P001/P001_cine_sax.h5", Identity())[0] == "P001_cine_sax"
+    assert placed("P001/file1000001.h5", Identity())[0] == "file1000001"
 
 
 def test_a_witness_gives_the_same_pseudonyms_and_remembers_whom_it_was_asked_about():

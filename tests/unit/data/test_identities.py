@@ -12,6 +12,7 @@ from echotrain.data.assemble import assemble
 from echotrain.data.catalog import Catalog
 from echotrain.data.formats import Deidentifier
 from echotrain.data.formats.deidentify import Identity, is_blank
+from echotrain.data.given_splits import GivenSplit
 from echotrain.data.splits import SplitConfig, check_no_leakage
 
 DEIDENTIFIER = Deidentifier("key")
@@ -21,7 +22,11 @@ def scan(name: str, number: str, person: str = "", birth_date: str = "", **chang
     """Return a record as conversion makes it of a scan with this number and this name in its header."""
     identity = Identity(patient_id=number, patient_name=person, birth_date=birth_date)
     made = record(name, DEIDENTIFIER.patient(identity, name), **changes)
-    return dataclasses.replace(made, person=DEIDENTIFIER.person(identity), person_name=DEIDENTIFIER.person_name(identity))
+    named = dataclasses.asdict(DEIDENTIFIER.person(identity))
+    return dataclasses.replace(made, **named)
+
+
+PEOPLE = ["Adams^Kim", "Baker^Lee", "Clark^Uma", "Evans^Zoe"]
 
 
 def version(records, base=None):
@@ -71,19 +76,85 @@ def test_a_marriage_spellings_and_blanks_leave_a_number_one_patient(people):
     assert assembly.notes == ()
 
 
+SPELLINGS = {
+    "visits": ["VOL{i:02d}_visit1", "VOL{i:02d}_visit2", "VOL{i:02d}_visit3"],
+    "cut short": ["Doe{a}^Jane", "Doe{a}^J", "Doe{a}", "Doe{a} Jane Mary"],
+    "a chain": ["Doe{a}^Jane", "Jane^Roe{a}", "Roe{a}^R", "Rita"],
+    "scripts": ["Müller{a}^Jürgen", "Mueller{a}^J", "MULLER{a}", "Juergen Muller{a}"],
+    "initials": ["D^J", "Doe{a}^Jane", "Doe{a}", "Jane"],
+}
+
+
+@pytest.mark.parametrize("spellings", SPELLINGS.values(), ids=SPELLINGS.keys())
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_patient_of_a_number_of_their_own_is_not_torn_apart_by_spellings_also_when_they_come_later(spellings, at_once):
+    names = [[spelling.format(i=i, a="abcdefghi"[i]) for spelling in spellings] for i in range(9)]
+    scans = [[scan(f"v{i}_{part}", f"4000{i}", name) for i in range(9) for name in [names[i][part]]] for part in range(len(spellings))]
+    catalog, assembly = version([made for step in scans for made in step]) if at_once else (None, None)
+    for step in [] if at_once else scans:
+        catalog, assembly = version(step, catalog)
+    assert len(set(catalog.table["patient"].to_pylist())) == 9
+    assert all(len({split_of(catalog, f"v{i}_{part}") for part in range(len(spellings))}) == 1 for i in range(9))
+    assert assembly.notes == ()
+
+
+@pytest.mark.parametrize("number", ["ANON1", "xxxx"])
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_people_of_one_number_or_of_none_are_one_patient_each_in_every_spelling_and_with_or_without_birth_date(number, order):
+    said = [("{0}^{1}", "19760512"), ("{0}^{1}", ""), ("{1} {0}", "1976-05-12"), ("{0}^{1}^{0}ina", "12.05.1976"), ("{0}^{2}", "")]
+    scans = [
+        scan(f"v{i}_{part}", number, text.format(*(names := person.split("^")), names[1][0]), born)
+        for i, person in enumerate(PEOPLE)
+        for part, (text, born) in enumerate(said)
+    ]
+    catalog, _ = version(scans[order])
+    assert len(set(catalog.table["patient"].to_pylist())) == 4
+    assert all(len({patient_of(catalog, f"v{i}_{part}") for part in range(5)}) == 1 for i in range(4))
+
+
+def test_namesakes_of_two_birth_dates_are_two_until_a_scan_without_one_leads_from_one_to_the_other():
+    pair = [scan("a", "xxxx", "Doe^Jane", "19700314"), scan("b", "xxxx", "Doe^Jane", "19800217")]
+    first, _ = version([*pair, scan("c", "8"), scan("d", "9")])
+    assert patient_of(first, "a") != patient_of(first, "b")
+    second, _ = version([scan("e", "xxxx", "Jane Doe")], first)
+    assert patient_of(second, "a") == patient_of(second, "b") == patient_of(second, "e")
+
+
+def test_three_birth_dates_part_a_number_and_two_do_not():
+    dates = ["19700314", "19800217", "19900521"]
+    for count, expected in ((2, 1), (3, 3)):
+        catalog, _ = version([scan(f"v{i}", "0", "Doe^Jane", dates[i]) for i in range(count)])
+        assert len(set(catalog.table["patient"].to_pylist())) == expected
+
+
+def test_a_leak_of_a_given_split_is_told_though_every_visit_has_a_name_of_its_own():
+    splits = ("train", "val", "test")
+    scans = [scan(f"v{i}_{part}", f"VOL{i:02d}", f"VOL{i:02d}_visit{part}") for i in range(4) for part in range(3)]
+    given_split = GivenSplit(kind="folders", of_sources={record.source: splits[at % 3] for at, record in enumerate(scans)})
+    assembly = assemble(scans, None, SplitConfig(), given_split)
+    assert len(assembly.leaks.patients) == 4
+
+
+def test_cmrxrecons_files_of_one_name_are_all_kept():
+    scans = [dataclasses.replace(record("P001_cine_sax", "p", content=f"{i}"), source=f"source-{i}") for i in range(3)]
+    catalog, assembly = version(scans)
+    assert set(catalog.table["volume"].to_pylist()) == {"P001_cine_sax", "volume-1", "volume-2"}
+    assert assembly.left_out == []
+
+
 def test_a_scan_of_a_shared_number_that_names_nobody_stays_with_the_number():
-    catalog, _ = version([*(scan(f"v{i}", "0", f"Person{i}^A") for i in range(3)), scan("a", "0"), scan("b", "0")])
+    catalog, _ = version([*(scan(f"v{i}", "0", PEOPLE[i]) for i in range(3)), scan("a", "0"), scan("b", "0")])
     assert patient_of(catalog, "a") == patient_of(catalog, "b") == DEIDENTIFIER.patient(Identity(patient_id="0"), "")
 
 
 def test_a_person_of_a_shared_number_is_the_same_as_one_without_a_number():
-    catalog, _ = version([*(scan(f"v{i}", "0", f"Person{i}^A", "1970") for i in range(3)), scan("a", "xxxx", "Person1^A", "1970")])
+    catalog, _ = version([*(scan(f"v{i}", "0", PEOPLE[i], "19700314") for i in range(3)), scan("a", "xxxx", PEOPLE[1])])
     assert patient_of(catalog, "a") == patient_of(catalog, "v1")
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4)))[::5])
 def test_a_number_that_turns_out_to_be_shared_later_moves_nobody_and_stays_shared(order):
-    names = [f"Person{index}^A" for index in order]
+    names = [PEOPLE[index] for index in order]
     others = [scan(f"o{index}", f"other{index}") for index in range(12)]
     first, _ = version([*others, *(scan(f"v{i}", "0", names[i]) for i in range(2))])
     second, assembly = version([scan(f"v{i}", "0", names[i]) for i in range(2, 4)] + [scan("v0b", "0", names[0])], first)

@@ -1,5 +1,6 @@
 """What prepare and reconstruct print: paths to a person at a terminal, pseudonyms to a log, and no name that breaks either."""
 
+import dataclasses
 import io
 import sys
 
@@ -53,6 +54,13 @@ def test_prepare_shows_paths_to_a_person_alone_and_no_name_breaks_its_tables(mon
     table = next(line for line in shown.splitlines() if "because of" in line)
     assert ("unreadable-1" in table) == (not is_terminal)
     assert table.startswith("│ /scans/Jane_Doe") == is_terminal
+
+
+def test_scans_that_name_no_patient_are_counted_as_scans(monkeypatch):
+    monkeypatch.setattr(prepare, "console", Console(file=Screen(is_terminal=False), width=400, color_system=None))
+    rows = [dataclasses.replace(ROW, volume=f"v{index // 2}", slice=index % 2, patient="unnamed-1") for index in range(6)]
+    report = dataclasses.replace(report_of("a"), catalog=Catalog(Catalog.from_rows(rows).table, "/to", 1, {}))
+    assert "3 scans name no patient" in prepare._described(report)
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

@@ -83,12 +83,28 @@ def test_no_new_catalog_is_made_with_the_public_key_unless_the_caller_insists(mo
     assert choose_salt(PUBLIC_SALT, catalog_of(PUBLIC_SALT), "s3://lab/knees") == (PUBLIC_SALT, ())
 
 
-def test_a_key_that_can_be_guessed_is_told(monkeypatch):
-    monkeypatch.setenv(SALT_VARIABLE, "pepper")
-    salt, (note,) = choose_salt("", None, "s3://lab/knees")
-    assert salt == "pepper"
-    assert "6 characters" in note
+@pytest.mark.parametrize(("key", "base"), [("peppercorn", None), ("pepper", catalog_of("pepper"))])
+def test_a_key_that_can_be_guessed_is_told_and_an_old_catalog_goes_on_with_it(monkeypatch, key, base):
+    monkeypatch.setenv(SALT_VARIABLE, key)
+    salt, (note,) = choose_salt("", base, "s3://lab/knees")
+    assert salt == key
+    assert f"{len(key)} characters" in note
     assert "pepper" not in note
+
+
+@pytest.mark.parametrize(("key", "limit"), [("pepper", "at least 8"), ("1234567\n", "at least 8"), (" \n", "holds no key")])
+def test_no_new_catalog_is_made_with_a_key_that_is_hardly_one(monkeypatch, key, limit):
+    monkeypatch.setenv(SALT_VARIABLE, key)
+    with pytest.raises(ConfigError, match=limit):
+        choose_salt("", None, "s3://lab/knees")
+
+
+def test_blanks_around_the_key_are_no_part_of_it(monkeypatch):
+    monkeypatch.setenv(SALT_VARIABLE, f" {SECRET}\n")
+    assert choose_salt("", None, "s3://lab/knees") == (SECRET, ())
+    assert kept_salt() == naming_salt() == SECRET
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert naming_salt() == SECRET
 
 
 def test_the_key_never_lies_in_the_catalog(laptop):

@@ -6,6 +6,7 @@ The key is secret (``salt``); the public one is for simulated scans, whose figur
 catalogs that were made with it: whoever holds a list of patient numbers can hash them too.
 """
 
+import dataclasses
 import hashlib
 import re
 import unicodedata
@@ -16,7 +17,16 @@ from typing import Self
 
 from anyascii import anyascii
 
-from echotrain.data.formats.public_names import is_public_folder, is_public_stem
+from echotrain.data.formats.person_names import birthday, name_parts
+from echotrain.data.formats.public_names import (
+    is_plain_folder,
+    is_public_folder,
+    is_public_stem,
+    own_numbers,
+    subject_of,
+    subject_of_stem,
+    with_subject,
+)
 from echotrain.data.formats.salt import SALT_VARIABLE, kept_salt
 from echotrain.errors import ConfigError
 
@@ -27,6 +37,7 @@ __all__ = [
     "VOLUME_PREFIX",
     "Deidentifier",
     "Identity",
+    "Person",
     "Witness",
     "compile_safe_names",
     "is_blank",
@@ -38,7 +49,7 @@ PUBLIC_SALT = "echotrain: a public salt, stable pseudonyms but no secrecy"
 # What the id of a volume begins with that is a pseudonym.
 VOLUME_PREFIX = "volume-"
 # Raised when the same identity comes to another pseudonym: catalogs of two schemes must not be joined.
-PSEUDONYM_SCHEME = 2
+PSEUDONYM_SCHEME = 3
 
 _MIN_IDENTIFIER = 3
 _MIN_NAME = 2
@@ -48,6 +59,10 @@ _MIN_NUMBER = 5
 _DIGRAPHS = str.maketrans({"ä": "ae", "æ": "ae", "ö": "oe", "ø": "oe", "ü": "ue", "å": "aa"})
 _DATE = re.compile(r"(?<!\d)(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])(?!\d)")
 _DATE_DAY_FIRST = re.compile(r"(?<!\d)(?:0[1-9]|[12]\d|3[01])[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:19|20)\d\d(?!\d)")
+# Two digits each, in whatever order: as a birth date is typed into a protocol's name.
+_DATE_SHORT = re.compile(r"(?<![\d.])\d\d([-_.])\d\d\1\d\d(?![\d.])")
+# What of a word's beginnings tells an initial or a name cut short.
+_MAX_BEGINNING = 4
 _UID = re.compile(r"\d+(?:\.\d+){4,}")
 _SAFE_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
 _SAFE_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
@@ -120,6 +135,23 @@ class Identity:
                     yield needle
 
 
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """Whom a header names, in pseudonyms that tell whether two headers may name one person (``data.people``).
+
+    Attributes:
+        person: Of the name, however its words are ordered and whatever the birth date is; "" where the header names nobody.
+        words: Of every word of letters, each followed by those of its beginnings of one to four letters.
+        labels: Of every word with digits.
+        born: Of the birth date; "" for none.
+    """
+
+    person: str = ""
+    words: tuple[tuple[str, ...], ...] = ()
+    labels: tuple[str, ...] = ()
+    born: str = ""
+
+
 class Deidentifier:
     """Turns identities into pseudonyms by a keyed hash. No dataclass: those show their fields to whatever dumps them.
 
@@ -127,7 +159,7 @@ class Deidentifier:
         salt: The key; an empty one stands for ``PUBLIC_SALT``.
         safe_names: Regular expressions; a file's name without its ending that one of them matches in whole names nobody. The same
             goes for folders.
-        root: Where the scans were looked for: what the user named, so that only the folders below it have to be safe.
+        root: Where the scans were looked for: what the user named, so that only its last folder and those below have to be safe.
 
     Raises:
         ConfigError: A regular expression is none.
@@ -137,6 +169,7 @@ class Deidentifier:
         self._salt = salt or PUBLIC_SALT
         self._safe_names = compile_safe_names(safe_names)
         self._root = root
+        self._place = ""
 
     @classmethod
     def of_environment(cls, *, safe_names: Iterable[str] = ()) -> Self:
@@ -152,36 +185,46 @@ class Deidentifier:
     def patient(self, identity: Identity, volume: str) -> str:
         """Return the pseudonym that all scans of one person share.
 
-        The patient number decides, else name and birth date. A scan with neither becomes a patient of its own, ``unnamed-…``:
-        two such scans of one person cannot be told to belong together.
+        The patient number decides, else the name, else the subject that the file's name or folder says (``public_names.subject_of``).
+        A scan with none becomes a patient of its own, ``unnamed-…``, by its place: two such scans of one person cannot be told to
+        belong together.
+
+        Args:
+            identity: What the header says.
+            volume: The file's stem.
         """
-        if not is_blank(identity.patient_id):
+        # Conversions of CMRxRecon write the file's stem for a patient number: every scan would be a patient.
+        if not is_blank(identity.patient_id) and not subject_of_stem(identity.patient_id.strip()):
             return self.pseudonym("patient", identity.patient_id.strip().casefold())
-        return self.person(identity) or self.pseudonym("unnamed", volume)
+        of_id = identity.patient_id.strip() if subject_of_stem(identity.patient_id.strip()) else ""
+        subject = subject_of(self._folders(), volume) or subject_of((), of_id)
+        by_place = self.pseudonym("patient", *subject) if subject else self.pseudonym("unnamed", self._place or volume)
+        return self.person(identity).person or by_place
 
-    def person(self, identity: Identity) -> str:
-        """Return the pseudonym of a person by name and birth date alone, or "" where the header names nobody."""
+    def person(self, identity: Identity) -> Person:
+        """Return whom a header names, without regard to the patient number."""
         if is_blank(identity.patient_name):
-            return ""
-        return self.pseudonym("patient", _squeeze(identity.patient_name), _squeeze(identity.birth_date))
-
-    def person_name(self, identity: Identity) -> str:
-        """Return the pseudonym of a name, however its words are ordered and whatever titles and middle names follow it; "" for none.
-
-        It only tells whether a patient number stands for several people, so that spellings of one name must not look like several.
-        """
-        if is_blank(identity.patient_name):
-            return ""
-        # DICOM: groups of scripts are set apart by "=", and family, given, middle name, prefix and suffix by "^".
-        alphabetic = next(part for part in identity.patient_name.split("=") if _squeeze(part))
-        parts = [[_squeeze(word) for word in re.findall(r"[^\W_]+", part)] for part in alphabetic.split("^")]
-        family, *given = [words for words in parts if words] or [[_squeeze(alphabetic)]]
-        return self.pseudonym("name", *sorted([*family, *given[0][:1]] if given else family))
+            return Person()
+        parts = name_parts(identity.patient_name)
+        born = birthday(identity.birth_date)
+        beginnings = [(word, *(word[:size] for size in range(1, min(_MAX_BEGINNING, len(word) - 1) + 1))) for word in parts.words]
+        return Person(
+            person=self.pseudonym("patient", "name", *(parts.words or parts.labels or (_squeeze(identity.patient_name),))),
+            words=tuple(tuple(self._part("word", part) for part in word) for word in beginnings),
+            labels=tuple(self._part("label", label) for label in parts.labels),
+            born=self._part("born", born) if born else "",
+        )
 
     def volume(self, stem: str, identity: Identity) -> str:
-        """Return the file's stem where a public data set or the user vouches for it and the header does not object, else a pseudonym."""
-        if _SAFE_STEM.fullmatch(stem) and not identity.occurs_in(stem) and self.is_safe_name(stem):
-            return stem
+        """Return the file's stem where a public data set or the user vouches for it and the header does not object, else a pseudonym.
+
+        A number of the data set's own, such as the ``001`` of ``file_prostate_AXT2_001``, is no objection. CMRxRecon's files, which every
+        subject's folder holds, get the subject in front: ``P001_cine_sax``.
+        """
+        if _SAFE_STEM.fullmatch(stem) and self.is_safe_name(stem) and not _but_own(identity, stem).occurs_in(stem):
+            name = with_subject(self._folders(), stem)
+            if not _but_own(identity, name).occurs_in(name):
+                return name
         return self.pseudonym(VOLUME_PREFIX.rstrip("-"), stem)
 
     def is_safe_name(self, stem: str) -> bool:
@@ -189,19 +232,35 @@ class Deidentifier:
         return is_public_stem(stem) or self._is_given(stem)
 
     def is_safe_location(self, location: str, identity: Identity) -> bool:
-        """Say whether a file's location may be written down: its name and the folders below the root are safe, and name no one."""
+        """Say whether a file's location may be written down: its name, the folders below the root and the root's own are safe.
+
+        None of them may name whom the header names.
+        """
         below = PurePosixPath(location.removeprefix(self._root))
         folders = [part for part in below.parts[:-1] if part != "/"] if self._root else []
         return (
-            self.volume(below.stem, identity) == below.stem
+            not self.volume(below.stem, identity).startswith(VOLUME_PREFIX)
             and all(is_public_folder(folder) or self._is_given(folder) for folder in folders)
-            and not identity.occurs_in(location)
+            and self._is_safe_root()
+            and not _but_own(identity, below.stem, *folders).occurs_in(location)
             and not reads_as_identifier(location)
         )
 
     def center(self, identity: Identity) -> str:
         """Return the pseudonym of the institution, or "" where the header names none."""
         return "" if is_blank(identity.institution) else self.pseudonym("site", _squeeze(identity.institution))
+
+    def _is_safe_root(self) -> bool:
+        """Say whether what the user named is called by what it holds; a store's own name is its owner's to choose, and no folder."""
+        name = PurePosixPath(self._root).name
+        is_store = "://" in self._root and self._root.rstrip("/").count("/") <= len("//")
+        return not name or is_store or is_plain_folder(name) or self._is_given(name)
+
+    def _folders(self) -> tuple[str, ...]:
+        return PurePosixPath(self._place).parts[:-1]
+
+    def _part(self, kind: str, text: str) -> str:
+        return self.pseudonym(kind, text).rpartition("-")[2]
 
     def _is_given(self, name: str) -> bool:
         return any(pattern.fullmatch(name) for pattern in self._safe_names)
@@ -212,19 +271,26 @@ class Witness(Deidentifier):
 
     Args:
         like: Whose key and patterns it has.
+        place: URI of the scan, which says whose it is where its header does not.
 
     Attributes:
         identity: Who that was.
+        is_by_place: Whether the file's name or folder said who that was, and not the header.
     """
 
-    def __init__(self, like: Deidentifier) -> None:
-        self._salt, self._safe_names, self._root = like._salt, like._safe_names, like._root
+    def __init__(self, like: Deidentifier, place: str = "") -> None:
+        self._salt, self._safe_names, self._root, self._place = like._salt, like._safe_names, like._root, place
         self.identity = Identity()
+        self.is_by_place = False
 
     def patient(self, identity: Identity, volume: str) -> str:
         """Return the pseudonym, and remember the identity."""
         self.identity = identity
-        return super().patient(identity, volume)
+        patient = super().patient(identity, volume)
+        number = identity.patient_id.strip()
+        is_named = (not is_blank(number) and not subject_of_stem(number)) or not is_blank(identity.patient_name)
+        self.is_by_place = not is_named and patient.startswith("patient-")
+        return patient
 
 
 def compile_safe_names(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
@@ -250,7 +316,7 @@ def safe_word(text: str, identity: Identity) -> str:
 
 def reads_as_identifier(text: str) -> bool:
     """Say whether a text holds a date or a UID, whoever it belongs to."""
-    return any(pattern.search(text) for pattern in (_DATE, _DATE_DAY_FIRST, _UID))
+    return any(pattern.search(text) for pattern in (_DATE, _DATE_DAY_FIRST, _DATE_SHORT, _UID))
 
 
 def is_blank(text: str) -> bool:
@@ -266,6 +332,17 @@ def is_blank(text: str) -> bool:
     if len(set(text)) == 1:
         return len(text) >= (_MIN_REPEATED_DIGIT if text[0] in "123456789" else _MIN_REPEATED)
     return not text or text in _BLANK_WORDS
+
+
+def _but_own(identity: Identity, *names: str) -> Identity:
+    """Return an identity without the numbers that a public data set's own names hold."""
+    own = frozenset().union(*map(own_numbers, names))
+
+    def is_own(text: str) -> bool:
+        return bool(text) and text.strip().casefold().lstrip("0") in own
+
+    others = tuple(text for text in identity.others if not is_own(text))
+    return dataclasses.replace(identity, patient_id="" if is_own(identity.patient_id) else identity.patient_id, others=others)
 
 
 def _squeeze(text: str) -> str:
@@ -294,4 +371,4 @@ def _date_spellings(date: str) -> Iterable[str]:
     if len(digits) != len("YYYYMMDD"):
         return ()
     year, month, day = digits[:4], digits[4:6], digits[6:]
-    return (digits, day + month + year, month + day + year, year[2:] + month + day, day + month + year[2:])
+    return (digits, day + month + year, month + day + year, year[2:] + month + day, day + month + year[2:], month + day + year[2:])

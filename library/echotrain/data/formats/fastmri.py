@@ -74,7 +74,7 @@ class FastmriVolume:
             if self.is_phase_first:
                 self._told.append("stored (phase, readout): turned to (readout, phase)")
             self._mask = self._read_mask(limits)
-            identity = identity_of(scan, str(self._file.attribute("patient_id") or ""))
+            identity = identity_of(scan, self._file.identifier("patient_id"))
             self.header = self._build_header(scan, identity, dataset, deidentifier)
             self.is_location_safe = deidentifier.is_safe_location(location, identity)
         except BaseException:

@@ -125,6 +125,17 @@ class Hdf5File:
 
     def attribute(self, key: str) -> str | float | None:
         """Return a scalar attribute as text or number; None where it is absent, an array, or not of either kind."""
+        value = self._scalar(key)
+        return float(value) if isinstance(value, (int, float, np.number, np.bool_)) else value
+
+    def identifier(self, key: str) -> str:
+        """Return a scalar attribute as the text of an identifier, a whole number by its digits; "" where there is none."""
+        value = self._scalar(key)
+        if isinstance(value, (float, np.floating)) and float(value).is_integer():
+            value = int(value)
+        return "" if value is None else str(value)
+
+    def _scalar(self, key: str) -> str | float | np.number | np.bool_ | None:
         try:
             if not h5py.h5a.exists(self.root.id, key.encode()):
                 return None
@@ -140,9 +151,7 @@ class Hdf5File:
             value = value.reshape(-1)[0]
         if isinstance(value, bytes):
             return value.decode("utf-8", "replace")
-        if isinstance(value, str):
-            return value
-        return float(value) if isinstance(value, (int, float, np.number, np.bool_)) else None
+        return value if isinstance(value, (str, int, float, np.number, np.bool_)) else None
 
     def close(self) -> None:
         """Close the file."""

@@ -8,8 +8,20 @@ CMRxRecon 2023 to 2025 (``P001/cine_sax.mat``, and ``P001_cine_sax.h5`` as Promp
 """
 
 import re
+from collections.abc import Sequence
 
-__all__ = ["acquisition_code", "collection_name", "is_public_folder", "is_public_stem"]
+__all__ = [
+    "acquisition_code",
+    "collection_name",
+    "is_plain_folder",
+    "is_public_folder",
+    "is_public_stem",
+    "is_repeated_stem",
+    "own_numbers",
+    "subject_of",
+    "subject_of_stem",
+    "with_subject",
+]
 
 _FASTMRI_CODE = r"(?:AX|COR|SAG)(?:FLAIR|T2STAR|STIR|T1|T2|PD|DIFF)(?:PRE|POST)?(?:FS)?"
 _CMRXRECON_NAME = (
@@ -42,6 +54,26 @@ blade radial loc scout localizer ideal opp in out phase inphase outphase water
 """
 _PROTOCOL_WORDS = frozenset(_PROTOCOL_TEXT.split())
 _SMALL_NUMBER = re.compile(r"p?\d{1,2}", re.ASCII)
+# Three small numbers in a row are a date, in whatever order.
+_MAX_NUMBERS = 2
+_CMRXRECON_STEM = re.compile(rf"(?:(P\d{{3}})_)?{_CMRXRECON_NAME}", re.ASCII)
+_CMRXRECON_SUBJECT = re.compile(r"P\d{3}", re.ASCII)
+# CMRxRecon counts its subjects anew in every set and centre.
+_COUNTED_IN = re.compile(r"(?:Training|Validation|Test)Set|Center\d{3}", re.ASCII)
+# BIDS's and what studies call a subject's folder. A label needs a number: ``patients`` and ``case_reports`` are no subject.
+_SUBJECT_WORD = r"(?:sub|subj|subject|pat|patient|case|participant|volunteer|proband)"
+_SUBJECT_FOLDER = re.compile(rf"P\d{{3}}|(?i:sub-[a-z0-9]+|{_SUBJECT_WORD}[-_ ]?[a-z]{{0,4}}\d+)", re.ASCII)
+_SUBJECT_IN_STEM = re.compile(rf"((?i:sub-[a-z0-9]+|{_SUBJECT_WORD}[-_ ]?\d+))(?:[_.].*)?", re.ASCII)
+# Numbers that the authors or the scanner gave, by which headers of a public data set may call their patients.
+_OWN_NUMBERS = re.compile(
+    rf"P(\d{{3}})(?:_.*)?|file_brain_{_FASTMRI_CODE}_(\d{{3}})(?:_([26]\d{{6}}))?|file_prostate_{_FASTMRI_CODE}_(\d{{3,4}})"
+    r"|fastMRI_breast_(\d{3})_[12]|meas_MID(\d{4,6})_FID\d{4,7}_.*",
+    re.ASCII,
+)
+_STORAGE_TEXT = """raw data dataset datasets scans scan mri mr kspace h5 hdf5 ismrmrd twix public study studies multicoil singlecoil train
+val test fastmri mosaicmri cmrxrecon brain prostate breast cardiac heart abdomen liver source sources input inputs files archive store"""
+_STORAGE_WORDS = frozenset(_STORAGE_TEXT.split()) | _PROTOCOL_WORDS
+_STORAGE_NUMBER = re.compile(r"v?\d{1,2}|20\d\d", re.ASCII)
 _FOLDERS = re.compile(
     "|".join(
         (
@@ -71,12 +103,76 @@ def is_public_stem(stem: str) -> bool:
     if _STEMS.fullmatch(stem):
         return True
     found = _MOSAIC.fullmatch(stem)
-    return found is not None and all(_is_protocol_word(word) for word in re.split(r"[_+-]", found[1].casefold()))
+    if found is None:
+        return False
+    words = re.split(r"[_+-]", found[1].casefold())
+    in_a_row = "".join("1" if word.isdigit() else " " for word in words).split()
+    return all(_is_protocol_word(word) for word in words) and all(len(numbers) <= _MAX_NUMBERS for numbers in in_a_row)
 
 
 def is_public_folder(name: str) -> bool:
     """Say whether a folder is called as the folders of public data sets are."""
     return _FOLDERS.fullmatch(name) is not None
+
+
+def is_plain_folder(name: str) -> bool:
+    """Say whether a folder that a user chose is called by what it holds, ``raw`` or ``knee-scans_2024``, in words that name nobody."""
+    words = re.split(r"[-_. ]", name.casefold())
+    numbers = [word for word in words if _STORAGE_NUMBER.fullmatch(word)]
+    is_plain = all(re.sub(r"(?<=[a-z])\d{1,2}$", "", word) in _STORAGE_WORDS or _STORAGE_NUMBER.fullmatch(word) for word in words)
+    return is_public_folder(name) or (is_plain and len(numbers) <= 1)
+
+
+def is_repeated_stem(stem: str) -> bool:
+    """Say whether a public data set calls files of several subjects or folders so, as CMRxRecon does."""
+    return _CMRXRECON_STEM.fullmatch(stem) is not None
+
+
+def subject_of_stem(text: str) -> str:
+    """Return the subject in a stem of CMRxRecon (``P001`` of ``P001_cine_sax``), or "" for any other text."""
+    found = _CMRXRECON_STEM.fullmatch(text)
+    return (found[1] or "") if found else ""
+
+
+def subject_of(folders: Sequence[str], stem: str) -> tuple[str, ...]:
+    """Return whose scan a file is by its own name or its folders: a label such as ``P001`` or ``sub-01``, and what it counts in.
+
+    In doubt two scans are one subject's: ``T1/sub-01`` and ``T2/sub-01`` are, and so are two sites' that count alike. CMRxRecon's
+    sets and centres count apart, which its authors say. Of nested labels the outermost counts: a case of a subject is that subject's.
+
+    Args:
+        folders: From the root on.
+        stem: The file's name without its ending.
+
+    Returns:
+        Sets and centres, then the label, folded; empty where nothing names a subject.
+    """
+    in_stem = _SUBJECT_IN_STEM.fullmatch(stem)
+    own = subject_of_stem(stem) or (stem if _CMRXRECON_SUBJECT.fullmatch(stem) else "") or (in_stem[1] if in_stem else "")
+    label = next((folder for folder in folders if _SUBJECT_FOLDER.fullmatch(folder)), own)
+    if not label:
+        return ()
+    counted_in = [folder for folder in folders if _COUNTED_IN.fullmatch(folder)] if _CMRXRECON_SUBJECT.fullmatch(label) else []
+    return (*(folder.casefold() for folder in counted_in), label.casefold())
+
+
+def with_subject(folders: Sequence[str], stem: str) -> str:
+    """Return a CMRxRecon stem with the subject of its folder, ``P001_cine_sax`` of ``P001/cine_sax``; any other as it is."""
+    found = _CMRXRECON_STEM.fullmatch(stem)
+    subject = next((folder for folder in reversed(folders) if _CMRXRECON_SUBJECT.fullmatch(folder)), "")
+    return f"{subject}_{stem}" if found and not found[1] and subject else stem
+
+
+def own_numbers(name: str) -> frozenset[str]:
+    """Return the numbers, and the name itself, by which a public data set's authors call a scan and may call its patient.
+
+    They are without leading zeros. fastMRI's knees are left out: their numbers are as long as a hospital's.
+    """
+    found = _OWN_NUMBERS.fullmatch(name)
+    numbers = {number.lstrip("0") for number in found.groups() if number} if found else set()
+    return frozenset(
+        numbers | {f"p{number.zfill(3)}" for number in numbers if name.startswith("P")} | ({name.casefold()} if found else set())
+    )
 
 
 def acquisition_code(text: str) -> str:

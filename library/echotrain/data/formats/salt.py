@@ -11,7 +11,7 @@ from pathlib import Path
 
 from echotrain.errors import ConfigError
 
-__all__ = ["SALT_VARIABLE", "draw_salt", "kept_salt", "salt_path"]
+__all__ = ["SALT_VARIABLE", "draw_salt", "environment_salt", "kept_salt", "salt_path"]
 
 SALT_VARIABLE = "ECHOTRAIN_DEID_SALT"
 _BYTES, _MIN_CHARACTERS = 32, 16
@@ -35,13 +35,25 @@ def salt_path() -> Path:
     return folder / "echotrain" / "deidentification-salt"
 
 
+def environment_salt() -> str:
+    """Return the key of ``ECHOTRAIN_DEID_SALT`` without blanks around it, as a mounted secret's last line break; "" where it is unset.
+
+    Raises:
+        ConfigError: It holds blanks alone.
+    """
+    given = os.environ.get(SALT_VARIABLE, "")
+    if given and not given.strip():
+        raise ConfigError(f"{SALT_VARIABLE} of {len(given)} blanks", "holds no key", "Set it to one, or leave it out.")
+    return given.strip()
+
+
 def kept_salt() -> str:
     """Return the key of ``ECHOTRAIN_DEID_SALT``, else the one that was drawn on this machine, else "".
 
     Raises:
         ConfigError: The file is a link, belongs to somebody else, can be read or replaced by others, or holds no key.
     """
-    return os.environ.get(SALT_VARIABLE, "") or _read(salt_path())
+    return environment_salt() or _read(salt_path())
 
 
 def draw_salt() -> str:
