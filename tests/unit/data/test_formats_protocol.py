@@ -26,7 +26,13 @@ from tests.scans import curate, header_xml, lines_of, random_kspace, write_ismrm
         *(("Hüfte links t1", "hip"), ("HÜFTE RE", "hip"), ("pd_tse_fs_kor_Knie", "knee"), ("OSG li", "ankle"), ("Wirbelsäule", "spine")),
         *(("MRI LOWER EXTREMITY JOINT KNEE", "knee"), ("MRI LOWER EXTREMITY", "lower"), ("Upper Abdomen", "abdomen")),
         *(("elbow, radial head", "elbow"), ("radial head", "elbow"), ("femoral head cor", "hip"), ("thoracic outlet", "chest")),
-        *(("lower back", "spine"), ("LOW_BACK t1", "spine"), ("upper back", "spine"), ("L-spine", "spine"), ("lower leg, back coil", "lower")),
+        *(
+            ("lower back", "spine"),
+            ("LOW_BACK t1", "spine"),
+            ("upper back", "spine"),
+            ("L-spine", "spine"),
+            ("lower leg, back coil", "lower"),
+        ),
         *(("MRI HEAD", "brain"), ("head and neck", "neck")),
     ],
 )
@@ -70,7 +76,12 @@ def test_no_anatomy_is_read_from_within_another_word(words):
         *(("t1_fl3d_we_cor", "T1_FS", True), ("PD WE SAG", "PD_FS", True), ("as we said, T1", "T1", None), ("we T2", "T2", None)),
         *(("SAG FAT SAT KNEE", "", True), ("KNEE FS COR", "", True), ("KNEE NO FS", "", False), ("KNEE COR", "", None)),
         *(("t1 post fs", "T1_POST_FS", True), ("COR T1POST", "T1_POST", None), ("t1w_post_contrast_tra", "T1_POST", None)),
-        *(("T1 FS POST", "T1_POST_FS", True), ("AX T1 +C FS", "T1_POST_FS", True), ("T1 post op", "T1", None), ("t1 postop fs", "T1_FS", True)),
+        *(
+            ("T1 FS POST", "T1_POST_FS", True),
+            ("AX T1 +C FS", "T1_POST_FS", True),
+            ("T1 post op", "T1", None),
+            ("t1 postop fs", "T1_FS", True),
+        ),
         *(("post op T1", "T1", None), ("T1 post surgery", "T1", None), ("T2 post", "T2", None), ("post", "", None)),
         *(("pdx", "", None), ("t22", "", None), ("T10 vertebra", "", None), ("offset t1", "T1", None), ("T1 fsx", "T1", None)),
     ],

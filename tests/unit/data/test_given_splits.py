@@ -85,7 +85,7 @@ def test_a_path_without_its_ending_that_two_files_have_is_ambiguous(places):
     stem = places[0].rpartition(".")[0]
     with pytest.raises(ConfigError, match=r"entry 1 .*fits 2 scans"):
         found(places, **{stem: "val"})
-    assert found(places, **{place: "val" for place in places}) == dict.fromkeys(places, "val")
+    assert found(places, **dict.fromkeys(places, "val")) == dict.fromkeys(places, "val")
 
 
 def test_a_file_without_ending_is_itself_and_no_other():

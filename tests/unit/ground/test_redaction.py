@@ -48,7 +48,8 @@ def test_user_and_password_are_taken_out_of_every_url(text, shown):
 @pytest.mark.parametrize(
     "text",
     [
-        "s3://lab@3", "//data@3", "s3://lab/knee@3", "s3://lab/user@site/x", "/data/knee@3", "https://host.lab:9000/user@site", "http://localhost:9000/user@site", "http://10.0.0.1:9000/b/u@x", "http://minio:9000/lab/knee@3",
+        "s3://lab@3", "//data@3", "s3://lab/knee@3", "s3://lab/user@site/x", "/data/knee@3", "https://host.lab:9000/user@site",
+        "http://localhost:9000/user@site", "http://10.0.0.1:9000/b/u@x", "http://minio:9000/lab/knee@3",
         "http://minio:9000/b", "http://[::1]:9000/a@b",
         "mail me@host.org", "file:///data/a@3", "https://host/?q=a@b", "runs/a:b@3",
     ],

@@ -145,7 +145,8 @@ def parse_protocol(*, anatomy: str = "", contrast: str = "", acquisition: str = 
         merged = replace(merged, anatomy=merged.anatomy or source.anatomy, orientation=merged.orientation or source.orientation)
     if not merged.contrast:
         # There is none to meet: the first that speaks of fat is right.
-        merged = replace(merged, fat_suppressed=next((source.fat_suppressed for source in sources if source.fat_suppressed is not None), None))
+        said = (source.fat_suppressed for source in sources)
+        merged = replace(merged, fat_suppressed=next((is_suppressed for is_suppressed in said if is_suppressed is not None), None))
     return replace(merged, kinds=protocol_kinds(name, words))
 
 
