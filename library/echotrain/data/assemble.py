@@ -20,7 +20,7 @@ from echotrain.data.identities import inherited_splits, is_kept_otherwise, keep_
 from echotrain.data.leaks import Leaks, find_leaks, leak_notes
 from echotrain.data.people import patients_of
 from echotrain.data.splits import SplitConfig, assign_splits, summarize_patients
-from echotrain.data.splitting import check_same_split, with_given_splits
+from echotrain.data.splitting import check_same_split, note_on_patients, with_given_splits
 from echotrain.errors import CatalogError
 
 __all__ = ["Assembly", "LeftOut", "assemble"]
@@ -119,7 +119,9 @@ def assemble(records: Sequence[ScanRecord], base: Catalog | None, split: SplitCo
     left_out = [_from_dict(entry) for entry in manifest.get("left_out", ()) if entry["source"] not in renewed]
     for record in records:
         left_out += _grouped(record)
+    notes: tuple[str, ...] = ()
     if given is not None:
+        notes = (*given.notes, *note_on_patients(base, given, records))
         records, unsplit = with_given_splits(records, given)
         left_out += [LeftOut(source=record.source, name=record.name, slices=None, reason=reason) for record, reason in unsplit]
     scans, kept, duplicates = _without_duplicates(records, scans, {} if base is None or given is None else splits_of_volumes(base.table))
@@ -133,7 +135,7 @@ def assemble(records: Sequence[ScanRecord], base: Catalog | None, split: SplitCo
             f"a catalog needs at least one slice; {'; '.join(reasons)[:600]}",
             "Give other scans.",
         )
-    notes, num_torn = () if given is None else given.notes, 0
+    num_torn = 0
     if given is None:
         existing, num_torn = inherited_splits(table, scans, None if base is None else base.table, base_scans)
         table = _with_splits(table, split, existing)

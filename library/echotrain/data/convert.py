@@ -45,6 +45,10 @@ _ROUNDING = 1e-5
 _FORMAT_TEXT = """kspace data xml head traj dataset mask ismrmrd_header reconstruction_rss reconstruction_esc
 spiral radial epi goldenangle cartesian other"""
 _FORMAT_WORDS = frozenset(_FORMAT_TEXT.split())
+# An apostrophe follows a letter, an opening quote does not, save that of bytes. What is not closed was cut off.
+_QUOTED = re.compile(r"""(?s)(?<!\w)(b?)(['"])(.*?)(?:(?<!\\)\2(?!\w)|$)""")
+# Sizes of images have fewer digits, identifiers and dates may have these; 65536 is our own limit of sizes.
+_LONG_NUMBER = re.compile(r"(?!65536(?![\d_]))(?<![\d_])\d(?:_?\d){4,}")
 # A row has about a kilobyte, a scan at most some ten thousand.
 _LARGEST_RECORD = 64 << 20
 _DTYPES: dict[str, PayloadDtype] = {"float32": "complex64", "float16": "float16"}
@@ -198,6 +202,7 @@ def convert_scan(
         named = deidentifier.person(witness.identity)
         words = [list(word) for word in named.words]
         record = dataclasses.replace(record, person=named.person, words=words, labels=list(named.labels), born=named.born)
+        record = dataclasses.replace(record, findings=[_without_long_numbers(finding) for finding in record.findings])
         if record.rows and witness.is_by_place:
             record.findings.append(_BY_PLACE)
     except ScanError as error:
@@ -220,11 +225,19 @@ def _unreadable(reason: str, uri: str, key: str, source: str, store: Store, deid
 
 
 def reason_of(error: ScanError, name: str) -> str:
-    """Return an error as a reason, without the file's name, paths, and what it quotes from the file, save a format's own words."""
-    text = f"{error.value.removeprefix(name).lstrip(': ') or 'the file'}: {error.limit}".replace(name, "the file")
-    # An apostrophe follows a letter, an opening quote does not.
-    text = re.sub(r"(?<!\w)(['\"])(.*?)\1(?!\w)", lambda found: found[0] if found[2] in _FORMAT_WORDS else f"{found[1]}…{found[1]}", text)
-    return printable(re.sub(r"(?<![\w.])(?:\w+:/)?/[^\s'\"]+", "…", text))
+    """Return an error as a reason: without the file's name, paths, long numbers, and quotes from the file, save a format's own words."""
+    value = error.value.removeprefix(name).lstrip(": ") or "the file"
+    return f"{_without_free_text(value, name)}: {_without_free_text(error.limit, name)}"
+
+
+def _without_free_text(text: str, name: str) -> str:
+    text = text.replace(name, "the file")
+    text = _QUOTED.sub(lambda found: found[0] if found[3] in _FORMAT_WORDS else f"{found[2]}…{found[2]}", text)
+    return printable(_without_long_numbers(re.sub(r"(?<![\w.])(?:\w+:)?/[^\s'\"]+", "…", text)))
+
+
+def _without_long_numbers(text: str) -> str:
+    return _LONG_NUMBER.sub("…", text)
 
 
 def _convert(volume: ExaminedVolume, uri: str, key: str, source: str, store: Store, config: ConvertConfig) -> ScanRecord:

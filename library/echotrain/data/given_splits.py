@@ -155,9 +155,9 @@ def splits_of_files(entries: Mapping[str, Entry], places: Mapping[str, str]) -> 
         ConfigError: An entry fits two scans, or two entries put one scan into different splits.
     """
     wanted = {_normal(key): entry for key, entry in entries.items()}
-    whole = {_normal(text): uri for uri, place in places.items() for text in (uri, place, str(PurePosixPath(place).with_suffix("")))}
-    # What is the whole path of one scan means no other one.
-    spelled = {uri: {text for text in _spellings(uri, place) if whole.get(text, uri) == uri} for uri, place in places.items()}
+    whole = _whole_paths(places)
+    # What is the whole path of a scan means none that lies deeper.
+    spelled = {uri: {text for text in _spellings(uri, place) if uri in whole.get(text, (uri,))} for uri, place in places.items()}
     count = Counter(text for spellings in spelled.values() for text in spellings)
     found: dict[str, Entry] = {}
     for uri, spellings in spelled.items():
@@ -174,6 +174,14 @@ def splits_of_files(entries: Mapping[str, Entry], places: Mapping[str, str]) -> 
         if fitting:
             found[uri] = wanted[fitting[0][1]]
     return found
+
+
+def _whole_paths(places: Mapping[str, str]) -> dict[str, set[str]]:
+    """Return the URIs that a whole path means: of its own file, else of every file that it is the path of but for the ending."""
+    stems: dict[str, set[str]] = {}
+    for uri, place in places.items():
+        stems.setdefault(_normal(str(PurePosixPath(place).with_suffix(""))), set()).add(uri)
+    return stems | {_normal(text): {uri} for uri, place in places.items() for text in (uri, place)}
 
 
 def splits_of_patients(listed: SplitList, deidentifier: Deidentifier) -> GivenSplit:

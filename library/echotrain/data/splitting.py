@@ -8,7 +8,7 @@ from echotrain.data.convert import ScanRecord
 from echotrain.data.given_splits import GivenSplit
 from echotrain.errors import ConfigError
 
-__all__ = ["check_same_split", "with_given_splits"]
+__all__ = ["check_same_split", "note_on_patients", "with_given_splits"]
 
 
 def with_given_splits(records: Sequence[ScanRecord], given: GivenSplit) -> tuple[list[ScanRecord], list[tuple[ScanRecord, str]]]:
@@ -35,6 +35,14 @@ def with_given_splits(records: Sequence[ScanRecord], given: GivenSplit) -> tuple
             "Write ids as the scans' headers have them; pseudonyms are those of this salt.",
         )
     return taken, unsplit
+
+
+def note_on_patients(base: Catalog | None, given: GivenSplit, records: Sequence[ScanRecord]) -> tuple[str, ...]:
+    """Say how many patients of a given split have no scan, neither of this run nor of the catalog; files are counted when they are read."""
+    here = {row["patient"] for record in records for row in record.rows}
+    here.update(() if base is None else base.table["patient"].to_pylist())
+    count = len(given.of_patients.keys() - here)
+    return (f"{count} of the split list's {len(given.of_patients)} patients fit no scan that could be read.",) if count else ()
 
 
 def check_same_split(base: Catalog, given: GivenSplit | None, records: Sequence[ScanRecord]) -> None:

@@ -1,25 +1,32 @@
 """Public checkpoints in, public checkpoints out: fastMRI's E2E-VarNet.
 
-Tensors are the same on both sides; only names differ. Lightning checkpoints put ``varnet.`` before every name and
-carry the loss's window as ``loss.w``; a network that ran in parallel or was compiled has ``module.`` or ``_orig_mod.`` there as well.
+Tensors are the same on both sides; only names differ. Lightning checkpoints put ``varnet.`` before every name of the network and
+carry the loss's window (``loss.w``) and the sums of metrics (``NMSE.quantity``) beside it; a network that ran in parallel or was
+compiled has ``module.`` or ``_orig_mod.`` there as well.
 """
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from echotrain.errors import CheckpointError
+from echotrain.errors import CheckpointError, printable
 from echotrain.models.state_file import read_state
 from echotrain.models.unrolled.varnet import VarNet, VarNetConfig
 
 __all__ = ["check_state", "export_fastmri", "fastmri_config", "import_fastmri", "load_fastmri", "load_state", "read_fastmri"]
 
+logger = logging.getLogger(__name__)
+
 # What Lightning, DistributedDataParallel and torch.compile put before names, in whatever order they were wrapped.
 _WRAPPERS = re.compile(r"^(?:varnet\.|module\.|_orig_mod\.)+")
 _COMPILED_WITHIN = re.compile(r"(?<=\.)_orig_mod\.")
+# What is below it is the network's; a checkpoint that has it holds whatever else its module kept.
+_BELOW_NETWORK = re.compile(r"^(?:module\.|_orig_mod\.)*varnet\.")
 _LIGHTNING_EXTRAS = {"loss.w"}
 _CASCADE = re.compile(r"cascades\.(\d{1,6})\.")
 # (fastMRI's name, ours), tried in turn. The last decoder block is `up_conv.N.0` there, followed by the head `up_conv.N.1`.
@@ -38,6 +45,8 @@ _IMPORT = (
 def import_fastmri(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename a fastMRI VarNet state_dict (plain, of a Lightning module, wrapped or compiled) to ours.
 
+    What a Lightning module keeps beside the network (the loss's window, sums of metrics) is left out, and told.
+
     Raises:
         CheckpointError: Two tensors have the same name once what wraps the network is taken off.
     """
@@ -46,7 +55,13 @@ def import_fastmri(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if twice:
         both = " and ".join(name for name in state if bare[name] == twice[0])
         raise CheckpointError(both, "are two tensors of one name, so it holds two networks", "Save the state_dict of one network alone.")
-    return {_ours(bare[name]): tensor for name, tensor in state.items() if bare[name] not in _LIGHTNING_EXTRAS}
+    kept = [name for name in state if bare[name] not in _LIGHTNING_EXTRAS]
+    if any(map(_BELOW_NETWORK.match, kept)):
+        beside = [name for name in kept if not _BELOW_NETWORK.match(name)]
+        kept = [name for name in kept if _BELOW_NETWORK.match(name)]
+        if beside:
+            logger.warning("left out %d tensors that are not below varnet. (first: %s)", len(beside), printable(beside[0][:80]))
+    return {_ours(bare[name]): state[name] for name in kept}
 
 
 def export_fastmri(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -82,6 +97,8 @@ def load_state(model: VarNet, state: Mapping[str, Tensor], source: str) -> None:
 def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
     """Raise CheckpointError, naming the differences, where ``state`` (our names) has other names or shapes than a model expects.
 
+    Nor are weights taken that are no finite floats; those of another precision are, and become the model's when they are loaded.
+
     Args:
         expected: The model's own; they may be on the meta device, before any memory is taken.
         state: What was read.
@@ -97,6 +114,10 @@ def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sou
     ]
     if differences:
         raise CheckpointError(source, "is a checkpoint of another model: it " + "; ".join(differences), _remedy(state))
+    for name, own in expected.items():
+        defect = _defect(state[name], own.dtype)
+        if defect:
+            raise CheckpointError(f"{source}: {name}", f"{defect}, and weights are finite floats", "Give a checkpoint that is whole.")
 
 
 def fastmri_config(state: Mapping[str, Tensor], source: str = "state_dict") -> VarNetConfig:
@@ -173,6 +194,14 @@ def _unet_size(state: Mapping[str, Tensor], prefix: str) -> tuple[int, int]:
         if state[name].shape[0] != chans << level:
             raise KeyError(f"{name} of {chans << level} channels")
     return chans, pools
+
+
+def _defect(tensor: Tensor, dtype: torch.dtype) -> str:
+    """Return why a tensor is no weight of this type, "" where it is one."""
+    if not tensor.is_floating_point():
+        return f"is of {str(tensor.dtype).removeprefix('torch.')}"
+    # What is finite in double precision need not be so in single.
+    return "" if torch.isfinite(tensor.to(dtype)).all() else f"has values that are not finite in {str(dtype).removeprefix('torch.')}"
 
 
 def _describe(what: str, names: list[str]) -> list[str]:

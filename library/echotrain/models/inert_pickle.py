@@ -207,6 +207,7 @@ class InertMachine:
 _CONSTANTS = {
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING",
     "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "BYTEARRAY8",
 }  # fmt: skip
 _STEPS: dict[str, Callable[[InertMachine, Any], None]] = {
     "PROTO": lambda machine, _: None,
@@ -243,6 +244,9 @@ _STEPS: dict[str, Callable[[InertMachine, Any], None]] = {
     **dict.fromkeys(("OBJ", "INST"), InertMachine._marked_object),
     "BUILD": InertMachine._build,
     "BINPERSID": InertMachine._persistent,
+    # Classes by a number that only the writer's registry knows, and memory that was kept elsewhere: neither is a tensor's.
+    **dict.fromkeys(("EXT1", "EXT2", "EXT4", "NEXT_BUFFER"), lambda machine, _: machine._push(_Inert())),
+    "READONLY_BUFFER": lambda machine, _: None,
 }
 
 

@@ -146,6 +146,15 @@ def test_a_given_split_of_patients_is_by_the_patients_of_the_rows():
         "s-b": "the list of the given split has no entry for this patient",
         "s-c": "names no patient, and the given split is by patients",
     }
+    assert assembly.notes == ()
+
+
+def test_patients_of_a_given_split_who_have_no_scan_are_counted_those_of_the_catalog_not_among_them():
+    listed = {"p1": "test", "p2": "train", **{f"absent-{n}": "train" for n in range(50)}}
+    first = assemble([record("a", "p1")], None, SplitConfig(), GivenSplit(kind="patients", of_patients=listed))
+    assert first.notes == ("51 of the split list's 52 patients fit no scan that could be read.",)
+    second = assemble([record("b", "p2")], committed(first), SplitConfig(), GivenSplit(kind="patients", of_patients=listed))
+    assert second.notes == ("50 of the split list's 52 patients fit no scan that could be read.",)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])

@@ -8,10 +8,10 @@ import pytest
 import xxhash
 
 from echotrain.data.catalog import SCHEMA, SliceRow
-from echotrain.data.convert import ConvertConfig, ScanRecord, convert_scan, read_record, scan_key
+from echotrain.data.convert import ConvertConfig, ScanRecord, convert_scan, read_record, reason_of, scan_key
 from echotrain.data.formats import Deidentifier, open_volume
 from echotrain.data.reading import SliceReader
-from echotrain.errors import ConfigError
+from echotrain.errors import ConfigError, ScanError
 from echotrain.storage.local import LocalStore
 from echotrain.storage.ranged import RangeReader
 from tests.scans import header_xml, lines_of, random_kspace, write_ismrmrd, write_scan
@@ -140,6 +140,50 @@ def test_an_unreadable_scan_leaves_nothing_behind(tmp_path):
     assert "Jane" not in json.dumps(record.to_values())
     assert "must be readable" in record.rejections[0].reason
     assert list(store.list()) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('<?xml version="1.0"?>', '<?xml version="1.0" encoding="Jane_Doe"?>', "must be ISMRMRD XML"),
+        ("a protocol", "&JaneDoe;", "must be ISMRMRD XML"),
+        ("<x>32</x>", "<x>0012345678</x>", "encodedSpace matrix (…, 24, 1): each size must lie in 1 to 65536"),
+        ("<x>32</x>", "<x>Jane's Doe</x>", 'header value "…": must be a whole number'),
+        ("cartesian", "Jane 'n' Doe's", "only Cartesian k-space is read"),
+        ("cartesian", "'Jane' \"Doe\" x", "only Cartesian k-space is read"),
+    ],
+)
+def test_no_reason_quotes_what_a_header_says(tmp_path, old, new, said):
+    header = header_xml(32, 24).decode()
+    assert old in header
+    path = write_scan(tmp_path / "a.h5", header=header.replace(old, new, 1).encode())
+    reason = convert(path, LocalStore(tmp_path / "to")).rejections[0].reason
+    assert said in reason
+    assert not any(part in reason for part in ("Jane", "Doe", "12345"))
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("a.h5: samples of type b'Jane Doe'", "samples of type '…': l"),
+        ("a.h5: data of type [('data', '<f4'), ('Jane D", "data of type [('data', '…'), ('…': l"),
+        (r"a.h5: the file's 'it\'s Jane' mask", "the file's '…' mask: l"),
+        ("a.h5: measurement at bytes 19760512 to 19_76_05_13", "measurement at bytes … to …: l"),
+        ("a.h5: kspace of shape (16, 20, 1024, 65536)", "kspace of shape (16, 20, 1024, 65536): l"),
+        ("a.h5: no dataset 'kspace'", "no dataset 'kspace': l"),
+    ],
+)
+def test_a_reason_holds_no_quotes_and_no_long_numbers(value, reason):
+    assert reason_of(ScanError(value, "l", "r"), "a.h5") == reason
+
+
+def test_findings_hold_no_long_numbers(tmp_path):
+    header = header_xml(32, 24).replace(b"<maximum>23<", b"<maximum>12345678.00001<")
+    record = convert(write_scan(tmp_path / "a.h5", header=header), LocalStore(tmp_path / "to"))
+    assert "12345" not in json.dumps([record.findings, record.rejections])
+    matrix = header_xml(32, 24).replace(b"<y>24</y>", b"<y>23.9996</y>", 1)
+    record = convert(write_scan(tmp_path / "b.h5", header=matrix), LocalStore(tmp_path / "to"))
+    assert "the header's 23.9996 is read as 24" in record.findings
 
 
 def test_keys_depend_on_the_source_its_version_and_the_settings():

@@ -26,6 +26,13 @@ from tests.scans import curate, header_xml, lines_of, random_kspace, write_ismrm
         *(("Hüfte links t1", "hip"), ("HÜFTE RE", "hip"), ("pd_tse_fs_kor_Knie", "knee"), ("OSG li", "ankle"), ("Wirbelsäule", "spine")),
         *(("MRI LOWER EXTREMITY JOINT KNEE", "knee"), ("MRI LOWER EXTREMITY", "lower"), ("Upper Abdomen", "abdomen")),
         *(("elbow, radial head", "elbow"), ("radial head", "elbow"), ("femoral head cor", "hip"), ("thoracic outlet", "chest")),
+        *(
+            ("lower back", "spine"),
+            ("LOW_BACK t1", "spine"),
+            ("upper back", "spine"),
+            ("L-spine", "spine"),
+            ("lower leg, back coil", "lower"),
+        ),
         *(("MRI HEAD", "brain"), ("head and neck", "neck")),
     ],
 )
@@ -67,6 +74,15 @@ def test_no_anatomy_is_read_from_within_another_word(words):
         ("AX T2 STAR", "T2STAR", None),
         *(("T1 NON FAT SAT", "T1", False), ("pd_tse_no_fs", "PD", False), ("T1 ohne FS", "T1", False), ("t1_mprage_sag", "T1", None)),
         *(("t1_fl3d_we_cor", "T1_FS", True), ("PD WE SAG", "PD_FS", True), ("as we said, T1", "T1", None), ("we T2", "T2", None)),
+        *(("SAG FAT SAT KNEE", "", True), ("KNEE FS COR", "", True), ("KNEE NO FS", "", False), ("KNEE COR", "", None)),
+        *(("t1 post fs", "T1_POST_FS", True), ("COR T1POST", "T1_POST", None), ("t1w_post_contrast_tra", "T1_POST", None)),
+        *(
+            ("T1 FS POST", "T1_POST_FS", True),
+            ("AX T1 +C FS", "T1_POST_FS", True),
+            ("T1 post op", "T1", None),
+            ("t1 postop fs", "T1_FS", True),
+        ),
+        *(("post op T1", "T1", None), ("T1 post surgery", "T1", None), ("T2 post", "T2", None), ("post", "", None)),
         *(("pdx", "", None), ("t22", "", None), ("T10 vertebra", "", None), ("offset t1", "T1", None), ("T1 fsx", "T1", None)),
     ],
 )
@@ -84,6 +100,10 @@ def test_a_contrast_and_its_fat_suppression_are_read(words, contrast, fat_suppre
         ("wrist/hand", "T2_DIXON", ("wrist", "T2_FS", True)),
         ("ankle+foot", "DIXON", ("lower", "DIXON", True)),
         ("lower", "T1_FS", ("lower", "T1_FS", True)),
+        *(("knee", contrast, ("knee", "T1_POST", False)) for contrast in ("T1POST", "T1_POST", "t1 post")),
+        *(("knee", contrast, ("knee", "T1_POST_FS", True)) for contrast in ("T1POSTFS", "T1POST FS", "T1_POST_FS")),
+        # Of two sources: the fat saturation of the one is no statement on the contrast of the other.
+        ("knee", "FAT SAT", ("knee", "T1", None)),
         ("upper", "DESS", ("upper", "DESS", False)),
         ("Knee", "STIR_FS", ("knee", "STIR", True)),
         ("hip", "T2*", ("hip", "T2STAR", False)),
@@ -93,6 +113,12 @@ def test_a_contrast_and_its_fat_suppression_are_read(words, contrast, fat_suppre
 def test_the_attributes_of_the_public_data_are_read(anatomy, contrast, expected):
     found = parse_protocol(anatomy=anatomy, contrast=contrast, words="cor t1 brain")
     assert (found.anatomy, found.contrast, found.fat_suppressed) == expected
+
+
+def test_an_attribute_that_speaks_of_fat_alone_counts_where_nothing_says_a_contrast():
+    found = parse_protocol(contrast="FAT SAT", words="knee, no fs")
+    assert (found.anatomy, found.contrast, found.fat_suppressed) == ("knee", "", True)
+    assert parse_protocol(contrast="T1", words="knee fs").fat_suppressed is False
 
 
 def test_a_class_of_three_bones_leaves_it_to_the_words_which_one_it_is():

@@ -80,6 +80,18 @@ def test_a_name_of_two_scans_is_ambiguous_unless_it_is_the_whole_path_of_one():
     assert found(["a.h5", "y/a.h5"], a="train") == {"a.h5": "train"}
 
 
+@pytest.mark.parametrize("places", [["scan.h5", "scan.mrd"], ["scan.mrd", "scan.h5"], ["x/scan.h5", "x/scan.mrd", "y/z/x/scan.h5"]])
+def test_a_path_without_its_ending_that_two_files_have_is_ambiguous(places):
+    stem = places[0].rpartition(".")[0]
+    with pytest.raises(ConfigError, match=r"entry 1 .*fits 2 scans"):
+        found(places, **{stem: "val"})
+    assert found(places, **dict.fromkeys(places, "val")) == dict.fromkeys(places, "val")
+
+
+def test_a_file_without_ending_is_itself_and_no_other():
+    assert found(["scan", "scan.h5", "x/scan.h5"], scan="val") == {"scan": "val"}
+
+
 def test_entries_that_put_one_scan_into_two_splits_are_refused():
     with pytest.raises(ConfigError, match=r"entries 1 and 2 .*train and val"):
         found(["x/a.h5"], **{"a": "train", "x/a.h5": "val"})

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from echotrain.errors import CheckpointError
-from echotrain.models.importers import export_fastmri, fastmri_config, import_fastmri, load_fastmri, read_fastmri
+from echotrain.models.importers import export_fastmri, fastmri_config, import_fastmri, load_fastmri, load_state, read_fastmri
 from echotrain.models.unrolled.varnet import VarNetConfig
 
 SMALL = VarNetConfig(num_cascades=2, chans=4, pools=3, sens_chans=3, sens_pools=2)
@@ -117,3 +117,59 @@ def test_another_network_is_refused_as_what_it_is(change, words):
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"none\.pt: does not exist"):
         read_fastmri(tmp_path / "none.pt")
+
+
+METRICS = {f"{name}.quantity": torch.zeros(1) for name in ("NMSE", "SSIM", "PSNR", "ValLoss", "TotExamples", "TotSliceExamples")}
+
+
+@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod.module."])
+def test_what_a_lightning_module_keeps_beside_its_network_is_left_out_and_told(tmp_path, caplog, wrapper):
+    source, model = SMALL.build(), SMALL.build()
+    named = {f"{wrapper}varnet.{name}": tensor for name, tensor in export_fastmri(source.state_dict()).items()}
+    torch.save({"state_dict": METRICS | named | {"loss.w": torch.ones(1, 1, 7, 7)}}, tmp_path / "a.ckpt")
+    load_fastmri(tmp_path / "a.ckpt", model)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), source.state_dict().values(), strict=True))
+    assert [message for message in caplog.messages if "left out 6 tensors" in message and "NMSE.quantity" in message]
+
+
+def test_extras_of_a_network_that_is_not_whole_do_not_make_it_so_and_those_below_it_are_refused():
+    state = {f"varnet.{name}": tensor for name, tensor in export_fastmri(SMALL.build().state_dict()).items()}
+    lacking = METRICS | {name: tensor for name, tensor in state.items() if name != "varnet.cascades.1.dc_weight"}
+    with pytest.raises(CheckpointError, match=r"lacks 1 tensors \(first: cascades\.1\.dc_weight\)"):
+        load_state(SMALL.build(), import_fastmri(lacking), "a.ckpt")
+    with pytest.raises(CheckpointError, match=r"the model has not \(first: more\)"):
+        load_state(SMALL.build(), import_fastmri(state | {"varnet.more": torch.ones(1)}), "a.ckpt")
+
+
+def with_value(value: float, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    state = {name: tensor.clone() for name, tensor in SMALL.build().state_dict().items()}
+    state["cascades.1.dc_weight"] = torch.full((1,), value, dtype=dtype)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (with_value(float("nan")), "not finite in float32"),
+        (with_value(float("inf")), "not finite in float32"),
+        (with_value(-float("inf"), torch.float16), "not finite in float32"),
+        (with_value(1e300, torch.float64), "not finite in float32"),
+        (with_value(1, torch.int64), "is of int64"),
+        (with_value(1, torch.bool), "is of bool"),
+        (with_value(1, torch.complex64), "is of complex64"),
+    ],
+)
+def test_weights_that_are_no_finite_floats_are_refused_by_name(state, words):
+    model = SMALL.build()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=rf"a\.pt: cascades\.1\.dc_weight: .*{words}"):
+        load_state(model, state, "a.pt")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_become_the_model_s(dtype):
+    model, state = SMALL.build(), SMALL.build().to(dtype).state_dict()
+    load_state(model, state, "a.pt")
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
+    assert all(torch.equal(tensor, state[name].float()) for name, tensor in model.state_dict().items())

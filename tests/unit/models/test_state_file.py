@@ -7,10 +7,12 @@ import io
 import os
 import pathlib
 import pickle
+import pickletools
 import struct
 import tracemalloc
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -92,6 +94,25 @@ def test_parameters_and_shared_storages_are_tensors_too(tmp_path):
     state = {"p": torch.nn.Parameter(torch.ones(2)), "first": whole[:4], "last": whole[4:]}
     save(tmp_path / "a.pt", state)
     assert_same(read_state(tmp_path / "a.pt"), {name: tensor.detach() for name, tensor in state.items()})
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_bytes_and_arrays_among_hyper_parameters_are_passed_over_in_protocol_5(tmp_path, legacy):
+    hyper = {"raw": bytearray(b"abc"), "array": np.arange(3.0), "number": np.float64(2)}
+    path = save(tmp_path / "a.ckpt", {"hyper_parameters": hyper, "state_dict": STATE}, legacy=legacy, protocol=5)
+    assert "BYTEARRAY8" in {opcode.name for opcode, _, _ in pickletools.genops(pickle.dumps(hyper, 5))}
+    assert_same(read_state(path), STATE)
+
+
+@pytest.mark.parametrize("inert", [b"\x82\x01", b"\x83\x01\x00", b"\x84\x01\x00\x00\x00", b"\x97", b"\x97\x98"])
+def test_what_stands_for_an_object_that_is_elsewhere_is_passed_over(tmp_path, inert):
+    tensor = view((2, 2), (2, 1))
+    begin, end = tensor[:3], tensor[3:]
+    key = b"X" + struct.pack("<I", 5) + b"other"
+    # {"other": inert, "state_dict": {"w": tensor}}
+    nested = b"X" + struct.pack("<I", 10) + b"state_dict" + b"}" + end[:-1] + b"s."
+    archive(tmp_path / "a.pt", begin + key + inert + b"s" + nested)
+    assert list(read_state(tmp_path / "a.pt")) == ["w"]
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -188,7 +209,8 @@ def test_the_handmade_file_is_right_where_its_claims_are(tmp_path):
         (b"\x80\x02}r\xff\xff\xff\x7f.", "no state_dict"),
         (b"\x80\x05\x96\x00\x00\x00\x00\xff\x00\x00\x00.", "bytearray8|BYTEARRAY8"),
         (b"\x80\x04\x8d\x00\x00\x00\x00\xff\x00\x00\x00.", "ValueError"),
-        (b"\x80\x02\x82\x01.", "EXT1"),
+        (b"\x80\x02\x82\x01.", "no state_dict"),
+        (b"\x80\x02Pan id\n.", "PERSID"),
         (growing(b"ccollections\nOrderedDict\n", b"]" + b"(" + b"]X\x01\x00\x00\x00aa" * 2000 + b"e"), "no state_dict"),
         (growing(b"ctorch\nSize\n", b"(" + b"K\x01" * 20_000 + b"t"), "no state_dict"),
         (b"\x80\x02}" + b"(" * 5 + b".", "no state_dict|ValueError|IndexError"),

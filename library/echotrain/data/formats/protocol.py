@@ -17,7 +17,8 @@ _ANATOMIES = Vocabulary(
     {
         "brain": "brain, neuro, cranial, schaedel, gehirn, pituitary, sella, iac, internal auditory",
         "knee": "knee, knees, knie, patella, patellofemoral, meniscus, acl",
-        "spine": "spine, wirbelsaeule, lspine, cspine, tspine, lumbar, cervical, thoracic, lumbosacral, lws, hws, bws, t-sp, c-sp, l-sp",
+        "spine": "spine, wirbelsaeule, lspine, cspine, tspine, lumbar, cervical, thoracic, lumbosacral, lws, hws, bws, t-sp, c-sp, l-sp, "
+        "lower back, low back, upper back, mid back, middle back",
         "shoulder": "shoulder, shoulders, schulter, rotator cuff, humeral head",
         "hip": "hip, hips, huefte, hueftgelenk, femoral head, femoral neck, acetabulum",
         "pelvis": "pelvis, pelvic, becken, pubalgia, athletic pubalgia, sports hernia, groin, sacrum, sacroiliac, si joint, si joints, isg",
@@ -56,7 +57,7 @@ _REGIONS = Vocabulary(
 # A class of three bones far apart says nothing of the one that is seen; the words of its protocol may. Two neighbours are their region.
 _LABELS = {"scapula ribs femur": "", "ankle foot": "lower", "elbow hand": "upper"}
 _FASTMRI = re.compile(r"(AX|COR|SAG)(FLAIR|T2STAR|STIR|T1|T2|PD)(PRE|POST)?(FS)?(?:_.*)?")
-_CONTRAST = re.compile(r"(T1|T2|PD|STIR|FLAIR|T2STAR|T2_FLAIR|T1_FLAIR|DWI|SWI|DIXON|DESS)(_POST)?(_FS)?")
+_CONTRAST = re.compile(r"(T1|T2|PD|STIR|FLAIR|T2STAR|T2_FLAIR|T1_FLAIR|DWI|SWI|DIXON|DESS)(_?POST)?(_?FS)?")
 # Families of their own, of which fat suppression makes no other.
 _UNDIVIDED = ("", "STIR", "DIXON", "DESS")
 _ALWAYS_FAT_SUPPRESSED = ("STIR", "DIXON")
@@ -72,7 +73,7 @@ _CONTRASTS = {
     "T2STAR": "t2star, t2 star, t2*, swi, medic, me2d, me3d, mffe, t2 fl2d, t2 fl3d, t2 gre",
     "PD": f"pd, pdw, proton, {_SUPPRESSED['PD']}",
     "T2": f"t2, t2w, {_SUPPRESSED['T2']}",
-    "T1": f"t1, t1w, mprage, mp2rage, {_SUPPRESSED['T1']}",
+    "T1": f"t1, t1w, t1 post, t1w post, mprage, mp2rage, {_SUPPRESSED['T1']}",
     "DWI": "dwi, ep2d diff",
     "DIXON": "dixon, mdixon, dixonw",
 }
@@ -87,6 +88,11 @@ _NO_FAT_SUPPRESSION = Vocabulary(
 _WATER_EXCITATION = re.compile(
     r"(?<=[a-z0-9][_-])we(?![a-z0-9])|(?<![a-z0-9])(?:t1|t2|pd|[23]d|de3d|dess|fl[23]d|tse|vibe|medic|gre|flash)\s+we(?![a-z0-9])"
     r"|(?<![a-z0-9])we_(?=[a-z0-9])"
+)
+# After an injection, not after an operation: of a T1, and before nothing, or before words that say no other thing that was before.
+_AFTER_INJECTION = re.compile(
+    r"(?<![a-z0-9])t1w?[\W_]{0,3}(?:(?:fs|fat[\W_]{0,3}sat)[\W_]{1,3})?(?:post|\+[ _]?c)(?![a-z0-9])"
+    r"(?=[\W_]{0,8}(?:$|(?:contrast|gad|gado|gadolinium|gd|km|mr|mri|mrt|fs|fat|ax|axial|tra|sag|sagittal|cor|coronal|[23]d)(?![a-z0-9])))"
 )
 _ORIENTATIONS = Vocabulary(
     {
@@ -137,6 +143,10 @@ def parse_protocol(*, anatomy: str = "", contrast: str = "", acquisition: str = 
         if not merged.contrast and source.contrast:
             merged = replace(merged, contrast=source.contrast, fat_suppressed=source.fat_suppressed)
         merged = replace(merged, anatomy=merged.anatomy or source.anatomy, orientation=merged.orientation or source.orientation)
+    if not merged.contrast:
+        # There is none to meet: the first that speaks of fat is right.
+        said = (source.fat_suppressed for source in sources)
+        merged = replace(merged, fat_suppressed=next((is_suppressed for is_suppressed in said if is_suppressed is not None), None))
     return replace(merged, kinds=protocol_kinds(name, words))
 
 
@@ -152,10 +162,10 @@ def _from_attributes(anatomy: str, contrast: str) -> Protocol:
     match = _CONTRAST.fullmatch(re.sub(r"[-\s]", "_", contrast.strip().upper()).replace("T2*", "T2STAR"))
     if match is None:
         return replace(_contrast_of(plain(contrast)), anatomy=name)
-    is_undivided = match[1] in _UNDIVIDED
+    has_suffix = match[3] is not None and match[1] not in _UNDIVIDED
     return Protocol(
         anatomy=name,
-        contrast=match[0].removesuffix("_FS") if is_undivided else match[0],
+        contrast=match[1] + ("_POST" if match[2] else "") + ("_FS" if has_suffix else ""),
         fat_suppressed=match[3] is not None or match[1] in _ALWAYS_FAT_SUPPRESSED,
     )
 
@@ -200,6 +210,8 @@ def _contrast_of(text: str) -> Protocol:
     if "in-out-phase" in protocol_kinds(text):
         fat = fat.replace("dixon", " ")
     is_suppressed = bool(_FAT_SUPPRESSION.said(fat) or _WATER_EXCITATION.search(fat))
+    if contrast == "T1" and _AFTER_INJECTION.search(text):
+        contrast = "T1_POST"
     return Protocol(
         contrast=contrast + ("_FS" if is_suppressed and contrast not in _UNDIVIDED else ""),
         fat_suppressed=True if is_suppressed else False if is_negated else None,

@@ -198,7 +198,8 @@ def _parse(xml: bytes, name: str) -> tuple[ET.Element, list[str]]:
             recoded = declared.sub(rb'\1"utf-8"', xml.decode("latin-1").encode("utf-8"), count=1)
             if recoded != xml:
                 return _parse(recoded, name)[0], ["the header says UTF-8 and is Latin-1: read as Latin-1"]
-        raise ScanError(f"{name}: header: {error}", "must be ISMRMRD XML", "Export the scan again.") from error
+        where = getattr(error, "position", "an unknown place")  # The error's own words may quote the header.
+        raise ScanError(f"{name}: header ({type(error).__name__} at {where})", "must be ISMRMRD XML", "Export the scan again.") from error
 
 
 def header_xml(header: VolumeHeader, *, protocol: str) -> bytes:
