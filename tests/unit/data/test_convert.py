@@ -167,7 +167,7 @@ def test_no_reason_quotes_what_a_header_says(tmp_path, old, new, said):
     [
         ("a.h5: samples of type b'Jane Doe'", "samples of type '…': l"),
         ("a.h5: data of type [('data', '<f4'), ('Jane D", "data of type [('data', '…'), ('…': l"),
-        (r"a.h5: the file's 'it\'s Jane' mask", "the file's '…' mask: l"),
+        (r"a.h5: the file's 'it\' Jane' mask", "the file's '…' mask: l"),
         ("a.h5: measurement at bytes 19760512 to 19_76_05_13", "measurement at bytes … to …: l"),
         ("a.h5: kspace of shape (16, 20, 1024, 65536)", "kspace of shape (16, 20, 1024, 65536): l"),
         ("a.h5: no dataset 'kspace'", "no dataset 'kspace': l"),
