@@ -1,6 +1,7 @@
 """Which key a prepare job makes its pseudonyms with: never one that everybody knows, always the one that its catalog was made with."""
 
 import logging
+from collections.abc import Set
 from pathlib import Path
 
 from echotrain.data.catalog import Catalog
@@ -10,10 +11,12 @@ from echotrain.errors import ConfigError
 from echotrain.orchestration.cluster import is_on_cluster
 from echotrain.storage.open import local_path
 
-__all__ = ["check_salt", "choose_salt", "naming_salt", "salt_check"]
+__all__ = ["check_salt", "check_scheme", "choose_salt", "naming_salt", "salt_check"]
 
 logger = logging.getLogger(__name__)
 
+# Under the second scheme a name's pseudonym took in the birth date and the order of words.
+_KNOWN_SCHEMES = (PSEUDONYM_SCHEME, 2)
 _MIN_CHARACTERS, _FEWEST_CHARACTERS = 16, 8
 _ON_CLUSTER = (
     f"Set {SALT_VARIABLE} for the job: on Kubernetes by a Secret that deidentification.existingSecret of the chart names "
@@ -34,9 +37,9 @@ def choose_salt(given: str, base: Catalog | None, to: str) -> tuple[str, tuple[s
         ConfigError: There is no key on a cluster or for a catalog that has one, or it is the public one, or blank, or not the
             catalog's, or too short for a new catalog.
     """
-    check = None if base is None else base.manifest.get("salt_check")
     salt = given or environment_salt()
-    if check == salt_check(Deidentifier(PUBLIC_SALT)) and given in ("", PUBLIC_SALT):
+    is_public = base is not None and "salt_check" in base.manifest and _scheme_of(base, Deidentifier(PUBLIC_SALT)) is not None
+    if is_public and given in ("", PUBLIC_SALT):
         return PUBLIC_SALT, () if given else (_public_note(bool(salt)),)
     notes: tuple[str, ...] = ()
     if not salt:
@@ -64,8 +67,8 @@ def naming_salt() -> str:
 
 
 def check_salt(base: Catalog | None, deidentifier: Deidentifier) -> None:
-    """Refuse a second salt, or another way of making pseudonyms: one patient would get two pseudonyms, and could land in two splits."""
-    if base is not None and base.manifest.get("salt_check", salt_check(deidentifier)) != salt_check(deidentifier):
+    """Refuse a second salt: one patient would get two pseudonyms, and could land in two splits."""
+    if base is not None and _scheme_of(base, deidentifier) is None:
         raise ConfigError(
             "the de-identification salt",
             f"is not the one that {base.root} was made with, so patients could not be recognised",
@@ -73,9 +76,38 @@ def check_salt(base: Catalog | None, deidentifier: Deidentifier) -> None:
         )
 
 
-def salt_check(deidentifier: Deidentifier) -> str:
-    """Return what a manifest keeps to know the key again; the key cannot be told from it."""
-    return deidentifier.pseudonym("salt", "check", str(PSEUDONYM_SCHEME))
+def check_scheme(base: Catalog | None, deidentifier: Deidentifier, sources: Set[str]) -> None:
+    """Refuse to add to a catalog of an earlier way of making pseudonyms unless all of its scans are prepared again.
+
+    Its ids and splits stay; but a scan that is not here would keep a pseudonym by which its patient is not known again.
+
+    Args:
+        base: The catalog so far, or None.
+        deidentifier: Makes the pseudonyms.
+        sources: Pseudonyms of the scans that are here.
+    """
+    if base is None or _scheme_of(base, deidentifier) == PSEUDONYM_SCHEME:
+        return
+    absent = sum(scan["source"] not in sources for scan in base.manifest.get("scans", ()))
+    if absent:
+        raise ConfigError(
+            f"{base.root}, made with an earlier way of pseudonyms",
+            f"holds {absent} scans that are not in the source, whose patients could not be recognised",
+            "Prepare from a source that has all of them, which keeps their ids and splits, or into another place.",
+        )
+
+
+def salt_check(deidentifier: Deidentifier, scheme: int = PSEUDONYM_SCHEME) -> str:
+    """Return what a manifest keeps to know the key and the scheme again; the key cannot be told from it."""
+    return deidentifier.pseudonym("salt", "check", str(scheme))
+
+
+def _scheme_of(base: Catalog, deidentifier: Deidentifier) -> int | None:
+    """Return the scheme that a catalog was made with, None where it was made with another key."""
+    check = base.manifest.get("salt_check")
+    if check is None:
+        return PSEUDONYM_SCHEME
+    return next((scheme for scheme in _KNOWN_SCHEMES if salt_check(deidentifier, scheme) == check), None)
 
 
 def _own_salt(base: Catalog | None, to: str) -> tuple[str, tuple[str, ...]]:

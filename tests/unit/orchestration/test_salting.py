@@ -7,7 +7,7 @@ from echotrain.data.formats.deidentify import PUBLIC_SALT, SALT_VARIABLE, Deiden
 from echotrain.data.formats.salt import kept_salt, salt_path
 from echotrain.errors import ConfigError
 from echotrain.orchestration.prepare import PrepareConfig, prepare
-from echotrain.orchestration.salting import choose_salt, naming_salt, salt_check
+from echotrain.orchestration.salting import check_scheme, choose_salt, naming_salt, salt_check
 
 SECRET = "a key that is long enough to be one"
 CLUSTERS = {
@@ -118,3 +118,20 @@ def test_names_of_reconstructions_are_the_same_the_next_time_and_need_the_key_on
     assert naming_salt() == "", "the key of a pod's own folder would be another one tomorrow"
     monkeypatch.setenv(SALT_VARIABLE, SECRET)
     assert naming_salt() == SECRET
+
+
+def test_a_catalog_of_an_earlier_scheme_goes_on_where_all_its_scans_are_there(monkeypatch):
+    monkeypatch.setenv("ECHOTRAIN_DEID_SALT", "a secret of some length")
+    key = Deidentifier("a secret of some length")
+    scans = [{"source": "source-1"}, {"source": "source-2"}]
+    old = Catalog(SCHEMA.empty_table(), "s3://lab/knees", 1, {"salt_check": salt_check(key, 2), "scans": scans})
+    assert choose_salt("", old, "s3://lab/knees")[0] == "a secret of some length"
+    check_scheme(old, key, {"source-1", "source-2", "source-3"})
+    with pytest.raises(ConfigError, match="holds 1 scans that are not in the source"):
+        check_scheme(old, key, {"source-2", "source-3"})
+    new = Catalog(SCHEMA.empty_table(), "s3://lab/knees", 1, {"salt_check": salt_check(key), "scans": scans})
+    check_scheme(new, key, {"source-3"})
+    public = Catalog(SCHEMA.empty_table(), "s3://lab/knees", 1, {"salt_check": salt_check(Deidentifier(PUBLIC_SALT), 2)})
+    assert choose_salt("", public, "s3://lab/knees")[0] == PUBLIC_SALT
+    with pytest.raises(ConfigError, match="is not the one"):
+        choose_salt("another secret of length", old, "s3://lab/knees")
