@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from echotrain.data.batch import Batch, SampleId
 from echotrain.data.convert import reason_of
 from echotrain.data.curate import acquired_lines
-from echotrain.data.formats import Deidentifier, ExaminedVolume, open_volume
+from echotrain.data.formats import Deidentifier, ExaminedVolume, measured_range, open_volume
 from echotrain.data.formats.deidentify import SALT_VARIABLE
 from echotrain.data.formats.write import write_fastmri
 from echotrain.data.formats.xml_header import header_xml
@@ -142,8 +142,9 @@ def acquired_of(volume: ExaminedVolume, index: int) -> NDArray[np.bool_]:
     lines, claimed = acquired_lines(volume.read_slice(index)), volume.mask(index)
     if claimed is not None and not lines[~claimed].any():
         lines = lines & claimed
-    lines[: volume.header.padding_left] = False
-    lines[volume.header.padding_right :] = False
+    if lines.any():
+        left, right = measured_range(lines, (volume.header.padding_left, volume.header.padding_right))
+        lines[:left], lines[right:] = False, False
     return lines
 
 

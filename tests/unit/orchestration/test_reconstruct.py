@@ -106,6 +106,15 @@ def test_the_line_that_an_odd_matrix_has_beyond_the_headers_range_is_not_acquire
         np.testing.assert_array_equal(acquired_of(volume, 0), lines & (np.arange(15) < 14))
 
 
+def test_a_grid_that_moves_beyond_a_wrong_header_loses_no_line_of_any_slice(tmp_path):
+    masks = np.stack([(np.arange(48) % 4 == index % 4) | CENTER for index in range(8)])
+    header = header_xml(64, 48, center=20, maximum=39)  # lines 4 to 43, says the header
+    kspace = object_kspace((8, 4, 64, 48)) * masks[:, None, None]
+    with open_volume(write_scan(tmp_path / "a.h5", kspace, header=header, target=None)) as volume:
+        for index in range(8):
+            np.testing.assert_array_equal(acquired_of(volume, index), masks[index])
+
+
 def test_dust_on_the_lines_that_were_not_acquired_changes_nothing(reconstruct, tmp_path):
     kspace = object_kspace(SHAPE)
     mask = (np.arange(48) % 3 == 1) | CENTER

@@ -226,7 +226,10 @@ class ExaminedVolume:
         first, last = int(there[0]), int(there[-1])
         if first < claimed[0] - 1 or last > claimed[1]:
             self._told.append(f"the header says lines {claimed[0]} to {claimed[1] - 1} were measured, the k-space holds {first} to {last}")
-            self._header = dataclasses.replace(self._header, padding_left=first, padding_right=last + 1)
+            # Of a grid that moves from slice to slice these few show not every line.
+            is_whole = all(sample.is_full for sample in samples.values())
+            left, right = (first, last + 1) if is_whole else (0, self._header.width)
+            self._header = dataclasses.replace(self._header, padding_left=left, padding_right=right)
         left, right = measured_range(lines, (self._header.padding_left, self._header.padding_right))
         masks = [self._volume.mask(index) for index in range(self._header.num_slices)]
         is_full = all(sample.lines[left:right].all() for sample in samples.values())
