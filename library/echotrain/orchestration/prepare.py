@@ -31,7 +31,7 @@ from echotrain.errors import CatalogError, ConfigError, ScanError
 from echotrain.log import console, track
 from echotrain.orchestration.cluster import DriverEnvironment, connect
 from echotrain.orchestration.mapping import Result, map_items
-from echotrain.orchestration.salting import check_salt, check_scheme, choose_salt, salt_check
+from echotrain.orchestration.salting import check_salt, choose_salt, salt_check, scheme_notes
 from echotrain.storage.open import absolute_uri, local_path, open_store
 from echotrain.storage.store import Store
 
@@ -125,7 +125,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
     deidentifier = Deidentifier(salt, safe_names=config.convert.safe_names, root=scans_root(config.source))
     given = None if config.given_split is None else find_given_split(config.given_split, _places(config.source, sources), deidentifier)
     keys = {source.uri: scan_key(deidentifier, source.uri, source.size, source.version, config.convert) for source in sources}
-    check_scheme(base, deidentifier, {deidentifier.pseudonym("source", source.uri) for source in sources})
+    notes += scheme_notes(base, deidentifier, {deidentifier.pseudonym("source", source.uri) for source in sources})
     unsplit = _unsplit(sources, keys, given, deidentifier)
     done = _finished(store, (key for key in keys.values() if key not in unsplit))
     todo = [source for source in sources if keys[source.uri] not in done and keys[source.uri] not in unsplit]

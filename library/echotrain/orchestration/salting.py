@@ -11,7 +11,7 @@ from echotrain.errors import ConfigError
 from echotrain.orchestration.cluster import is_on_cluster
 from echotrain.storage.open import local_path
 
-__all__ = ["check_salt", "check_scheme", "choose_salt", "naming_salt", "salt_check"]
+__all__ = ["check_salt", "choose_salt", "naming_salt", "salt_check", "scheme_notes"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,25 +76,23 @@ def check_salt(base: Catalog | None, deidentifier: Deidentifier) -> None:
         )
 
 
-def check_scheme(base: Catalog | None, deidentifier: Deidentifier, sources: Set[str]) -> None:
-    """Refuse to add to a catalog of an earlier way of making pseudonyms unless all of its scans are prepared again.
-
-    Its ids and splits stay; but a scan that is not here would keep a pseudonym by which its patient is not known again.
+def scheme_notes(base: Catalog | None, deidentifier: Deidentifier, sources: Set[str]) -> tuple[str, ...]:
+    """Return what whoever adds to a catalog of an earlier way of making pseudonyms should know: ids and splits stay, but some names do not.
 
     Args:
         base: The catalog so far, or None.
         deidentifier: Makes the pseudonyms.
-        sources: Pseudonyms of the scans that are here.
+        sources: Pseudonyms of the scans that are here, and prepared again.
     """
     if base is None or _scheme_of(base, deidentifier) == PSEUDONYM_SCHEME:
-        return
+        return ()
     absent = sum(scan["source"] not in sources for scan in base.manifest.get("scans", ()))
-    if absent:
-        raise ConfigError(
-            f"{base.root}, made with an earlier way of pseudonyms",
-            f"holds {absent} scans that are not in the source, whose patients could not be recognised",
-            "Prepare from a source that has all of them, which keeps their ids and splits, or into another place.",
-        )
+    if not absent:
+        return ()
+    return (
+        f"{absent} scans that are not in this source keep pseudonyms that an earlier version made. A patient with a number is known again "
+        "by it; one whom only a name tells is not, and could come into two splits: prepare all scans together where there are such.",
+    )
 
 
 def salt_check(deidentifier: Deidentifier, scheme: int = PSEUDONYM_SCHEME) -> str:

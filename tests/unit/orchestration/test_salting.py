@@ -7,7 +7,7 @@ from echotrain.data.formats.deidentify import PUBLIC_SALT, SALT_VARIABLE, Deiden
 from echotrain.data.formats.salt import kept_salt, salt_path
 from echotrain.errors import ConfigError
 from echotrain.orchestration.prepare import PrepareConfig, prepare
-from echotrain.orchestration.salting import check_scheme, choose_salt, naming_salt, salt_check
+from echotrain.orchestration.salting import choose_salt, naming_salt, salt_check, scheme_notes
 
 SECRET = "a key that is long enough to be one"
 CLUSTERS = {
@@ -120,17 +120,17 @@ def test_names_of_reconstructions_are_the_same_the_next_time_and_need_the_key_on
     assert naming_salt() == SECRET
 
 
-def test_a_catalog_of_an_earlier_scheme_goes_on_where_all_its_scans_are_there(monkeypatch):
+def test_a_catalog_of_an_earlier_scheme_goes_on_and_it_is_told_which_scans_keep_it(monkeypatch):
     monkeypatch.setenv("ECHOTRAIN_DEID_SALT", "a secret of some length")
     key = Deidentifier("a secret of some length")
     scans = [{"source": "source-1"}, {"source": "source-2"}]
     old = Catalog(SCHEMA.empty_table(), "s3://lab/knees", 1, {"salt_check": salt_check(key, 2), "scans": scans})
     assert choose_salt("", old, "s3://lab/knees")[0] == "a secret of some length"
-    check_scheme(old, key, {"source-1", "source-2", "source-3"})
-    with pytest.raises(ConfigError, match="holds 1 scans that are not in the source"):
-        check_scheme(old, key, {"source-2", "source-3"})
+    assert scheme_notes(old, key, {"source-1", "source-2", "source-3"}) == ()
+    (note,) = scheme_notes(old, key, {"source-2", "source-3"})
+    assert note.startswith("1 scans that are not in this source keep pseudonyms")
     new = Catalog(SCHEMA.empty_table(), "s3://lab/knees", 1, {"salt_check": salt_check(key), "scans": scans})
-    check_scheme(new, key, {"source-3"})
+    assert scheme_notes(new, key, {"source-3"}) == scheme_notes(None, key, set()) == ()
     public = Catalog(SCHEMA.empty_table(), "s3://lab/knees", 1, {"salt_check": salt_check(Deidentifier(PUBLIC_SALT), 2)})
     assert choose_salt("", public, "s3://lab/knees")[0] == PUBLIC_SALT
     with pytest.raises(ConfigError, match="is not the one"):
