@@ -258,3 +258,17 @@ def test_a_list_that_says_otherwise_of_a_patient_is_refused_wherever_the_patient
             assemble(elsewhere, base, SplitConfig(), changed)
     with pytest.raises(ConfigError, match="of 1 of its patients"):
         assemble([record("a", "p1"), record("b", "p2")], base, SplitConfig(), given_by_patients(p2="val"))
+
+
+def test_a_catalog_of_the_first_version_grows_and_keeps_its_ids_and_splits():
+    names = [f"knee{index}" for index in range(12)]
+    first = assemble([record(name) for name in names], None, SplitConfig())
+    keys = ("source", "key", "content", "dataset", "volume")
+    scans = [{key: entry[key] for key in keys} for entry in first.scans]
+    old = Catalog(first.table, "root", 1, {"scans": scans, "left_out": []})
+    # Prepared again the first six would be called otherwise today, and one is new.
+    renewed = [dataclasses.replace(record(f"volume-{index:012x}", name), source=f"s-{name}") for index, name in enumerate(names[:6])]
+    table = assemble([*renewed, record("new")], old, SplitConfig()).table
+    assert set(table["volume"].to_pylist()) == {*names, "new"}
+    before = splits_of(first.table)
+    assert {patient: split for patient, split in splits_of(table).items() if patient in before} == before
