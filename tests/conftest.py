@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from echotrain.baselines.bart import find_bart
 from echotrain.data.formats.salt import SALT_VARIABLE
 from echotrain.errors import ResourceError
 
 torch.set_num_threads(1)
+# What an example takes depends on what else the machine does.
+settings.register_profile("echotrain", deadline=None)
+settings.load_profile("echotrain")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
