@@ -62,7 +62,8 @@ class Holes(NamedTuple):
 def energy_of(kspace: NDArray[np.complex64]) -> Energy:
     """Return the energy of each sample over all coils, float64 (height, width), of k-space (coils, height, width)."""
     pairs = torch.from_numpy(np.ascontiguousarray(kspace)).view(torch.float32).reshape(*kspace.shape, 2)
-    largest = float(max(pairs.max(), -pairs.min())) if pairs.numel() else 0.0
+    lowest, highest = torch.aminmax(pairs) if pairs.numel() else (torch.zeros(()), torch.zeros(()))
+    largest = float(torch.maximum(highest, -lowest))
     if not np.isfinite(largest) or largest == 0:
         return np.full(kspace.shape[1:], 0.0 if largest == 0 else np.nan)
     energy = torch.zeros(pairs.shape[1:])
