@@ -10,6 +10,7 @@ What the footer says of a column's uncompressed size counts for nothing, since n
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -62,7 +63,7 @@ def _read(data: bytes, schema: pa.Schema, where: str, limit: int, may_lack: bool
         raise ValueError(f"a row group of {min(num_rows)} rows")
     rows = sum(_row_nbytes(found.get(field.name), field.type) for field in schema) * sum(num_rows)
     _check(where, rows, limit)
-    _check(where, sum(_page_nbytes(data, footer, set(names))), limit)
+    _check(where, sum(_page_nbytes(data, set(names))), limit)
     # Without threads, one column is unpacked at a time.
     file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts, pre_buffer=False)
     groups, total = [], rows
@@ -106,37 +107,69 @@ def _text_nbytes(column: pa.ChunkedArray) -> int:
     return total
 
 
-def _page_nbytes(data: bytes, footer: pq.FileMetaData, names: set[str]) -> Iterator[int]:
+def _page_nbytes(data: bytes, names: set[str]) -> Iterator[int]:
     """Yield what each page of these columns is unpacked to, as its own header says."""
-    for group in range(footer.num_row_groups):
-        # A row group without rows has no pages to speak of.
-        for number in range(footer.num_columns if footer.row_group(group).num_rows else 0):
-            chunk = footer.row_group(group).column(number)
-            if chunk.path_in_schema not in names:
-                continue
-            at = chunk.data_page_offset
-            if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < at:
-                at = chunk.dictionary_page_offset
-            end = at + chunk.total_compressed_size
-            if at < 0 or end > len(data) or chunk.total_compressed_size < 0:
-                raise ValueError(f"column {chunk.path_in_schema} lies beyond the file")
-            while at < end:
-                fields, at = _page_header(data, at, min(end + _SLACK, len(data)))
-                unpacked, packed = fields.get(2, -1), fields.get(3, -1)
-                if unpacked < 0 or packed < 0:
-                    raise ValueError(f"a page of column {chunk.path_in_schema} has no size")
-                at += packed
-                yield unpacked
+    for chunk in _column_chunks(data):
+        name, packed_size, at = _text(chunk.get(3)), _number(chunk.get(7)), _number(chunk.get(9))
+        if name not in names:
+            continue
+        if 0 < _number(chunk.get(11, 0)) < at:
+            at = _number(chunk.get(11))
+        end = at + packed_size
+        if at < 0 or end > len(data) or packed_size < 0:
+            raise ValueError(f"column {name} lies beyond the file")
+        while at < end:
+            fields, at = _struct(data, at, min(end + _SLACK, len(data)))
+            unpacked, packed = _number(fields.get(2, -1)), _number(fields.get(3, -1))
+            if unpacked < 0 or packed < 0:
+                raise ValueError(f"a page of column {name} has no size")
+            at += packed
+            yield unpacked
 
 
-def _page_header(data: bytes, at: int, end: int, depth: int = 0) -> tuple[dict[int, int], int]:
-    """Return the whole numbers of a Thrift struct in the compact protocol by their fields, and where it ends."""
-    fields: dict[int, int] = {}
+def _column_chunks(data: bytes) -> Iterator[dict[int, Any]]:
+    """Yield the ``ColumnMetaData`` of every column of every row group with rows, by the fields of Parquet's Thrift definition.
+
+    Read here and not by pyarrow: its ``RowGroupMetaData.column`` ends the process over statistics that contradict the schema.
+    """
+    size = int.from_bytes(data[-8:-4], "little")
+    begin = len(data) - 8 - size
+    if begin < 4:
+        raise ValueError("its footer is longer than the file")
+    footer, _ = _struct(data, begin, len(data) - 8)
+    for group in _structs(footer.get(4)):
+        if _number(group.get(3)):  # A row group without rows has no pages to speak of.
+            for column in _structs(group.get(1)):
+                (chunk,) = _structs([column.get(3)])
+                yield chunk
+
+
+def _structs(values: Any) -> list[dict[int, Any]]:
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise ValueError("its footer has other values than a table's")
+    return values
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int):
+        raise ValueError("a number is missing")
+    return value
+
+
+def _text(value: Any) -> str:
+    """Return the name of a column of a flat schema, its path being of one part; "" for a nested one."""
+    return value[0].decode("utf-8", "replace") if isinstance(value, list) and len(value) == 1 and isinstance(value[0], bytes) else ""
+
+
+_BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _LISTS, _MAP, _STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, (9, 10), 11, 12
+
+
+def _struct(data: bytes, at: int, end: int, depth: int = 0) -> tuple[dict[int, Any], int]:
+    """Return the values of a Thrift struct in the compact protocol by their fields, and where it ends."""
+    fields: dict[int, Any] = {}
     field = 0
     while True:
-        if at >= end or depth > _DEEPEST:
-            raise ValueError("a page's header has no end")
-        head, at = data[at], at + 1
+        head, at = _byte(data, at, end)
         if not head:
             return fields, at
         kind = head & 15
@@ -145,42 +178,65 @@ def _page_header(data: bytes, at: int, end: int, depth: int = 0) -> tuple[dict[i
         else:
             value, at = _varint(data, at, end)
             field = _zigzag(value)
-        if kind in _INTEGERS:
-            value, at = _varint(data, at, end)
-            fields[field] = _zigzag(value)
+        if kind in _BOOLEANS:
+            fields[field] = kind == _BOOLEANS[0]
         else:
-            at = _skipped(data, at, end, kind, depth)
+            fields[field], at = _value(data, at, end, kind, depth)
 
 
-_BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, 12
-
-
-def _skipped(data: bytes, at: int, end: int, kind: int, depth: int) -> int:
-    """Return where a value ends that nobody asks for. Page headers have neither lists nor maps."""
-    if kind in _BOOLEANS:
-        return at
-    if kind == _BYTE:
-        return at + 1
+def _value(data: bytes, at: int, end: int, kind: int, depth: int) -> tuple[Any, int]:
+    """Return a value that is no field's boolean, and where it ends; None of kinds that nobody asks for."""
+    if depth > _DEEPEST:
+        raise ValueError("its headers are nested too deeply")
+    if kind in _INTEGERS:
+        value, at = _varint(data, at, end)
+        return _zigzag(value), at
+    if kind in (_BYTE, *_BOOLEANS):
+        return None, at + 1
     if kind == _DOUBLE:
-        return at + 8
+        return None, at + 8
     if kind == _BINARY:
         size, at = _varint(data, at, end)
-        return at + size
+        if at + size > end:
+            raise ValueError("a text of its headers has no end")
+        return data[at : at + size], at + size
     if kind == _STRUCT:
-        return _page_header(data, at, end, depth + 1)[1]
-    raise ValueError(f"a page's header has a field of type {kind}")
+        return _struct(data, at, end, depth + 1)
+    if kind in _LISTS:
+        return _list(data, at, end, depth)
+    if kind == _MAP:
+        raise ValueError("its headers hold a map, which those of Parquet never do")
+    raise ValueError(f"its headers have a field of type {kind}")
+
+
+def _list(data: bytes, at: int, end: int, depth: int) -> tuple[list[Any], int]:
+    head, at = _byte(data, at, end)
+    size = head >> 4
+    if size == 15:
+        size, at = _varint(data, at, end)
+    if size > end - at:  # Every element takes a byte at least.
+        raise ValueError("a list of its headers has no end")
+    values = []
+    for _ in range(size):
+        value, at = _value(data, at, end, head & 15, depth + 1)
+        values.append(value)
+    return values, at
+
+
+def _byte(data: bytes, at: int, end: int) -> tuple[int, int]:
+    if at >= end:
+        raise ValueError("its headers have no end")
+    return data[at], at + 1
 
 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
-        if at >= end:
-            break
-        byte, at = data[at], at + 1
+        byte, at = _byte(data, at, end)
         value |= (byte & 127) << shift
         if byte < 128:
             return value, at
-    raise ValueError("a page's header is cut off")
+    raise ValueError("a number of its headers has no end")
 
 
 def _zigzag(value: int) -> int:

@@ -136,7 +136,7 @@ def test_a_page_that_is_larger_than_its_header_says_is_an_error_and_not_read(mon
     data = bytearray(written(table(2000).select(["number"]), use_dictionary=False, compression="zstd"))
     footer = pq.read_metadata(pa.BufferReader(bytes(data)))
     at = footer.row_group(0).column(0).data_page_offset
-    fields, _ = bounded_parquet._page_header(bytes(data), at, len(data))
+    fields, _ = bounded_parquet._struct(bytes(data), at, len(data))
     assert fields[2] >= 8000
     # The header's second field is a varint of two bytes: half the size takes as many.
     smaller = fields[2] // 2 * 2  # Zigzag doubles.
@@ -144,7 +144,7 @@ def test_a_page_that_is_larger_than_its_header_says_is_an_error_and_not_read(mon
         bytes([(2 * fields[2]) & 127 | 128, (2 * fields[2]) >> 7 & 127 | (128 if 2 * fields[2] >= 1 << 14 else 0)]), at
     )
     data[place : place + 2] = bytes([smaller & 127 | 128, data[place + 1] & 128 | smaller >> 7 & 127])
-    assert bounded_parquet._page_header(bytes(data), at, len(data))[0][2] < fields[2]
+    assert bounded_parquet._struct(bytes(data), at, len(data))[0][2] < fields[2]
     with pytest.raises(CatalogError, match="cannot be read"):
         read(bytes(data))
 
