@@ -11,10 +11,11 @@ from echotrain.data.catalog import SCHEMA, SliceRow
 from echotrain.data.convert import ConvertConfig, ScanRecord, convert_scan, read_record, reason_of, scan_key
 from echotrain.data.formats import Deidentifier, open_volume
 from echotrain.data.reading import SliceReader
+from echotrain.data.target import rss_target
 from echotrain.errors import ConfigError, ScanError
 from echotrain.storage.local import LocalStore
 from echotrain.storage.ranged import RangeReader
-from tests.scans import header_xml, lines_of, random_kspace, write_ismrmrd, write_scan
+from tests.scans import header_xml, lines_of, object_kspace, random_kspace, write_ismrmrd, write_scan
 
 
 def convert(path, store, **settings):
@@ -78,6 +79,22 @@ def test_raw_writes_only_the_targets_that_a_file_lacks(tmp_path):
     target = np.frombuffer(payload(store, rows[1], "target_"), np.float32)
     assert rows[0]["max_value"] >= target.max() > 0
     assert sum(found.size for found in store.list("shards/")) < 2 * (32 * 24 * 4 + 64)
+
+
+@pytest.mark.parametrize("kind", ["raw", "packed", "lines"])
+def test_a_target_that_was_computed_is_the_one_that_is_read_back_whatever_the_file_holds(tmp_path, kind):
+    kspace = object_kspace((4, 3, 32, 24))
+    truth = np.stack([rss_target(of_slice, (32, 24)) for of_slice in kspace])
+    stored = truth.copy()
+    stored[3] = stored[3, :, ::-1]
+    path, store = write_scan(tmp_path / "a.h5", kspace, target=stored), LocalStore(tmp_path / "to")
+    record = convert(path, store, payload=kind)
+    assert {row["kind"] for row in record.rows} == {kind}
+    reader = SliceReader(store.uri, RangeReader())
+    for row in record.rows:
+        target = np.empty((32, 24), np.float32)
+        reader.read(SliceRow(**row), np.ones(24, bool), np.empty((3, 32, 24), np.complex64), target)
+        np.testing.assert_allclose(target, truth[row["slice"]], rtol=1e-5, atol=1e-6 * truth.max())
 
 
 def test_raw_falls_back_to_packed_where_the_file_cannot_serve(tmp_path):
