@@ -3,14 +3,12 @@
 import json
 import os
 import resource
-import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 import ray.train
@@ -28,7 +26,7 @@ from echotrain.orchestration.cluster import connect
 from echotrain.orchestration.streaming import RayStream
 from echotrain.orchestration.trainer import ERRORS_ONLY, QuietTrainer
 from echotrain.physics.masks import MaskConfig
-from echotrain.storage.http import HttpConnection
+from echotrain.storage.aws import s3_client
 from echotrain.storage.open import join_uri
 from echotrain.storage.ranged import RangeReader
 
@@ -37,6 +35,7 @@ __all__ = ["Measured", "Side", "measure_sides"]
 # The epoch before the first one that is measured, of which only the end is run: connections, threads and memory are there
 # before the clock starts, and the next epoch is open, as it is in the middle of any training.
 _WARM_UP, _WARM_STEPS = 0, 48
+_PIECE = 1 << 20
 R4 = MaskConfig(kind="equispaced", accelerations=(4,), center_fractions=(0.08,))
 
 
@@ -47,7 +46,7 @@ class Side:
     Attributes:
         name: In the report.
         kind: ``stream``: ours; ``loader``: fastMRI's DataLoader, one loader process per rank; ``gets``: range reads with a
-            checksum; ``bare``: the same bytes received into the same memory and nothing else, what the kernel alone costs.
+            checksum; ``boto3``: the same ranges by boto3, read into the same memory.
         env: Environment while it runs: the S3 endpoint.
         source: Catalog URI, or the folder of the HDF5 files for the loader.
         trusted: What the catalog's rows may point to outside of it.
@@ -60,7 +59,7 @@ class Side:
     """
 
     name: str
-    kind: Literal["stream", "loader", "gets", "bare"]
+    kind: Literal["stream", "loader", "gets", "boto3"]
     env: dict[str, str] = field(default_factory=dict)
     source: str
     trusted: tuple[str, ...] = ()
@@ -138,7 +137,7 @@ def _rank_main(config: dict[str, Any]) -> None:
 def _measure(side: Side) -> Measured | None:
     """Run one side on this rank; rank 0 gets the sum."""
     rank, world = dist.get_rank(), dist.get_world_size()
-    epoch_of, close = {"stream": _stream, "loader": _loader, "gets": _gets, "bare": _gets}[side.kind](side, rank, world)
+    epoch_of, close = {"stream": _stream, "loader": _loader, "gets": _gets, "boto3": _gets}[side.kind](side, rank, world)
     if side.kind != "loader":
         for _ in epoch_of(_WARM_UP):
             pass
@@ -218,7 +217,7 @@ def _gets(side: Side, rank: int, world: int) -> _Epochs:
     reader, threads = RangeReader(), ThreadPoolExecutor(num_threads)
     memory = np.empty(max(row.nbytes for row in rows) * num_threads, np.uint8).reshape(num_threads, -1)
 
-    local = threading.local()
+    client: Any = s3_client() if side.kind == "boto3" else None
 
     def read(number: int, row: SliceRow) -> int:
         # Two reads may meet in one buffer: nobody looks at the bytes.
@@ -226,13 +225,11 @@ def _gets(side: Side, rank: int, world: int) -> _Epochs:
         if side.kind == "gets":
             reader.read_into(uri, row.offset, buffer)
             return row.nbytes
-        if not hasattr(local, "connection"):
-            endpoint = urlsplit(os.environ["AWS_ENDPOINT_URL"])
-            local.connection = HttpConnection("http", endpoint.hostname or "", endpoint.port or 80, timeout_s=10)
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
         byte_range = f"bytes={row.offset}-{row.offset + row.nbytes - 1}"
-        local.connection.get(f"/{uri.removeprefix('s3://')}", {"Host": "bench", "Range": byte_range})
-        for _ in local.connection.body_into(buffer):
-            pass
+        body, at = client.get_object(Bucket=bucket, Key=key, Range=byte_range)["Body"], 0
+        while at < row.nbytes:
+            at += body.readinto(buffer[at : at + _PIECE])
         return row.nbytes
 
     def epoch_of(epoch: int) -> Generator[_Count, None, None]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
-import botocore.httpsession
 import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
@@ -32,7 +31,7 @@ class S3Place:
     Attributes:
         endpoint: ``https://host``, of AWS or of a compatible server; requests are signed, so a user and a password in it are of no use.
         region: To sign for.
-        ca_file: Certificates that a server's is held against.
+        ca_file: Certificates that a server's is held against; empty where none were named, then each client has its own.
         has_default_endpoint: Whether it is AWS's own: then a bucket is part of the host's name, else of the path.
     """
 
@@ -76,7 +75,7 @@ def s3_client(*, timeout_s: float = 20.0) -> Any:
     endpoint = None if place.has_default_endpoint else place.endpoint
     session = boto3.session.Session()
     try:
-        return session.client("s3", region_name=place.region, endpoint_url=endpoint, verify=place.ca_file, config=config)
+        return session.client("s3", region_name=place.region, endpoint_url=endpoint, verify=place.ca_file or None, config=config)
     except (CredentialRetrievalError, PartialCredentialsError) as error:
         remedy = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
         raise CredentialsError("AWS credentials", f"cannot be loaded ({error})", remedy) from error
@@ -103,6 +102,6 @@ def _place(settings: tuple[tuple[str, str], ...]) -> S3Place:
     return S3Place(
         endpoint=endpoint,
         region=region,
-        ca_file=str(bundle or dict(settings)["REQUESTS_CA_BUNDLE"] or botocore.httpsession.get_cert_path(True)),
+        ca_file=str(bundle or dict(settings)["REQUESTS_CA_BUNDLE"]),
         has_default_endpoint=endpoint == default,
     )

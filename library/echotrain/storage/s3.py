@@ -23,11 +23,11 @@ from botocore.exceptions import (
 from s3transfer.exceptions import S3DownloadFailedError
 
 from echotrain.errors import CredentialsError, ObjectMissingError, StorageError
+from echotrain.storage.answers import answer_error
 from echotrain.storage.aws import s3_client
 from echotrain.storage.local import atomic_file
 from echotrain.storage.object_size import check_size
 from echotrain.storage.retry import RetryPolicy, TransientError, retrying
-from echotrain.storage.s3_errors import answer_error
 from echotrain.storage.store import ObjectInfo
 
 __all__ = ["S3Store"]

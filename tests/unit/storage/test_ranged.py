@@ -1,27 +1,25 @@
 """Range reads: the right bytes, in the right buffers, with the right checksums, from folders and servers."""
 
-import contextlib
 import io
 import os
-import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import xxhash
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
-from echotrain.errors import CredentialsError, ObjectMissingError, PayloadError
-from echotrain.storage import ranged
+from echotrain.errors import ConfigError, CredentialsError, EchotrainError, ObjectMissingError, PayloadError, StorageError
 from echotrain.storage.aws import S3Place, s3_client, s3_place
+from echotrain.storage.buckets import s3_address
 from echotrain.storage.embedded import serve_folder
-from echotrain.storage.http import HttpConnection
+from echotrain.storage.open import open_store
 from echotrain.storage.ranged import RangeReader
-from echotrain.storage.retry import TransientError
+from echotrain.storage.retry import RetryPolicy
 from echotrain.storage.throttled import serve_throttled
+from tests.scripted_http import WHOLE, Answer, answering, forwarding, point_to
 
 SIZE = 5_000_000
 NAME = "an object+#1?.bin"
@@ -36,14 +34,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["file", "throttled", "embedded"])
-def uri(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+def uri(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if request.param == "file":
         yield str(folder / "bucket" / NAME)
         return
-    serve = serve_throttled if request.param == "throttled" else serve_folder
-    with serve(folder) as server, pytest.MonkeyPatch.context() as patch:
+    serving = serve_throttled(folder) if request.param == "throttled" else serve_folder(tmp_path_factory.mktemp("s3"))
+    with serving as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.env.items():
             patch.setenv(name, value)
+        if request.param == "embedded":
+            open_store(server.create_bucket("bucket")).upload(folder / "bucket" / NAME, NAME)
         yield f"s3://bucket/{NAME}"
 
 
@@ -102,54 +102,109 @@ def test_many_threads_share_a_reader(uri: str, folder: Path) -> None:
     assert buffer.tobytes() == data[:5]
 
 
-def test_an_idle_connection_that_the_server_closed_is_opened_again_without_a_retry() -> None:
-    with listening() as (server, port):
-        answers = threading.Thread(target=answer_and_close, args=(server, 3))
-        answers.start()
-        connection = HttpConnection("http", "127.0.0.1", port, timeout_s=5)
+def test_an_idle_connection_that_the_server_closed_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering([WHOLE] * 3, closes=True) as server:
+        point_to(server, monkeypatch)
+        reader = RangeReader(retry=RetryPolicy(attempts=3, first_delay_s=0.01))
         for _ in range(3):
-            assert connection.get("/object", {"Host": "test"})[0] == 200
             buffer = memory(5)
-            assert b"".join(piece.tobytes() for piece in connection.body_into(buffer)) == b"12345"
-        answers.join(timeout=5)
-        connection.close()
+            reader.read_into("s3://bucket/key", 0, buffer)
+            assert buffer.tobytes() == b"12345"
+    assert len(server.requests) == 3
 
 
-def test_a_silent_server_is_waited_for_once() -> None:
-    with listening() as (server, port):
-        connection = HttpConnection("http", "127.0.0.1", port, timeout_s=0.3)
-        threading.Thread(target=answer_once_and_fall_silent, args=(server,), daemon=True).start()
-        connection.get("/object", {"Host": "test"})
-        assert connection.body() == b"12345"
-        with pytest.raises(TransientError, match=r"silent for 0\.3 s"):
-            connection.get("/object", {"Host": "test"})
-        server.settimeout(0.1)
-        with pytest.raises(TimeoutError):
-            server.accept()  # Nobody has connected a second time.
+def test_a_silent_server_is_given_up_after_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering([WHOLE]) as server:
+        point_to(server, monkeypatch)
+        reader = RangeReader(timeout_s=0.3, retry=RetryPolicy(attempts=2, first_delay_s=0.01))
+        reader.read_into("s3://bucket/key", 0, memory(5))
+        with pytest.raises(StorageError, match=r"failed 2 times .* silent for 0\.3 s"):
+            reader.read_into("s3://bucket/key", 0, memory(5))
 
 
-@contextlib.contextmanager
-def listening() -> Iterator[tuple[socket.socket, int]]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(10)
-        yield server, server.getsockname()[1]
+def test_a_body_that_breaks_off_is_gone_on_with_where_it_broke(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, starts = os.urandom(2_000_000), []
+
+    def some(request: dict[str, str]) -> Answer:
+        first, last = map(int, request["range"].removeprefix("bytes=").split("-"))
+        starts.append(first)
+        return Answer(206, f"bytes {first}-{last}/2000000", data[first : min(last + 1, first + 700_000)], last + 1 - first)
+
+    with answering([some] * 9, closes=True) as server:
+        point_to(server, monkeypatch)
+        buffers = memory(400_001), memory(0), memory(1_499_998)
+        digests = RangeReader(retry=RetryPolicy(attempts=4, first_delay_s=0.01)).read_into("s3://bucket/key", 100_001, *buffers)
+    assert b"".join(map(bytes, buffers)) == data[100_001:]
+    assert digests == tuple(map(xxhash.xxh3_64_intdigest, buffers))
+    # What had arrived is not asked for again.
+    assert starts == [100_001, 800_001, 1_500_001]
 
 
-def answer_and_close(server: socket.socket, times: int) -> None:
-    """Promise to keep each connection, and close it after one answer."""
-    for _ in range(times):
-        connection, _ = server.accept()
-        with connection:
-            connection.recv(65536)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n12345")
+@pytest.mark.parametrize("told", ["bytes 1-5/99", "bytes 0-5/99", "bytes 0-4/*", None])
+def test_another_range_than_the_one_that_was_asked_for_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch, told: str | None) -> None:
+    answer = Answer(206, told, b"123456" if told == "bytes 0-5/99" else b"12345")
+    with answering([answer] * 2, closes=True) as server:
+        point_to(server, monkeypatch)
+        with pytest.raises(EchotrainError):
+            RangeReader(retry=RetryPolicy(attempts=2, first_delay_s=0.01)).read_into("s3://bucket/key", 0, memory(5))
 
 
-def answer_once_and_fall_silent(server: socket.socket) -> None:
-    connection, _ = server.accept()
-    connection.recv(65536)
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n12345")
-    time.sleep(2)
-    connection.close()
+def test_a_server_that_answers_a_range_with_the_whole_object_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering([Answer(200, None, b"0123456789")] * 5) as server:
+        point_to(server, monkeypatch)
+        with pytest.raises(StorageError, match=r"s3://bucket/key: .* the whole object \(200\)\. Use a store that serves ranged GETs"):
+            RangeReader().read_into("s3://bucket/key", 0, memory(5))
+    assert len(server.requests) == 1
+
+
+AWKWARD_KEYS = ["a//b", "/a", "//a", "a/", "a//", "x//y/z w", "a b+c%20#?&=ü~*'()!/d", "%2F//%41", "a\\b", "日本//k", "x" * 300]
+
+
+@pytest.mark.parametrize("key", AWKWARD_KEYS)
+def test_a_key_is_asked_for_as_it_is(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    with answering([WHOLE, WHOLE]) as server:
+        point_to(server, monkeypatch)
+        RangeReader().read_into(f"s3://bucket/{key}", 0, memory(5))
+        s3_client().get_object(Bucket="bucket", Key=key)
+    assert [unquote(request["target"]) for request in server.requests] == [f"/bucket/{key}"] * 2
+    # What is signed is the path as it stands, so that it must be encoded as everybody does.
+    assert server.requests[0]["target"] == server.requests[1]["target"]
+
+
+@pytest.mark.parametrize("key", ["a/../b", "./a", "a/.", ".."])
+def test_a_key_that_no_request_can_carry_is_refused_and_not_taken_for_another(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    with answering([WHOLE]) as server:
+        point_to(server, monkeypatch)
+        with pytest.raises(StorageError, match="no request can carry"):
+            RangeReader().read_into(f"s3://bucket/{key}", 0, memory(5))
+    assert server.requests == []
+
+
+def test_credentials_are_those_of_botocore_and_are_asked_for_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    (tmp_path / "give").write_text(
+        f'echo . >> {count}; echo \'{{"Version": 1, "AccessKeyId": "key-of-a-process", "SecretAccessKey": "s", "SessionToken": "t"}}\'\n'
+    )
+    (tmp_path / "config").write_text(f"[profile lab]\ncredential_process = sh {tmp_path / 'give'}\n")
+    with answering([WHOLE]) as server:
+        point_to(server, monkeypatch)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        monkeypatch.setenv("AWS_PROFILE", "lab")
+        RangeReader().read_into("s3://bucket/key", 0, memory(5))
+    assert "Credential=key-of-a-process/" in server.requests[0]["authorization"]
+    assert server.requests[0]["x-amz-security-token"] == "t"
+
+
+def test_without_credentials_requests_go_unsigned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with answering([WHOLE]) as server:
+        point_to(server, monkeypatch)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+        RangeReader().read_into("s3://public/key", 0, memory(5))
+    assert "authorization" not in server.requests[0]
 
 
 _PRIVATE_LINK = "bucket.vpce-1a2b.s3.us-east-1.vpce.amazonaws.com"
@@ -175,10 +230,12 @@ def test_every_client_of_a_process_talks_to_one_place_in_one_region(
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     place = s3_place()
-    found, below = ranged._address(place, "lab")
+    address = s3_address(place, "lab")
+    found = urlsplit(address.endpoint if address.is_in_host else f"{address.endpoint}/{address.bucket}")
+    port = found.port or (443 if found.scheme == "https" else 80)
     # us-east-1 also has a name of its own.
-    assert (found[0], found[1].replace("lab.s3.amazonaws", "lab.s3.us-east-1.amazonaws"), found[2]) == server
-    assert below == path
+    assert (found.scheme, (found.hostname or "").replace("lab.s3.amazonaws", "lab.s3.us-east-1.amazonaws"), port) == server
+    assert found.path == path
     client = s3_client()
     assert client.meta.region_name == place.region == settings.get("AWS_REGION", settings.get("AWS_DEFAULT_REGION", "us-east-1"))
     sent = []
@@ -189,12 +246,65 @@ def test_every_client_of_a_process_talks_to_one_place_in_one_region(
 
     client.meta.events.register("before-send.s3.GetObject", answer)
     client.get_object(Bucket="lab", Key="a/b")
-    assert (sent[0].scheme, sent[0].hostname, sent[0].path) == (found[0], found[1], f"{below}/a/b")
+    assert (sent[0].scheme, sent[0].hostname, sent[0].path) == (found.scheme, found.hostname, f"{path}/a/b")
 
 
 def test_a_bucket_with_a_dot_is_part_of_the_path() -> None:
     place = S3Place(endpoint="https://s3.eu-west-1.amazonaws.com", region="eu-west-1", ca_file="", has_default_endpoint=True)
-    assert ranged._address(place, "a.lab") == (("https", "s3.eu-west-1.amazonaws.com", 443), "/a.lab")
+    assert s3_address(place, "a.lab") == ("https://s3.eu-west-1.amazonaws.com", "a.lab", False)
+
+
+def test_what_obstore_would_take_from_the_environment_by_itself_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering([WHOLE]) as server:
+        point_to(server, monkeypatch)
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+        monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+        monkeypatch.setenv("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.endpoint)
+        RangeReader().read_into("s3://bucket/key", 0, memory(5))
+    assert server.requests[0]["target"] == "/bucket/key"
+    assert "Credential=key/" in server.requests[0]["authorization"]
+
+
+def test_reads_go_through_the_proxy_that_boto3_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering([WHOLE] * 3) as server, forwarding() as proxy:
+        point_to(server, monkeypatch)
+        place = server.endpoint.removeprefix("http://")
+        for name in ("no_proxy", "NO_PROXY", "http_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        RangeReader().read_into("s3://bucket/key", 0, memory(5))
+        s3_client().get_object(Bucket="bucket", Key="key")
+        assert proxy.connected == [place, place]
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        RangeReader().read_into("s3://bucket/key", 0, memory(5))
+        assert proxy.connected == [place, place]
+
+
+def test_a_read_over_tls_through_a_proxy_trusts_the_named_authority_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with serve_folder(tmp_path / "s3", tls=True) as server, forwarding() as proxy:
+        for name, value in {**server.env, "HTTPS_PROXY": proxy.url}.items():
+            monkeypatch.setenv(name, value)
+        for name in ("no_proxy", "NO_PROXY", "https_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        store = open_store(server.create_bucket("secure"))
+        store.write("key", b"0123456789")
+        proxy.connected.clear()
+        buffer = memory(4)
+        RangeReader().read_into("s3://secure/key", 3, buffer)
+        assert buffer.tobytes() == b"3456"
+        assert proxy.connected == [server.endpoint.removeprefix("https://")]
+        monkeypatch.delenv("AWS_CA_BUNDLE")
+        with pytest.raises(StorageError, match=r"certificate is not trusted.*AWS_CA_BUNDLE"):
+            RangeReader().read_into("s3://secure/key", 3, buffer)
+
+
+def test_a_bundle_of_certificates_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "rubbish.pem").write_text("no certificate")
+    for path, words in {tmp_path / "none.pem": "cannot be read", tmp_path / "rubbish.pem": "cannot be opened"}.items():
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(path))
+        with pytest.raises(ConfigError, match=words):
+            RangeReader().read_into("s3://bucket/key", 0, memory(5))
 
 
 def test_certificates_are_those_that_botocore_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
