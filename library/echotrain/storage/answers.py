@@ -5,7 +5,7 @@ import re
 from echotrain.errors import CredentialsError, ObjectMissingError, StorageError, StorageFullError
 from echotrain.storage.retry import TransientError
 
-__all__ = ["answer_error", "client_error", "error_code", "is_status"]
+__all__ = ["TakenError", "answer_error", "client_error", "error_code", "is_status"]
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
 _REFUSED = {
@@ -27,6 +27,10 @@ _CREDENTIALS = {
     "az": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN or the workload's identity",
 }
 _CERTIFICATES = {"s3": "AWS_CA_BUNDLE", "gs": "SSL_CERT_FILE", "az": "SSL_CERT_FILE"}
+
+
+class TakenError(StorageError):
+    """A conditional write met an object that is there."""
 
 
 def error_code(body: bytes) -> str:

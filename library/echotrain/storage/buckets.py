@@ -20,13 +20,12 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from echotrain.errors import ConfigError, CredentialsError, StorageError
 from echotrain.storage.aws import S3Place, s3_place
+from echotrain.storage.uri import split_uri
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Credential
 
-__all__ = ["SCHEMES", "Buckets", "Opened", "S3Address", "s3_address", "split_uri"]
-
-SCHEMES = ("s3", "gs", "az")
+__all__ = ["Buckets", "Opened", "S3Address", "s3_address"]
 
 # Longer than any request: what is bounded is silence. Retries are ours, which go on where a body broke off.
 _WHOLE_REQUEST = dt.timedelta(days=1)
@@ -40,21 +39,6 @@ class Opened(NamedTuple):
 
     client: Any
     path: str
-
-
-class _Place(NamedTuple):
-    """A URI taken apart; between bucket and key, as between ``base`` and ``path``, stands one slash that belongs to neither."""
-
-    scheme: str
-    bucket: str
-    key: str
-
-
-def split_uri(uri: str) -> _Place:
-    """Take ``scheme://bucket/key`` apart; the key keeps every character."""
-    scheme, _, rest = uri.partition("://")
-    bucket, _, key = rest.partition("/")
-    return _Place(scheme, bucket, key)
 
 
 class Buckets:
@@ -79,16 +63,24 @@ class Buckets:
         """
         scheme, bucket, key = split_uri(uri)
         base, path = _split_key(uri, scheme, key)
-        with self._lock:
-            known = (scheme, bucket, base)
-            if known not in self._clients:
-                self._clients[known] = self._client(scheme, bucket, base)
-            return Opened(self._clients[known], path)
+        return Opened(self._known(scheme, bucket, base), path)
+
+    def open_bucket(self, uri: str) -> Any:
+        """Return the client of the bucket that an object or a prefix is in; errors are those of ``open``."""
+        scheme, bucket, _ = split_uri(uri)
+        return self._known(scheme, bucket, None)
 
     def close(self) -> None:
         """Let go of every client; its connections close when the last read is done."""
         with self._lock:
             self._clients.clear()
+
+    def _known(self, scheme: str, bucket: str, base: str | None) -> Any:
+        with self._lock:
+            known = (scheme, bucket, base)
+            if known not in self._clients:
+                self._clients[known] = self._client(scheme, bucket, base)
+            return self._clients[known]
 
     def _client(self, scheme: str, bucket: str, base: str | None) -> Any:
         options: ClientConfig = {

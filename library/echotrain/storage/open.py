@@ -1,18 +1,19 @@
 """From a URI to a store."""
 
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from echotrain.errors import ConfigError
+from echotrain.storage.bucket_store import BucketStore
 from echotrain.storage.local import LocalStore
 from echotrain.storage.s3 import S3Store
 from echotrain.storage.store import Store
+from echotrain.storage.uri import SCHEMES, local_path
 
 __all__ = ["absolute_uri", "join_uri", "local_path", "open_store"]
 
 
 def open_store(uri: str) -> Store:
-    """Open a folder (``runs``, ``/data``, ``file:///data``) or an S3 prefix (``s3://bucket/prefix``) as a store.
+    """Open a folder (``runs``, ``/data``, ``file:///data``) or a prefix of a bucket (``s3://``, ``gs://``, ``az://``) as a store.
 
     Nothing is contacted or made yet: a store that is not there is seen at the first read or write.
 
@@ -23,22 +24,12 @@ def open_store(uri: str) -> Store:
     if path is not None:
         return LocalStore(path)
     parts = urlsplit(uri)
-    if parts.scheme != "s3":
-        raise ConfigError(repr(uri), "is neither a folder nor an s3:// URI", "Give a path, file:///path or s3://bucket/prefix.")
+    if parts.scheme not in SCHEMES:
+        remedy = "Give a path, file:///path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix."
+        raise ConfigError(repr(uri), "is neither a folder nor in a bucket", remedy)
     if not parts.netloc:
-        raise ConfigError(repr(uri), "names no bucket", "Write it as s3://bucket/prefix.")
-    return S3Store(uri)
-
-
-def local_path(uri: str) -> Path | None:
-    """Return the path that a URI names on this machine, or None where it names something else."""
-    if uri.startswith("file://"):
-        return Path(unquote(urlsplit(uri).path))
-    if "://" in uri:
-        return None
-    if not uri:
-        raise ConfigError("an empty URI", "names no place", "Give a path or s3://bucket/prefix.")
-    return Path(uri)
+        raise ConfigError(repr(uri), "names no bucket", f"Write it as {parts.scheme}://bucket/prefix.")
+    return S3Store(uri) if parts.scheme == "s3" else BucketStore(uri)
 
 
 def absolute_uri(uri: str) -> str:

@@ -16,8 +16,8 @@ from obstore.exceptions import BaseError
 from echotrain.errors import ObjectMissingError, PayloadError, StorageError
 from echotrain.storage.answers import client_error, is_status
 from echotrain.storage.buckets import Buckets
-from echotrain.storage.open import local_path
 from echotrain.storage.retry import RetryPolicy, TransientError, retrying
+from echotrain.storage.uri import local_path
 
 __all__ = ["RangeReader"]
 

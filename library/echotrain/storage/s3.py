@@ -23,7 +23,7 @@ from botocore.exceptions import (
 from s3transfer.exceptions import S3DownloadFailedError
 
 from echotrain.errors import CredentialsError, ObjectMissingError, StorageError
-from echotrain.storage.answers import answer_error
+from echotrain.storage.answers import TakenError, answer_error
 from echotrain.storage.aws import s3_client
 from echotrain.storage.local import atomic_file
 from echotrain.storage.object_size import check_size
@@ -83,7 +83,7 @@ class S3Store:
             return False
         try:
             self._call(key, lambda: self._client.put_object(**self._at(key), Body=data, IfNoneMatch="*"))
-        except _TakenError:
+        except TakenError:
             # A retry after a lost answer meets our own object: it is ours if the bytes are.
             return self.read(key) == data
         except _UnsupportedError:
@@ -133,10 +133,6 @@ class S3Store:
         return retrying(lambda: _typed(what, action), what, self._retry)
 
 
-class _TakenError(StorageError):
-    """A conditional write met an object that is there."""
-
-
 class _UnsupportedError(StorageError):
     """The server knows no conditional writes."""
 
@@ -149,7 +145,7 @@ def _typed(what: str, action: Callable[[], T]) -> T:
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         code = str(error.response.get("Error", {}).get("Code", ""))
         answer = answer_error(what, status, "" if code.isdigit() else code)
-        kind = {412: _TakenError, 501: _UnsupportedError}.get(status)
+        kind = {412: TakenError, 501: _UnsupportedError}.get(status)
         raise (answer if kind is None else kind(*answer.args)) from error
     except S3UploadFailedError as error:
         cause = error.__context__

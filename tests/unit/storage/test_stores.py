@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from echotrain.errors import ConfigError, ObjectMissingError, StorageError
+from echotrain.storage.bucket_store import BucketStore
 from echotrain.storage.embedded import EmbeddedServer, serve_folder
 from echotrain.storage.folder import as_folder
 from echotrain.storage.local import LocalStore, atomic_folder
 from echotrain.storage.open import join_uri, local_path, open_store
+from echotrain.storage.ranged import RangeReader
 from echotrain.storage.s3 import S3Store
 from echotrain.storage.store import Store
+from tests.fake_buckets import fake_buckets
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +27,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
         yield running
 
 
-@pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Store:
+@pytest.fixture(params=["folder", "s3", "gs", "az"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     if request.param == "folder":
-        return open_store(str(tmp_path / "store"))
-    for name, value in server.env.items():
-        monkeypatch.setenv(name, value)
-    return open_store(f"{server.create_bucket(f'bucket-{uuid.uuid4().hex}')}/some/prefix")
+        yield open_store(str(tmp_path / "store"))
+    elif request.param == "s3":
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        yield open_store(f"{server.create_bucket(f'bucket-{uuid.uuid4().hex}')}/some/prefix")
+    else:
+        with fake_buckets(request.param, monkeypatch):
+            yield open_store(f"{request.param}://bucket/some/prefix")
 
 
 def test_what_is_written_is_read(store: Store) -> None:
@@ -53,6 +60,7 @@ def test_listing_is_in_key_order_and_by_prefix(store: Store) -> None:
     assert [info.key for info in store.list()] == ["a", "b/10", "b/2", "b2", "c/d/e"]
     assert [(info.key, info.size) for info in store.list("b/")] == [("b/10", 4), ("b/2", 3)]
     assert [info.key for info in store.list("c/d")] == ["c/d/e"]
+    assert [info.key for info in store.list("b")] == ["b/10", "b/2", "b2"]
     assert list(store.list("none/")) == []
 
 
@@ -62,6 +70,30 @@ def test_files_are_uploaded_and_downloaded_whole(store: Store, tmp_path: Path) -
     store.upload(source, "deep/er/file.bin")
     store.download("deep/er/file.bin", tmp_path / "new" / "copy")
     assert (tmp_path / "new" / "copy").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("key", ["a b+c", "käse/#1?", "100%", "x%2Fy", "a&b='c'"])
+def test_keys_keep_every_character(store: Store, key: str) -> None:
+    store.write(key, b"0123456789")
+    assert (store.read(key), store.size(key), [info.key for info in store.list()]) == (b"0123456789", 10, [key])
+    buffer = memoryview(bytearray(4))
+    RangeReader().read_into(f"{store.uri}/{key}", 3, buffer)
+    assert bytes(buffer) == b"3456"
+
+
+def test_what_is_written_again_has_another_version(store: Store) -> None:
+    store.write("k", b"one")
+    (before,) = store.list()
+    store.write("k", b"two")
+    (after,) = store.list()
+    assert before.version != after.version
+
+
+def test_more_than_is_asked_for_is_refused_unread(store: Store) -> None:
+    store.write("k", b"12345")
+    assert store.read("k", at_most=5) == b"12345"
+    with pytest.raises(StorageError, match="has 5 bytes, and at most 4 are read"):
+        store.read("k", at_most=4)
 
 
 def test_a_missing_object_is_named(store: Store, tmp_path: Path) -> None:
@@ -92,7 +124,9 @@ def test_uris_choose_the_store(tmp_path: Path) -> None:
     assert open_store(tmp_path.as_uri()).uri == str(tmp_path)
     assert isinstance(open_store("s3://bucket/a/b/"), S3Store)
     assert open_store("s3://bucket/a/b/").uri == "s3://bucket/a/b"
-    for uri, words in {"gs://bucket": "neither a folder nor", "s3:///key": "no bucket", "": "no place"}.items():
+    for scheme in ("gs", "az"):
+        assert isinstance(open_store(f"{scheme}://bucket/a"), BucketStore)
+    for uri, words in {"ftp://bucket": "neither a folder nor", "s3:///key": "no bucket", "gs://": "no bucket", "": "no place"}.items():
         with pytest.raises(ConfigError, match=words):
             open_store(uri)
 
