@@ -136,7 +136,7 @@ def test_the_kind_overlay_serves_what_the_charts_defaults_ask_for():
     (server,) = pod["spec"]["containers"]
     keys = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in server["env"] if "valueFrom" in each}
     assert keys == {key: {"name": "echotrain-s3", "key": key} for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    assert pod["spec"]["initContainers"][0]["command"] == ["mkdir", "-p", "/data/echotrain"]
+    assert "-bucket=echotrain" in server["args"]
 
 
 def test_only_our_own_pods_reach_the_s3_of_the_kind_overlay():

@@ -6,7 +6,7 @@ S3 has a store of its own (``s3``), on boto3: obstore lists no keys with empty p
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
@@ -61,7 +61,7 @@ class BucketStore:
 
     def write(self, key: str, data: bytes, *, only_if_absent: bool = False) -> bool:
         """Write a whole object; with ``only_if_absent`` return False, unchanged, where it exists already. The check is atomic."""
-        mode = "create" if only_if_absent else "overwrite"
+        mode: Literal["create", "overwrite"] = "create" if only_if_absent else "overwrite"
         try:
             self._call(key, lambda client, path: obstore.put(client, path, data, mode=mode, use_multipart=False))
         except TakenError:

@@ -22,13 +22,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from echotrain.errors import ResourceError
 from echotrain.storage.certificates import LoopbackCertificate, make_certificate
 
-__all__ = ["EmbeddedServer", "serve_folder"]
+__all__ = ["EmbeddedServer", "free_ports", "serve_folder"]
 
 _START_TIMEOUT_S = 60.0
 # SeaweedFS is five servers in one process; each also listens this far above its port, for the others.
 _PARTS, _GRPC_ABOVE = ("master", "volume", "filer", "admin", "s3"), 10_000
 _GRPC_PARTS = ("MASTER", "VOLUME", "FILER", "ADMIN", "S3", "WORKER", "CLIENT", "MSG_BROKER")
-_CONFIG = "s3.json"
 _HTTP_KEYS = ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
 
 
@@ -127,14 +126,14 @@ def _started(
 ) -> Iterator[EmbeddedServer | None]:
     """Start the server and yield it, or None where it ended, or is not up in time."""
     names = [*_PARTS, *(["https"] if tls else [])]
-    port = dict(zip(names, _free_ports(len(names)), strict=True))
+    port = dict(zip(names, free_ports(len(names)), strict=True))
     access_key, secret_key = f"echotrain{secrets.token_hex(4)}", secrets.token_hex(16)
     command = [
         # Where this process is killed, Linux ends the server too.
         *(["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []),
         *(str(binary), "-logtostderr=true", "mini", f"-dir={folder.absolute()}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
         *(f"-{part}.port={port[part]}" for part in _PARTS),
-        *(f"-s3.config={scratch / _CONFIG}", f"-s3.localSocket={scratch / 's3.sock'}"),
+        f"-s3.localSocket={scratch / 's3.sock'}",
         *("-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false", "-s3.autoCreateBucket=false"),
         # It would tell its makers that it runs.
         "-master.telemetry=false",
@@ -176,18 +175,13 @@ def _environment(scratch: Path, certificate: LoopbackCertificate, access_key: st
     Only the S3 part asks its clients for a key by itself. The others, which would hand objects to every user of the machine, are told to
     ask for tokens that nobody is given and for a certificate that only this process has.
     """
-    config = scratch / _CONFIG
-    config.touch(0o600)
-    config.write_text(
-        '{"identities": [{"name": "echotrain", "actions": ["Admin", "Read", "Write", "List", "Tagging"], '
-        f'"credentials": [{{"accessKey": "{access_key}", "secretKey": "{secret_key}"}}]}}]}}'
-    )
     tokens = {f"WEED_JWT_{name}_KEY": secrets.token_hex(16) for name in _HTTP_KEYS}
     files = {"CERT": str(certificate.certificate), "KEY": str(certificate.key)}
     grpc = {f"WEED_GRPC_{part}_{kind}": path for part in _GRPC_PARTS for kind, path in files.items()}
     # Its home is where it looks for settings; the user's own are none of its business.
     own = {"HOME": str(scratch), "GOMEMLIMIT": "384MiB", "WEED_GRPC_CA": str(certificate.authority)}
-    return {"PATH": os.environ.get("PATH", ""), "TMPDIR": str(scratch), **own, **tokens, **grpc}
+    keys = {"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key}
+    return {"PATH": os.environ.get("PATH", ""), "TMPDIR": str(scratch), **own, **keys, **tokens, **grpc}
 
 
 def _is_up(process: subprocess.Popen[bytes], server: EmbeddedServer) -> bool:
@@ -199,7 +193,7 @@ def _is_up(process: subprocess.Popen[bytes], server: EmbeddedServer) -> bool:
     return False
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return ports that are free, as are those above them that SeaweedFS takes by itself."""
     found: list[int] = []
     while len(found) < count:
