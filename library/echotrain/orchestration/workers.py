@@ -1,6 +1,7 @@
 """What each training worker does: take an order, build everything from its configuration, restore, train, answer."""
 
 import dataclasses
+import functools
 import time
 import warnings
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from echotrain.training.files import RunFiles
 from echotrain.training.loop import Trainer
 from echotrain.training.outcome import Outcome, Signal
 from echotrain.training.ranks import Ranks
+from echotrain.training.shared_state import restore_everywhere
 from echotrain.training.sinks import CallSink, JsonLinesSink, Sink
 from echotrain.training.state import TrainState
 from echotrain.training.wandb_sink import WandbSink
@@ -141,8 +143,12 @@ def _state(experiment: Experiment, store: Store, ranks: Ranks) -> TrainState:
     model.to(ranks.device)
     state = TrainState(model, experiment.optim.build(model.parameters()), ema_decay=experiment.ema_decay)
     if latest is not None:
-        state.restore(load_file(store, latest, "weights"), load_file(store, latest, "train"), latest.position, latest.scores)
+        restore_everywhere(state, ranks, functools.partial(_restore, store=store, meta=latest))
     return state
+
+
+def _restore(state: TrainState, *, store: Store, meta: CheckpointMeta) -> None:
+    state.restore(load_file(store, meta, "weights"), load_file(store, meta, "train"), meta.position, meta.scores)
 
 
 def _meta(experiment: Experiment, catalog: Catalog) -> CheckpointMeta:

@@ -69,7 +69,7 @@ class BucketStore:
             return self.read(key) == data
         return True
 
-    def upload(self, path: Path, key: str) -> None:
+    def upload(self, path: Path, key: str, *, consume: bool = False) -> None:
         """Copy a local file into the bucket, in parts where it is large."""
         self._call(key, lambda client, place: obstore.put(client, place, path, chunk_size=_PART, max_concurrency=4))
 

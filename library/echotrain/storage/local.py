@@ -102,10 +102,13 @@ class LocalStore:
             return False
         return True
 
-    def upload(self, path: Path, key: str) -> None:
-        """Copy a local file into the folder."""
+    def upload(self, path: Path, key: str, *, consume: bool = False) -> None:
+        """Copy a local file into the folder; with ``consume`` move it there, where that is on the same disk."""
         with atomic_file(self._root / key) as temporary:
-            shutil.copyfile(path, temporary)
+            if consume:
+                shutil.move(path, temporary)
+            else:
+                shutil.copyfile(path, temporary)
 
     def download(self, key: str, path: Path) -> None:
         """Copy a file out; it appears whole or not at all."""
@@ -126,7 +129,7 @@ class LocalStore:
         with _typed(top):
             keys = sorted(
                 (Path(folder) / name).relative_to(self._root).as_posix()
-                for folder, _, names in os.walk(top, onerror=lambda error: _pass_over(error, top))
+                for folder, names in _walk(top)
                 for name in names
                 if not name.startswith(_TEMPORARY)
             )
@@ -140,6 +143,13 @@ class LocalStore:
         """Remove a file; nothing happens where there is none."""
         with _typed(self._root / key):
             (self._root / key).unlink(missing_ok=True)
+
+
+def _walk(top: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield every folder with the names of its files; what is being written is no part of either."""
+    for folder, folders, names in os.walk(top, onerror=lambda error: _pass_over(error, top)):
+        folders[:] = [name for name in folders if not name.startswith(_TEMPORARY)]
+        yield folder, names
 
 
 def _pass_over(error: OSError, top: Path) -> None:

@@ -90,7 +90,7 @@ class S3Store:
             self._call(key, lambda: self._client.put_object(**self._at(key), Body=data))
         return True
 
-    def upload(self, path: Path, key: str) -> None:
+    def upload(self, path: Path, key: str, *, consume: bool = False) -> None:
         """Copy a local file into the bucket, in parallel parts where it is large."""
         at = self._at(key)
         self._call(key, lambda: self._client.upload_file(str(path), at["Bucket"], at["Key"], Config=_TRANSFER))

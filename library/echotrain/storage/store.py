@@ -32,8 +32,8 @@ class Store(Protocol):
     def write(self, key: str, data: bytes, *, only_if_absent: bool = False) -> bool:
         """Write a whole object; with ``only_if_absent`` return False, unchanged, where it exists already."""
 
-    def upload(self, path: Path, key: str) -> None:
-        """Copy a local file into the store."""
+    def upload(self, path: Path, key: str, *, consume: bool = False) -> None:
+        """Copy a local file into the store, in parts where it is large; with ``consume`` the file itself may become the object."""
 
     def download(self, key: str, path: Path) -> None:
         """Copy an object to a local file; the file appears whole or not at all."""

@@ -14,23 +14,26 @@ A run's folder::
 checkpoint that is already stored.
 """
 
-import hashlib
-import io
+import contextlib
 import json
 import logging
-import pickle
-import zipfile
+import shutil
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from echotrain.errors import CheckpointError, ObjectMissingError
 from echotrain.storage.bounded_read import read_at_most, read_json
+from echotrain.storage.folder import as_folder
+from echotrain.storage.object_size import check_size
+from echotrain.storage.open import local_path
 from echotrain.storage.store import Store
+from echotrain.training.state_files import file_checks, num_bytes, read_state, require_space, write_state
 
 __all__ = ["CheckpointMeta", "CheckpointWriter", "find_checkpoint", "load_file", "load_weights", "read_meta"]
 
@@ -38,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 Files = Mapping[str, Mapping[str, Any]]
 FORMAT = 2
+# As ``LocalStore`` calls what no listing shows.
+_SCRATCH = ".tmp-checkpoint-"
 _LARGEST_META, _LARGEST_MARKER = 16 << 20, 4 << 10
 
 
@@ -68,7 +73,8 @@ class CheckpointMeta:
 class CheckpointWriter:
     """Writes checkpoints from a background thread, one at a time, in order.
 
-    Training waits only while the state is copied into memory; a second checkpoint waits for the first's upload.
+    Training waits only while the state is copied to a disk of this machine: that of the run's folder, else the one for temporary files. A
+    second checkpoint waits for the first's upload.
 
     Args:
         store: The run's folder.
@@ -79,6 +85,11 @@ class CheckpointWriter:
         self._store = store
         self._keep = keep
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._place = local_path(store.uri)
+        if self._place is not None:
+            # What a run that was killed left on the run's own disk; it may be many GB.
+            for left in self._place.glob(f"{_SCRATCH}*"):
+                shutil.rmtree(left, ignore_errors=True)
         self._pending: Future[None] | None = None
 
     def save(self, meta: CheckpointMeta, files: Files, *, is_best: bool, before_marker: Mapping[str, bytes]) -> None:
@@ -87,8 +98,17 @@ class CheckpointWriter:
         Returns once the state is copied; a failure is raised by the next ``save`` or ``wait``.
         """
         self.wait()
-        blobs = {f"{name}.pt": _serialize(state) for name, state in files.items()}
-        self._pending = self._thread.submit(self._write, meta, blobs, is_best, dict(before_marker))
+        if self._place is not None:
+            self._place.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            # On the run's own disk, storing a file is giving it its name.
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self._place)))
+            require_space(scratch, sum(map(num_bytes, files.values())))
+            paths = {f"{name}.pt": scratch / f"{name}.pt" for name in files}
+            for path, state in zip(paths.values(), files.values(), strict=True):
+                write_state(state, path)
+            kept = stack.pop_all()
+        self._pending = self._thread.submit(self._write, meta, paths, kept, is_best, dict(before_marker))
 
     def wait(self) -> None:
         """Wait for the upload in progress; raises what it raised."""
@@ -103,11 +123,19 @@ class CheckpointWriter:
         finally:
             self._thread.shutdown(wait=True)
 
-    def _write(self, meta: CheckpointMeta, blobs: Mapping[str, bytes], is_best: bool, before_marker: Mapping[str, bytes]) -> None:
+    def _write(
+        self,
+        meta: CheckpointMeta,
+        paths: Mapping[str, Path],
+        scratch: contextlib.ExitStack,
+        is_best: bool,
+        before_marker: Mapping[str, bytes],
+    ) -> None:
         folder = f"checkpoints/{meta.name}"
-        checks = {name: {"size": len(blob), "sha256": hashlib.sha256(blob).hexdigest()} for name, blob in blobs.items()}
-        for name, blob in blobs.items():
-            self._store.write(f"{folder}/{name}", blob)
+        with scratch:
+            checks = {name: file_checks(path) for name, path in paths.items()}
+            for name, path in paths.items():
+                self._store.upload(path, f"{folder}/{name}", consume=True)
         self._store.write(f"{folder}/meta.json", json.dumps({**vars(meta), "files": checks}, indent=1).encode())
         for key, data in before_marker.items():
             self._store.write(key, data)
@@ -159,30 +187,28 @@ def read_meta(store: Store, name: str) -> CheckpointMeta:
 def load_file(store: Store, meta: CheckpointMeta, file: str) -> dict[str, Any]:
     """Return the content of ``weights`` or ``train`` of a checkpoint, on the CPU.
 
+    The tensors are the file's own bytes, read when they are used; of a bucket's, those of a copy that is gone with them.
+
     Raises:
         CheckpointError: The file is missing, truncated, altered, or holds more than plain tensors and values.
     """
     name = f"{file}.pt"
-    where = f"{store.uri}/checkpoints/{meta.name}/{name}"
+    key = f"checkpoints/{meta.name}/{name}"
+    where = f"{store.uri}/{key}"
     remedy = "Remove this checkpoint and the markers that name it, or resume from another."
     try:
         expected = {"size": int(meta.files[name]["size"]), "sha256": meta.files[name]["sha256"]}
-        blob = read_at_most(store, f"checkpoints/{meta.name}/{name}", expected["size"])
+        check_size(where, store.size(key) or 0, expected["size"])
+        with as_folder(store.uri, [key]) as folder:
+            found = file_checks(folder / key)
+            if found != expected:
+                limit = f"is damaged: {found['size']} bytes that are not the {expected['size']} that were written"
+                raise CheckpointError(where, limit, remedy)
+            return read_state(folder / key, where, remedy)
     except ObjectMissingError as error:
         raise CheckpointError(where, "is missing", remedy) from error
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(where, f"has no size or checksum in meta.json ({error!r})", remedy) from error
-    if len(blob) != expected["size"] or hashlib.sha256(blob).hexdigest() != expected["sha256"]:
-        raise CheckpointError(where, f"is damaged: {len(blob)} bytes that are not the {expected['size']} that were written", remedy)
-    try:
-        _check_stored(blob)
-        state: dict[str, Any] = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(where, "holds more than tensors and plain values, such as code to be run", remedy) from error
-    except (ValueError, RuntimeError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        said = (str(error).strip().splitlines() or [""])[0][:200]
-        raise CheckpointError(where, f"does not hold tensors and plain values ({said})", remedy) from error
-    return state
 
 
 def load_weights(store: Store, meta: CheckpointMeta) -> dict[str, Tensor]:
@@ -203,20 +229,6 @@ def describe_mismatch(model_state: Mapping[str, Tensor], weights: Mapping[str, T
         shapes = f"{tuple(weights[name].shape)}, the model has {tuple(model_state[name].shape)}"
         parts.append(f"disagrees in {len(reshaped)} shapes (first {name}: {shapes})")
     return "; ".join(parts) or None
-
-
-def _serialize(state: Mapping[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    return buffer.getvalue()
-
-
-def _check_stored(blob: bytes) -> None:
-    """Refuse an archive that unpacks to more than it has: PyTorch unpacks what its own writer never packs."""
-    with zipfile.ZipFile(io.BytesIO(blob)) as archive:
-        entries = archive.infolist()
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(entry.file_size for entry in entries) > len(blob):
-        raise ValueError("its entries are packed")
 
 
 def _read_marker(store: Store, marker: str) -> str | None:

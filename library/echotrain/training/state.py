@@ -114,5 +114,14 @@ class TrainState:
         if self.ema is not None:
             self.ema.load_state_dict(weights)
         self.optimizer.load_state_dict(train["optimizer"])
+        _own_tensors(self.optimizer)
         self.position = Position(**position)
         self.scores = dict(scores)
+
+
+def _own_tensors(optimizer: torch.optim.Optimizer) -> None:
+    """Copy what an optimiser took over as it was: tensors of a mapped file would die with the file on a network disk."""
+    for values in optimizer.state.values():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.device.type == "cpu":
+                values[name] = value.clone()

@@ -1,0 +1,80 @@
+"""Giving every rank the state that rank 0 has read: a store sends a checkpoint once, however many ranks resume from it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from echotrain.errors import EchotrainError
+from echotrain.training.ranks import Ranks
+from echotrain.training.state import TrainState
+from echotrain.training.state_files import tensors
+
+__all__ = ["restore_everywhere"]
+
+
+class _Shape(NamedTuple):
+    """In a tensor's place, where the tensor itself is sent after it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    is_on_cpu: bool
+
+
+def restore_everywhere(state: TrainState, ranks: Ranks, restore: Callable[[TrainState], None]) -> None:
+    """Let rank 0 restore its state, and all others take it over.
+
+    Args:
+        state: Of this rank, as it is before the first step.
+        ranks: This process among the others.
+        restore: Called on rank 0 alone.
+
+    Raises:
+        EchotrainError: What ``restore`` raised, on every rank.
+    """
+    failure: EchotrainError | None = None
+    if ranks.is_first:
+        try:
+            restore(state)
+        except EchotrainError as error:
+            failure = error
+    failure = ranks.share(failure)
+    if failure is not None:
+        raise failure
+    if ranks.world == 1:
+        return
+    optimizer = ranks.share(_outline(state.optimizer.state_dict()) if ranks.is_first else None)
+    if not ranks.is_first:
+        state.optimizer.load_state_dict(_allocated(optimizer, ranks.device))
+    average = state.ema.state_dict() if state.ema is not None else {}
+    for tensor in tensors([state.model.state_dict(), average, state.optimizer.state_dict()]):
+        _broadcast(tensor, ranks)
+    state.position, state.scores = ranks.share((state.position, state.scores))
+
+
+def _outline(state: Any) -> Any:
+    if isinstance(state, Tensor):
+        return _Shape(tuple(state.shape), state.dtype, state.device.type == "cpu")
+    if isinstance(state, dict):
+        return {key: _outline(value) for key, value in state.items()}
+    return [_outline(value) for value in state] if isinstance(state, list) else state
+
+
+def _allocated(outline: Any, device: torch.device) -> Any:
+    if isinstance(outline, _Shape):
+        return torch.empty(outline.shape, dtype=outline.dtype, device="cpu" if outline.is_on_cpu else device)
+    if isinstance(outline, dict):
+        return {key: _allocated(value, device) for key, value in outline.items()}
+    return [_allocated(value, device) for value in outline] if isinstance(outline, list) else outline
+
+
+def _broadcast(tensor: Tensor, ranks: Ranks) -> None:
+    """Overwrite a tensor, in place and as bytes, with rank 0's."""
+    if not tensor.numel():
+        return
+    dense = tensor.detach().contiguous()
+    dist.broadcast(dense.reshape(-1).view(torch.uint8), src=0, group=ranks.group if tensor.device.type == "cpu" else None)
+    if not ranks.is_first and dense.data_ptr() != tensor.data_ptr():
+        tensor.detach().copy_(dense)
