@@ -29,6 +29,7 @@ from echotrain.orchestration.prepare import PrepareConfig, prepare
 from echotrain.orchestration.workers import WorkerArguments
 from echotrain.storage.embedded import serve_folder
 from echotrain.storage.local import LocalStore
+from echotrain.storage.open import open_store
 from echotrain.storage.ranged import RangeReader
 from echotrain.storage.throttled import Fault, serve_throttled
 from ray_jobs.prepare import main, parser, read
@@ -88,8 +89,7 @@ def test_an_s3_prefix_becomes_a_catalog_in_s3(local_ray, scans, tmp_path, monkey
             monkeypatch.setenv(name, value)
         bucket = server.create_bucket("lab")
         for path in sorted(scans.iterdir())[:4]:
-            (tmp_path / "s3" / "lab" / "raw").mkdir(exist_ok=True)
-            (tmp_path / "s3" / "lab" / "raw" / path.name).write_bytes(path.read_bytes())
+            open_store(f"{bucket}/raw").upload(path, path.name)
         assert main([f"{bucket}/raw", "--to", f"{bucket}/packed", "--dtype", "float16", "--split", "50/25/25"]) == 0
         assert "8 slices" in capsys.readouterr().out
         packed = load_catalog(f"{bucket}/packed")
@@ -106,7 +106,7 @@ def test_an_s3_prefix_becomes_a_catalog_in_s3(local_ray, scans, tmp_path, monkey
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "expired")
         with pytest.raises(CredentialsError):
             prepare(PrepareConfig(source=f"{bucket}/raw", to=f"{bucket}/other"))
-        assert not (tmp_path / "s3" / "lab" / "other").exists()
+        assert list(open_store(f"{bucket}/other").list()) == []
 
 
 def test_indexing_in_s3_fetches_a_slice_of_each_scan_and_a_store_that_fails_is_no_bad_scan(local_ray, tmp_path, monkeypatch):
@@ -268,8 +268,8 @@ def test_a_list_of_files_or_patients_in_s3_splits_a_source_by_its_own_names(loca
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("ECHOTRAIN_DEID_SALT", "a secret of some length")
         bucket = server.create_bucket("lab")
-        (tmp_path / "s3/lab/files.csv").write_text("file,split\nDoe_0,train\nDoe_1.h5,val\nDoe_2,test\n")
-        (tmp_path / "s3/lab/patients.json").write_text('{"train": ["MRN-0"], "val": ["mrn-1"], "test": ["MRN-2"]}')
+        open_store(bucket).write("files.csv", b"file,split\nDoe_0,train\nDoe_1.h5,val\nDoe_2,test\n")
+        open_store(bucket).write("patients.json", b'{"train": ["MRN-0"], "val": ["mrn-1"], "test": ["MRN-2"]}')
         catalogs = []
         for kind in ("files=" + f"{bucket}/files.csv", "patients=" + f"{bucket}/patients.json"):
             to = tmp_path / kind.partition("=")[0]
