@@ -106,6 +106,7 @@ def test_an_s3_prefix_becomes_a_catalog_in_s3(local_ray, scans, tmp_path, monkey
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "expired")
         with pytest.raises(CredentialsError):
             prepare(PrepareConfig(source=f"{bucket}/raw", to=f"{bucket}/other"))
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
         assert list(open_store(f"{bucket}/other").list()) == []
 
 
