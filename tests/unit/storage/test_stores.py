@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from boto3.s3.transfer import TransferConfig
 
 from echotrain.errors import ConfigError, ObjectMissingError, StorageError
+from echotrain.storage import s3
 from echotrain.storage.bucket_store import BucketStore
 from echotrain.storage.embedded import EmbeddedServer, serve_folder
 from echotrain.storage.folder import as_folder
@@ -94,6 +96,31 @@ def test_more_than_is_asked_for_is_refused_unread(store: Store) -> None:
     assert store.read("k", at_most=5) == b"12345"
     with pytest.raises(StorageError, match="has 5 bytes, and at most 4 are read"):
         store.read("k", at_most=4)
+
+
+def test_a_large_file_goes_to_s3_in_parts_and_comes_back_whole(
+    server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    part = 5 << 20
+    monkeypatch.setattr(s3, "_TRANSFER", TransferConfig(multipart_threshold=part, multipart_chunksize=part, max_concurrency=2))
+    (tmp_path / "large").write_bytes(os.urandom(2 * part + 77))
+    store = open_store(server.create_bucket("large-files"))
+    store.upload(tmp_path / "large", "key")
+    # What S3 calls an object that came in three parts.
+    assert '-3"' in next(iter(store.list())).version
+    store.download("key", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == (tmp_path / "large").read_bytes()
+
+
+def test_a_file_that_may_be_consumed_is_stored_as_any_other(store: Store, tmp_path: Path) -> None:
+    data = os.urandom(100_000)
+    for consume in (False, True):
+        (tmp_path / "source").write_bytes(data)
+        store.upload(tmp_path / "source", "deep/key", consume=consume)
+        assert store.read("deep/key") == data
+        assert consume or (tmp_path / "source").read_bytes() == data
 
 
 def test_a_missing_object_is_named(store: Store, tmp_path: Path) -> None:
