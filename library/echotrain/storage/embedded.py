@@ -52,8 +52,11 @@ class EmbeddedServer:
 
     @property
     def env(self) -> dict[str, str]:
-        """Environment variables that make every S3 client of a process talk to this server."""
+        """Environment variables that make every S3 client of a process talk to this server, and through no proxy."""
+        direct = ",".join(dict.fromkeys([*filter(None, os.environ.get("NO_PROXY", "").split(",")), "127.0.0.1"]))
         return {
+            "NO_PROXY": direct,
+            "no_proxy": direct,
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,

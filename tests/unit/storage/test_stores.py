@@ -180,6 +180,20 @@ def test_the_embedded_server_listens_on_loopback_only_and_refuses_strangers(
         open_store(bucket).read("anything")
 
 
+def test_the_embedded_server_is_reached_past_a_proxy_that_would_not_know_it(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "hospital.org")
+    assert server.env["NO_PROXY"] == server.env["no_proxy"] == "hospital.org,127.0.0.1"
+    for name, value in {**server.env, "HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}.items():
+        monkeypatch.setenv(name, value)
+    store = open_store(server.create_bucket("direct"))
+    store.write("key", b"12345")
+    buffer = memoryview(bytearray(5))
+    RangeReader().read_into("s3://direct/key", 0, buffer)
+    assert bytes(buffer) == b"12345"
+
+
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
 def test_a_file_system_without_hard_links_keeps_the_promise_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def no_links(source: Path, target: Path) -> None:
