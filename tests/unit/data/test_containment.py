@@ -1,6 +1,7 @@
 """Rows of a catalog point below its root, or below what the user trusts; every way out is refused before a byte is read."""
 
 import json
+import shlex
 import time
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echotrain.config import parse_assignment
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.config import DataConfig
 from echotrain.data.containment import absolute_trusted, check_contained, check_key, trust_setting
@@ -134,6 +136,35 @@ def test_the_error_asks_for_no_more_than_is_needed(tmp_path):
     assert trust_setting(table("a", "/data/knee/b"), "/data/knee") == ""
     apart = table("/one/1.h5", "/two/2.h5")
     assert trust_setting(apart, "/data/knee") == "data.trusted=[/one,/two]"
+
+
+@pytest.mark.parametrize(
+    ("keys", "place"),
+    [
+        (["a.h5", "x/b.h5"], "s3://lab"),
+        (["/a.h5", "/x/b.h5"], "s3://lab//"),
+        (["scans//a.h5", "scans//x/b.h5"], "s3://lab/scans//"),
+        (["scans//a.h5", "scans/b.h5"], "s3://lab/scans"),
+        (["//scans/a.h5"], "s3://lab///scans"),
+        (["my scans #1/a.h5", "my scans #1/[b], c.h5"], "s3://lab/my scans #1"),
+        (["it's/Mü.h5"], "s3://lab/it's"),
+    ],
+)
+def test_the_told_setting_is_what_a_shell_and_the_settings_take_and_trusts_these_keys_alone(keys, place):
+    rows = table(*(f"s3://lab/{key}" for key in keys))
+    for told in (trust_setting(rows, "s3://other"), _remedy_of(rows)):
+        (word,) = shlex.split(told)
+        assert parse_assignment(word) == ("data.trusted", [place])
+    check_contained(rows, "s3://other", [place])
+    if place.endswith("//"):
+        with pytest.raises(CatalogError):
+            check_contained(table(f"{place.removesuffix('/')}z.h5"), "s3://other", [place])
+
+
+def _remedy_of(rows):
+    with pytest.raises(CatalogError) as caught:
+        check_contained(rows, "s3://other")
+    return caught.value.remedy.removeprefix("If you know that place and trust it: ").partition(" (filter: --trusted ")[0]
 
 
 def test_links_count_as_where_they_lead(tmp_path):

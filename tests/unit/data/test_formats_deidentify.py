@@ -114,14 +114,24 @@ def test_a_short_name_is_not_found_within_other_words(text):
     assert not Identity(patient_name="Li^Al", patient_id="").occurs_in(text)
 
 
-@pytest.mark.parametrize("place", ["2024-03-22/knee.h5", "scans/my knee.h5", "Jane_Doe/scan.h5", "1.2.840.113619.2.55/scan.h5"])
+@pytest.mark.parametrize(
+    "place", ["2024-03-22/knee.h5", "scans/knee of jane.h5", "Jane_Doe/scan.h5", "Doe, Jane/#1.h5", "1.2.840.113619.2.55/scan.h5"]
+)
 def test_a_location_that_may_tell_who_or_when_is_not_written_down(tmp_path, place):
-    path = write_scan(tmp_path / "scan.h5" if "my" not in place else tmp_path / "my knee.h5", header=header_xml(32, 24, extra=SUBJECT))
+    path = write_scan(tmp_path / place.rpartition("/")[2], header=header_xml(32, 24, extra=SUBJECT))
     given = Deidentifier(safe_names=[".*"])
     with open_volume(path, location=f"s3://lab/{place}", deidentifier=given) as volume:
         assert not volume.is_location_safe
     with open_volume(write_scan(tmp_path / "knee.h5"), location="s3://lab/scans/knee.h5", deidentifier=given) as volume:
         assert volume.is_location_safe
+
+
+@pytest.mark.parametrize("stem", ["my knee", "scan #1", "50% signal?", "a+b", "Schädel", "膝", "(2)", "a,b;c='d'"])
+def test_a_name_with_signs_that_the_user_vouches_for_may_be_written_down_but_is_no_volumes_id(stem):
+    given, nobody = Deidentifier(safe_names=[".*"], root="s3://lab/raw/"), Identity()
+    assert given.is_safe_location(f"s3://lab/raw/{stem}/{stem}.h5", nobody)
+    assert given.volume(stem, nobody).startswith("volume-") != given.keeps_name(stem)
+    assert not Deidentifier(root="s3://lab/raw/").is_safe_location(f"s3://lab/raw/{stem}/{stem}.h5", nobody)
 
 
 @pytest.mark.parametrize(
