@@ -45,8 +45,7 @@ recognised, and nothing added to the catalog. Files called as public data sets c
 Scans whose header names no patient are one patient's where their folder or file names the same subject (P001/, sub-01/, subject_7/).
 """
 SAFE_NAMES_HELP = (
-    "names of files, without endings, and of folders that name nobody (may be repeated): --payload raw may point to them, and files whose "
-    "names are of letters, digits and _.+- keep them"
+    "names of files, without endings, and of folders that name nobody (may be repeated); those of letters, digits and _.+- stay as they are"
 )
 _SHOWN = 40
 _SHARES = "70/15/15"

@@ -134,6 +134,13 @@ def test_a_name_with_signs_that_the_user_vouches_for_may_be_written_down_but_is_
     assert not Deidentifier(root="s3://lab/raw/").is_safe_location(f"s3://lab/raw/{stem}/{stem}.h5", nobody)
 
 
+@pytest.mark.parametrize(("number", "is_safe"), [("0003", True), ("0005", True), ("0008", True), ("0007", False), ("0042", False)])
+def test_a_patients_number_is_sought_in_names_and_not_in_schemes_and_endings(number, is_safe):
+    deidentifier = Deidentifier(safe_names=[".*"], root="s3://lab/raw/")
+    assert deidentifier.is_safe_location("s3://lab/raw/study 7/scan_42.hdf5", Identity(patient_id=number)) == is_safe
+    assert deidentifier.is_safe_location("s3://lab/raw/study 7/scan_42.h5", Identity(patient_id=number)) == is_safe
+
+
 @pytest.mark.parametrize(
     ("below", "is_safe"),
     [

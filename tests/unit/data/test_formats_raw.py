@@ -36,7 +36,7 @@ def test_ismrmrd_readouts_are_sorted_by_slice_and_line(tmp_path):
             np.testing.assert_array_equal(volume.read_slice(index), kspace[index])
 
 
-@pytest.mark.parametrize("flag", [19, 20, 23, 24, 27])
+@pytest.mark.parametrize("flag", [19, 20, 23, 24, 26, 27, 28, 29, 30, 31])
 def test_ismrmrd_readouts_that_are_no_image_are_skipped(tmp_path, flag):
     kspace = random_kspace((3, 16, 12))
     other = (random_kspace((3, 40), seed=1), {"kspace_encode_step_1": 3, "flags": 1 << (flag - 1)})
@@ -136,6 +136,14 @@ def test_twix_readouts_that_are_no_image_are_skipped(tmp_path, flags, values):
         assert (volume.header.width, volume.header.num_slices) == (12, 1)
         np.testing.assert_array_equal(volume.read_slice(0), kspace)
         assert [finding for finding in volume.findings if finding.startswith("left out 2 ")]
+
+
+def test_twix_readouts_that_disagree_on_the_centre_of_k_space_are_refused(tmp_path):
+    pytest.importorskip("twixtools")
+    readouts = twix_lines(random_kspace((3, 16, 12)))
+    readouts[7][1]["CenterLin"] = 5
+    with pytest.raises(ScanError, match=r"meas\.dat: center_step 5 to 6: all readouts must agree"):
+        open_volume(write_twix(tmp_path / "meas.dat", PROTOCOL, readouts))
 
 
 NORMALS = [
