@@ -211,6 +211,17 @@ def test_keys_with_signs_are_found_fetched_and_opened(s3):
         assert scans_root(f"s3://lab/{key.partition('/')[0]}") == f"s3://lab/{key.partition('/')[0]}/"
 
 
+def test_no_two_scans_of_a_source_have_one_output(tmp_path):
+    places = ["a.h5", "a.mrd", "b.h5", "deep/a.h5", "deep/b.h5", "deeper/b.h5"]
+    for place in places:
+        touch(tmp_path / place)
+    sources = find_sources(str(tmp_path))
+    suffixes = place_suffixes(str(tmp_path), sources, Deidentifier())
+    assert [source.uri for source, suffix in zip(sources, suffixes, strict=True) if not suffix] == [f"{tmp_path}/b.h5"]
+    assert len(set(suffixes)) == len(places)
+    assert place_suffixes(str(tmp_path / "a.h5"), find_sources(str(tmp_path / "a.h5")), Deidentifier()) == [""]
+
+
 def test_a_prefix_without_its_slash_is_a_folder_and_no_beginning_of_names(s3):
     fill(s3, "", ["scans/a.h5", "scans2/b.h5", "scans//c.h5"])
     assert [found.uri for found in find_sources("s3://lab/scans")] == ["s3://lab/scans//c.h5", "s3://lab/scans/a.h5"]
