@@ -302,7 +302,8 @@ def _check_place(source: str, sources: Sequence[ScanSource], to: str) -> None:
     # Links among them may lead to scans elsewhere.
     folders = {_resolved(folder) for folder in {scan.uri.rpartition("/")[0] for scan in sources}}
     is_file = path.is_file() if path is not None else source == sources[0].uri
-    if target in folders or (not is_file and f"{target}/".startswith(f"{_resolved(scans_root(source)).rstrip('/')}/")):
+    root = scans_root(source) if path is None else f"{_resolved(source).rstrip('/')}/"
+    if target in folders or (not is_file and f"{target}/".startswith(root)):
         raise ConfigError(f"--to {to}", f"lies among the scans of {source}", "Choose another place for the reconstructions.")
 
 
