@@ -44,7 +44,9 @@ needs it; without it your own machine draws one and keeps it in ~/.config/echotr
 recognised, and nothing added to the catalog. Files called as public data sets call theirs keep their names.
 Scans whose header names no patient are one patient's where their folder or file names the same subject (P001/, sub-01/, subject_7/).
 """
-SAFE_NAMES_HELP = "names of files, without endings, that name nobody and stay as they are, in letters, digits and _.+- (may be repeated)"
+SAFE_NAMES_HELP = (
+    "names of files, without endings, and of folders that name nobody (may be repeated); those of letters, digits and _.+- stay as they are"
+)
 _SHOWN = 40
 _SHARES = "70/15/15"
 _MOSAIC = "all but propeller, as MosaicMRI's authors did"

@@ -36,8 +36,12 @@ def write_catalog(
     splits: tuple[str, ...] = ("train",),
     anatomies: tuple[str, ...] = ("knee", "brain"),
     max_shard_bytes: int = 20_000,
+    unmeasured: tuple[tuple[int, int], ...] = ((0, 0),),
 ) -> Written:
-    """Write ``volumes`` volumes of ``slices`` slices, of the shapes (coil, ky, kx) in turn, each of its own patient."""
+    """Write ``volumes`` volumes of ``slices`` slices, of the shapes (coil, ky, kx) in turn, each of its own patient.
+
+    Of the volumes in turn, so many lines on the left and on the right were never measured: ``unmeasured``.
+    """
     rng = np.random.default_rng(5)
     written = Written(Catalog(SCHEMA.empty_table()))
     rows: list[SliceRow] = []
@@ -48,6 +52,8 @@ def write_catalog(
             volume = f"file{number:03d}"
             kspace = (rng.normal(size=(slices, *shape)) + 1j * rng.normal(size=(slices, *shape))).astype(np.complex64)
             target = rng.random((slices, 16, 12), np.float32)
+            left, right = unmeasured[number % len(unmeasured)][0], shape[2] - unmeasured[number % len(unmeasured)][1]
+            kspace[..., :left], kspace[..., right:] = 0, 0
             if kind == "raw":
                 payload = _write_hdf5(folder / f"{volume}.h5", kspace, target)
             else:
@@ -70,7 +76,8 @@ def write_catalog(
                         width=shape[2],
                         recon_height=16,
                         recon_width=12,
-                        padding_right=shape[2],
+                        padding_left=left,
+                        padding_right=right,
                         max_value=float(target.max()),
                         **payload[index],
                     )

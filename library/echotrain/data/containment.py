@@ -4,26 +4,33 @@ A catalog is a stranger's text. One that names ``/proc/self/environ`` or another
 images say what was read. What the catalog itself says of whom to trust counts for nothing.
 """
 
+import itertools
+import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.storage.open import absolute_uri, join_uri, local_path
+from echotrain.storage.uri import SCHEMES, in_bucket, split_uri
 
-__all__ = ["absolute_trusted", "check_contained", "check_key", "trust_setting"]
+__all__ = ["absolute_trusted", "check_contained", "check_key", "is_sound", "trust_setting"]
 
 # What makes a URI worth a second look; the rest are plain keys.
 _ODD = r"[\\%\x00-\x1f\x7f]|(^|/)\.\.(/|$)"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Surrogates stand for the bytes of names that are no UTF-8, which no table can hold.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _SEPARATOR = re.compile(r"[/\\]")
-_SCHEMES = ("s3", "file")
+_SCHEMES = (*SCHEMES, "file")
 _DECODINGS = 3
+# What means itself in a list of settings and to a shell.
+_PLAIN = re.compile(r"[\w./:@+=-]+", re.ASCII)
 _SHOWN = 3
 
 
@@ -35,8 +42,8 @@ def absolute_trusted(trusted: Iterable[str]) -> tuple[str, ...]:
     """
     places = tuple(trusted)
     for place in places:
-        is_bucket = place.startswith("s3://") and bool(urlsplit(place).netloc)
-        if not place or not _is_sound(place) or not (is_bucket or local_path(place) is not None):
+        is_bucket = in_bucket(place) and bool(split_uri(place).bucket)
+        if not place or not is_sound(place) or not (is_bucket or local_path(place) is not None):
             raise ConfigError(
                 f"data.trusted={place!r}", "is no place", "Name a folder or s3://bucket/prefix, say data.trusted=[s3://lab/raw]."
             )
@@ -50,7 +57,7 @@ def check_contained(table: pa.Table, root: str, trusted: Sequence[str] = ()) -> 
 
     Args:
         table: Has the columns ``uri`` and ``target_uri``.
-        root: Of the catalog: an absolute path or ``s3://`` URI.
+        root: Of the catalog: an absolute path or the URI of a bucket's prefix.
         trusted: Folders and prefixes that the user trusts.
 
     Raises:
@@ -62,11 +69,12 @@ def check_contained(table: pa.Table, root: str, trusted: Sequence[str] = ()) -> 
     if not outside:
         return
     limit = f"lies outside of the catalog {root}, as do {len(outside) - 1} more of its {len(objects)} objects, and may be anything"
-    unsound = [uri for uri in outside if not _is_sound(uri)]
+    unsound = [uri for uri in outside if not is_sound(uri)]
     if unsound:
         raise CatalogError(repr(unsound[0]), limit, "No scan is named so: do not use this catalog.")
     prefixes = _prefixes_of(outside, root)
-    remedy = f"If you know that place and trust it: data.trusted=[{','.join(prefixes)}] (filter: --trusted {' '.join(prefixes)})."
+    given = " ".join(map(shlex.quote, prefixes))
+    remedy = f"If you know that place and trust it: {_setting_of(prefixes)} (filter: --trusted {given})."
     raise CatalogError(repr(outside[0]), limit, remedy)
 
 
@@ -81,9 +89,16 @@ def check_key(root: str, key: str) -> None:
 
 
 def trust_setting(table: pa.Table, root: str) -> str:
-    """Return the setting that whoever reads the table's payload must give, "" where all of it lies below the root."""
-    prefixes = _prefixes_of([uri for uri in _outside(_objects(table), root, ()) if _is_sound(uri)], root)
-    return f"data.trusted=[{','.join(prefixes)}]" if prefixes else ""
+    """Return the setting that whoever reads the table's payload must give, as a shell takes it; "" where all lies below the root."""
+    prefixes = _prefixes_of([uri for uri in _outside(_objects(table), root, ()) if is_sound(uri)], root)
+    return _setting_of(prefixes) if prefixes else ""
+
+
+def _setting_of(prefixes: Sequence[str]) -> str:
+    """Return the setting that trusts these places, quoted where one of them holds a sign that a list of settings or a shell would take."""
+    if all(_PLAIN.fullmatch(prefix) for prefix in prefixes):
+        return f"data.trusted=[{','.join(prefixes)}]"
+    return shlex.quote(f"data.trusted={json.dumps(list(prefixes), ensure_ascii=False)}")
 
 
 def _prefixes_of(uris: Sequence[str], root: str) -> list[str]:
@@ -91,15 +106,18 @@ def _prefixes_of(uris: Sequence[str], root: str) -> list[str]:
     folders: dict[str, set[str]] = {}
     for uri in uris:
         place = join_uri(root, uri)
-        text = place if place.startswith("s3://") else os.path.realpath(str(local_path(place)))
-        bucket = "/".join(text.split("/")[:3]) if place.startswith("s3://") else ""
+        text = place if in_bucket(place) else os.path.realpath(str(local_path(place)))
+        bucket = "/".join(text.split("/")[:3]) if in_bucket(place) else ""
         folders.setdefault(bucket, set()).add(text.rpartition("/")[0])
     found: list[str] = []
-    for bucket, members in sorted(folders.items()):
-        common = os.path.commonpath([member.removeprefix(bucket) or "/" for member in members])
+    for _, members in sorted(folders.items()):
+        # Part by part, since keys may have slashes in a row.
+        parts = zip(*(member.split("/") for member in members), strict=False)
+        common = "/".join(some[0] for some in itertools.takewhile(lambda some: len(set(some)) == 1, parts))
         # The root of a machine is not a place to trust; a whole bucket may be.
-        found += [f"{bucket}{common}".rstrip("/")] if bucket or common != "/" else sorted(members)[:_SHOWN]
-    return found
+        found += [common] if common else sorted(members)[:_SHOWN]
+    # The last slash ends a folder: one whose name ends in a slash has two.
+    return [f"{place}/" if place.endswith("/") else place for place in found]
 
 
 def _objects(table: pa.Table) -> pa.Array:
@@ -118,7 +136,7 @@ def _outside(uris: pa.Array, root: str, trusted: Sequence[str]) -> list[str]:
         is_absolute = pc.or_(pc.starts_with(uris, "/"), pc.match_substring(uris, "://"))
         is_known = pc.invert(is_absolute)
     for prefix in allowed:
-        if prefix.startswith("s3://"):
+        if in_bucket(prefix):
             is_known = pc.or_(is_known, pc.starts_with(uris, prefix))
     folders: dict[str, str] = {}
     unclear = uris.filter(pc.invert(pc.and_(is_known, is_plain))).to_pylist()
@@ -126,16 +144,16 @@ def _outside(uris: pa.Array, root: str, trusted: Sequence[str]) -> list[str]:
 
 
 def _is_allowed(uri: str, root: str, allowed: Sequence[str], folders: dict[str, str]) -> bool:
-    if not _is_sound(uri):
+    if not is_sound(uri):
         return False
     place = join_uri(root, uri)
-    if place.startswith("s3://"):
+    if in_bucket(place):
         return any(place.startswith(prefix) for prefix in allowed)
     path = _real_path(place, folders)
     return any(path.startswith(prefix) for prefix in allowed)
 
 
-def _is_sound(uri: str) -> bool:
+def is_sound(uri: str) -> bool:
     """Whether a URI is one that a scan's would be: of a known scheme, and without steps upwards, however they are written."""
     scheme, separator, rest = uri.partition("://")
     if separator and (scheme not in _SCHEMES or (scheme == "file" and not rest.startswith("/"))):
@@ -153,7 +171,9 @@ def _is_sound(uri: str) -> bool:
 
 def _prefix(place: str) -> str:
     path = local_path(place)
-    return f"{place.rstrip('/') if path is None else os.path.realpath(path).rstrip('/')}/"
+    if path is None:
+        return place if place.endswith("/") else f"{place}/"
+    return f"{os.path.realpath(path).rstrip('/')}/"
 
 
 def _real_path(place: str, folders: dict[str, str]) -> str:

@@ -21,6 +21,7 @@ import xxhash
 
 from echotrain.config import fingerprint, to_dict
 from echotrain.data.catalog import header_columns
+from echotrain.data.containment import is_sound
 from echotrain.data.curate import CurationConfig, Rejection, judge_slice, slice_defect, volume_defect
 from echotrain.data.formats import Deidentifier, ExaminedVolume, ReadLimits, open_volume
 from echotrain.data.formats.deidentify import Witness, compile_safe_names
@@ -68,8 +69,8 @@ class ConvertConfig:
         index_only: With ``raw``: read headers and one slice of each scan. Of the others nothing is known: they are not curated by
             their content, duplicates go unnoticed, and bytes have no checksum to be held against.
         assume_full: Take fastMRI-layout files that have neither a header nor a mask as fully sampled.
-        safe_names: Regular expressions of file names, without their endings, that name nobody and become volume ids as they are;
-            with ``raw``, of folders below the source too. Public data sets' need none.
+        safe_names: Regular expressions of file names, without their endings, that name nobody and become volume ids as they are, where they
+            are of letters, digits and ``_.+-``; with ``raw``, of folders below the source too. Public data sets' need none.
     """
 
     payload: Literal["raw", "packed", "lines"] = "packed"
@@ -197,7 +198,7 @@ def convert_scan(
             num_samples=1 if config.index_only else 3,
         ) as volume:
             record = _convert(volume, uri, key, source, store, config)
-            if config.payload == "raw" and record.rows and not volume.is_location_safe:
+            if config.payload == "raw" and record.rows and not _may_be_named(volume, uri):
                 record.findings.append("copied into shards, because its file's name or folder is not known to be safe to write down")
         named = deidentifier.person(witness.identity)
         words = [list(word) for word in named.words]
@@ -295,14 +296,19 @@ def _indexed(volume: ExaminedVolume, uri: str, key: str, source: str) -> ScanRec
         for index, (kspace, target) in enumerate(places)
         if kspace is not None and target is not None
     ]
-    reason = _index_defect(volume, len(rows))
+    reason = _index_defect(volume, uri, len(rows))
     if reason is not None:
         rejection = Rejection(None, f"{reason}; prepare it without index-only")
         return ScanRecord(key=key, source=source, name=header.volume, rejections=[rejection], findings=list(volume.findings))
     return ScanRecord(key=key, source=source, name=header.volume, rows=rows, findings=list(volume.findings))
 
 
-def _index_defect(volume: ExaminedVolume, num_places: int) -> str | None:
+def _may_be_named(volume: ExaminedVolume, uri: str) -> bool:
+    """Say whether a catalog may say where the file lies: it names nobody, and whoever reads the catalog takes it for a file's name."""
+    return volume.is_location_safe and is_sound(uri)
+
+
+def _index_defect(volume: ExaminedVolume, uri: str, num_places: int) -> str | None:
     """Return why headers do not describe a volume, judged by its layout and by the slices that were examined; None where they do."""
     header, largest = volume.header, 0.0
     for index in volume.examined:
@@ -314,8 +320,12 @@ def _index_defect(volume: ExaminedVolume, num_places: int) -> str | None:
         if target is None:
             return "the stored targets are not of the k-space beside them, or there are none"
         largest = max(largest, float(target.max()))
-    if num_places < header.num_slices or not volume.is_location_safe:
-        return "k-space or target are not contiguous in a file whose path may be written down"
+    if num_places < header.num_slices:
+        return "k-space or target do not lie in the file as plain bytes"
+    if not is_sound(uri):
+        return "the file's name or folder holds signs that no catalog may hold"
+    if not volume.is_location_safe:
+        return "the file's name or folder is not known to be safe to write down (--safe-names says which are)"
     if not header.max_value > 0:
         return "the header has no maximum of the target"
     if not header.max_value >= largest * (1 - _ROUNDING):
@@ -335,7 +345,7 @@ def _raw_columns(
 ) -> Mapping[str, Any] | None:
     """Return columns that point into the scanner's file, or None where it cannot serve as a shard."""
     where = volume.raw_slice_range(index)
-    if where is None or not volume.is_location_safe:
+    if where is None or not _may_be_named(volume, uri):
         return None
     columns = {"kind": "raw", "uri": uri, "offset": where.offset, "nbytes": where.nbytes, "dtype": "complex64", "acs_lines": 0}
     columns["checksum"] = checksum(kspace)

@@ -227,7 +227,7 @@ def _spellings(uri: str, place: str) -> set[str]:
     """Return every way to name a scan."""
     parts = PurePosixPath(_normal(place)).parts
     ends = ["/".join(parts[at:]) for at in range(len(parts))]
-    return {_normal(uri), *ends, *(str(PurePosixPath(end).with_suffix("")) for end in ends)}
+    return {_normal(uri), _normal(place), *ends, *(str(PurePosixPath(end).with_suffix("")) for end in ends)}
 
 
 def _normal(text: str) -> str:

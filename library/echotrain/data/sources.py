@@ -1,6 +1,8 @@
 """Finding scanner files below a folder or an S3 prefix, and opening one there or bringing it here."""
 
 import contextlib
+import logging
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,14 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from echotrain.data.formats import Deidentifier
-from echotrain.errors import ConfigError, ObjectMissingError, PayloadError, ScanError
-from echotrain.storage.open import local_path, open_store
+from echotrain.errors import ConfigError, ObjectMissingError, PayloadError, ScanError, printable
+from echotrain.storage.local import FoundFiles, find_files
+from echotrain.storage.open import local_path, store_of
 from echotrain.storage.ranged import RangeReader
 from echotrain.storage.ranged_file import RangedFile
 from echotrain.storage.store import ObjectInfo
 
 __all__ = ["ENDINGS", "ScanSource", "find_sources", "local_copy", "opened_in_place", "place_suffixes", "scans_root"]
 
+logger = logging.getLogger(__name__)
+
+_SHOWN = 3
 ENDINGS = (".h5", ".hdf5", ".mrd", ".ismrmrd", ".dat")
 
 
@@ -42,7 +48,8 @@ class ScanSource:
 def find_sources(uri: str) -> list[ScanSource]:
     """List the scans of a folder, an S3 prefix or a single file, in the order of their URIs.
 
-    Files with other endings than ``ENDINGS`` and hidden ones are no scans.
+    Files with other endings than ``ENDINGS`` and hidden ones are no scans. Links to folders are followed, to each real folder once;
+    a warning tells of those that are not. Keys are taken as they are, with two slashes in a row where they have them.
 
     Raises:
         ConfigError: There is no such folder, or no scan in it.
@@ -51,28 +58,47 @@ def find_sources(uri: str) -> list[ScanSource]:
     path = local_path(uri)
     if path is not None and not path.exists():
         raise ConfigError(f"source {uri}", "does not exist", "Give a folder of scanner files, one file, or s3://bucket/prefix.")
-    if path is not None and path.is_file():
-        found = path.absolute()
-        stat = found.stat()
-        listed = [(str(found), ObjectInfo(found.name, stat.st_size, str(stat.st_mtime_ns)))]
-    elif path is None and uri.lower().endswith(ENDINGS):
-        folder, _, name = uri.rpartition("/")
-        listed = [(uri, info) for info in open_store(folder).list(name) if info.key == name]
+    root = scans_root(uri)
+    if path is None:
+        store, prefix = store_of(uri if _is_scan(uri) else root)
+        found = [(f"{store.uri}/{info.key}", info) for info in store.list(prefix) if info.key == prefix or not _is_scan(uri)]
+    elif path.is_file():
+        stat = path.stat()
+        found = [(f"{root}{path.name}", ObjectInfo(path.name, stat.st_size, str(stat.st_mtime_ns)))]
     else:
-        store = open_store(uri)
-        listed = [(f"{store.uri.rstrip('/')}/{info.key}", info) for info in store.list()]
-    sources = [ScanSource(uri=place, size=info.size, version=info.version) for place, info in listed if _is_scan(info.key)]
+        below = find_files(path)
+        _tell_of_links(below, root)
+        found = [(f"{root}{info.key}", info) for info in below.files]
+    sources = [ScanSource(uri=place, size=info.size, version=info.version) for place, info in found if _is_scan(info.key)]
     if not sources:
         raise ConfigError(f"source {uri}", "holds no scans", f"Scans end in {', '.join(ENDINGS)}.")
     return sorted(sources, key=lambda source: source.uri)
 
 
 def scans_root(uri: str) -> str:
-    """Return what the URIs of all scans of a source begin with: the folder that the user named, or that of the file."""
+    """Return what the URIs of all scans of a source begin with: the folder that the user named, or that of the file; with its slash."""
     path = local_path(uri)
-    is_file = path.is_file() if path is not None else uri.lower().endswith(ENDINGS)
-    root = str(path.absolute()) if path is not None and is_file else uri if is_file else open_store(uri).uri
-    return f"{root.rpartition('/')[0] if is_file else root.rstrip('/')}/"
+    if path is not None:
+        path = path.expanduser().absolute()
+        return f"{str(path.parent if path.is_file() else path).rstrip('/')}/"
+    if _is_scan(uri):
+        return f"{uri.rpartition('/')[0]}/"
+    # One slash ends a folder; more than one are of its name.
+    return uri if uri.endswith("/") else f"{uri}/"
+
+
+def _tell_of_links(found: FoundFiles, root: str) -> None:
+    """Warn of links that were not followed."""
+    ways = (
+        (found.upwards, "they lead to a folder that holds them"),
+        (found.repeated, "the folder's files are taken under another path"),
+        ([path for path in found.broken if not path.name.startswith(".")], "they lead nowhere"),
+    )
+    for links, why in ways:
+        if links:
+            # A folder of scans may be called after a patient: a person at a terminal is told its name, a log is not.
+            names = ", ".join(printable(str(link)) for link in links[:_SHOWN]) + (", …" if len(links) > _SHOWN else "")
+            logger.warning("Links that were not followed, because %s: %d (%s)", why, len(links), names if sys.stderr.isatty() else root)
 
 
 @contextlib.contextmanager
@@ -103,13 +129,13 @@ def local_copy(source: ScanSource) -> Iterator[Path]:
     if path is not None:
         yield path
         return
-    folder, _, name = source.uri.rpartition("/")
+    store, key = store_of(source.uri)
     with tempfile.TemporaryDirectory(prefix="echotrain-scan-") as scratch:
-        copy = Path(scratch) / name
+        copy = Path(scratch) / source.name
         try:
-            open_store(folder).download(name, copy)
+            store.download(key, copy)
         except ObjectMissingError as error:
-            raise ScanError(name, "vanished after it was listed", "Run prepare again.") from error
+            raise ScanError(source.name, "vanished after it was listed", "Run prepare again.") from error
         yield copy
 
 
@@ -123,14 +149,13 @@ def place_suffixes(uri: str, sources: Sequence[ScanSource], deidentifier: Deiden
         sources: What ``find_sources`` found there, all of it.
         deidentifier: Makes the pseudonyms.
     """
-    root = open_store(uri).uri
-    count = Counter((PurePosixPath(scan.uri).parent, PurePosixPath(scan.uri).stem) for scan in sources)
-    suffixes = []
-    for scan in sources:
-        place = PurePosixPath(scan.uri)
-        is_plain = scan.uri == root or (str(place.parent) == str(PurePosixPath(root)) and count[place.parent, place.stem] == 1)
-        suffixes.append("" if is_plain else deidentifier.pseudonym("", scan.uri))
-    return suffixes
+    root = scans_root(uri)
+    places = [(scan.uri.rpartition("/")[0], PurePosixPath(scan.name).stem) for scan in sources]
+    count = Counter(places)
+    return [
+        "" if f"{place[0]}/" == root and count[place] == 1 else deidentifier.pseudonym("", scan.uri)
+        for scan, place in zip(sources, places, strict=True)
+    ]
 
 
 def _is_scan(key: str) -> bool:

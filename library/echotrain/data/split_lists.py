@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from echotrain.errors import ConfigError
-from echotrain.storage.open import absolute_uri, open_store
+from echotrain.storage.open import absolute_uri, store_of
 
 __all__ = ["Entry", "ListKind", "SplitList", "parse_split_list", "read_split_list", "split_named"]
 
@@ -67,8 +67,7 @@ def read_split_list(uri: str, kind: ListKind) -> SplitList:
         ConfigError: There is no such file, it is too large, or not a list as ``parse_split_list`` reads it.
         StorageError: The store failed.
     """
-    folder, _, name = absolute_uri(uri).rpartition("/")
-    store = open_store(folder or "/")
+    store, name = store_of(absolute_uri(uri))
     size = store.size(name)
     if size is None:
         raise ConfigError(f"split list {uri}", "does not exist", "Give the path or s3:// URI of a CSV or JSON file.")

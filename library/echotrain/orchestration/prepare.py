@@ -153,8 +153,8 @@ def prepare(config: PrepareConfig) -> PrepareReport:
 
 def _places(uri: str, sources: Iterable[ScanSource]) -> dict[str, str]:
     """Return the path below the source by URI, of every scan."""
-    root = f"{open_store(uri).uri.rstrip('/')}/"
-    return {source.uri: source.uri.removeprefix(root) if source.uri.startswith(root) else source.name for source in sources}
+    root = scans_root(uri)
+    return {source.uri: source.uri.removeprefix(root) for source in sources}
 
 
 def _unsplit(

@@ -20,7 +20,7 @@ from echotrain.data.formats.deidentify import SALT_VARIABLE
 from echotrain.data.formats.write import write_fastmri
 from echotrain.data.formats.xml_header import header_xml
 from echotrain.data.header import VolumeHeader
-from echotrain.data.sources import ScanSource, find_sources, local_copy, place_suffixes
+from echotrain.data.sources import ScanSource, find_sources, local_copy, place_suffixes, scans_root
 from echotrain.errors import ConfigError, ScanError
 from echotrain.evaluation.figures import contact_sheet
 from echotrain.log import track
@@ -282,7 +282,7 @@ def _deidentifier(source: str, sources: Sequence[ScanSource], safe_names: Sequen
     if salt:
         return deidentifier
     stems = [PurePosixPath(scan.uri).stem for scan in sources]
-    num_hidden = sum(not deidentifier.is_safe_name(stem) for stem in stems)
+    num_hidden = sum(not deidentifier.keeps_name(stem) for stem in stems)
     if num_hidden or any(place_suffixes(source, sources, deidentifier)):
         raise ConfigError(
             f"no {SALT_VARIABLE}",
@@ -298,9 +298,12 @@ def _told(error: ScanError, name: str) -> str:
 
 def _check_place(source: str, sources: Sequence[ScanSource], to: str) -> None:
     """Refuse a destination among the scans: one of them could be overwritten, and a second run would find the reconstructions."""
-    root, target = _resolved(open_store(source).uri), _resolved(to)
-    is_file = [_resolved(scan.uri) for scan in sources] == [root]
-    if target == str(PurePosixPath(root).parent) if is_file else f"{target}/".startswith(f"{root}/"):
+    path, target = local_path(source), _resolved(to)
+    # Links among them may lead to scans elsewhere.
+    folders = {_resolved(folder) for folder in {scan.uri.rpartition("/")[0] for scan in sources}}
+    is_file = path.is_file() if path is not None else source == sources[0].uri
+    root = scans_root(source) if path is None else f"{_resolved(source).rstrip('/')}/"
+    if target in folders or (not is_file and f"{target}/".startswith(root)):
         raise ConfigError(f"--to {to}", f"lies among the scans of {source}", "Choose another place for the reconstructions.")
 
 

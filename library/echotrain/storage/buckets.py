@@ -20,7 +20,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from echotrain.errors import ConfigError, CredentialsError, StorageError
 from echotrain.storage.aws import S3Place, s3_place
-from echotrain.storage.uri import split_uri
+from echotrain.storage.uri import has_dots, split_uri
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Credential
@@ -114,7 +114,7 @@ def _split_key(uri: str, scheme: str, key: str) -> tuple[str | None, str]:
     last such place, which is returned first, then counts as part of the bucket's address.
     """
     parts = key.split("/")
-    if {".", ".."} & set(parts):
+    if has_dots(key):
         raise StorageError(uri, "has '.' or '..' between slashes, which no request can carry", "Copy the object to another key.")
     empty = max((i for i, part in enumerate(parts) if not part), default=-1)
     if empty < 0:

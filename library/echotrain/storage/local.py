@@ -7,18 +7,22 @@ import os
 import shutil
 import sys
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from echotrain.errors import ObjectMissingError, StorageError, StorageFullError
 from echotrain.storage.object_size import check_size
 from echotrain.storage.store import ObjectInfo
 
-__all__ = ["LocalStore", "atomic_file", "atomic_folder"]
+__all__ = ["FoundFiles", "LocalStore", "atomic_file", "atomic_folder", "find_files"]
 
 logger = logging.getLogger(__name__)
 
 _TEMPORARY = ".tmp-"
+# Device and number on it.
+_Identity = tuple[int, int]
 
 
 @contextlib.contextmanager
@@ -134,10 +138,9 @@ class LocalStore:
                 if not name.startswith(_TEMPORARY)
             )
             for key in keys:
-                if key.startswith(prefix):
-                    with contextlib.suppress(FileNotFoundError):
-                        stat = (self._root / key).stat()
-                        yield ObjectInfo(key, stat.st_size, str(stat.st_mtime_ns))
+                found = _info(self._root / key, key) if key.startswith(prefix) else None
+                if found is not None:
+                    yield found
 
     def delete(self, key: str) -> None:
         """Remove a file; nothing happens where there is none."""
@@ -150,6 +153,93 @@ def _walk(top: Path) -> Iterator[tuple[str, list[str]]]:
     for folder, folders, names in os.walk(top, onerror=lambda error: _pass_over(error, top)):
         folders[:] = [name for name in folders if not name.startswith(_TEMPORARY)]
         yield folder, names
+
+
+class FoundFiles(NamedTuple):
+    """The files below a folder, links followed.
+
+    Attributes:
+        files: Of what a link leads to, under the link's own path; in key order.
+        upwards: Links to a folder that holds them, which were not followed: nobody who names a folder means what lies above it.
+        repeated: Links to a folder whose files were found under another path already.
+        broken: Links that lead nowhere, or round in circles.
+    """
+
+    files: list[ObjectInfo]
+    upwards: list[Path]
+    repeated: list[Path]
+    broken: list[Path]
+
+
+def find_files(root: Path) -> FoundFiles:
+    """Find every file below a folder, and below the folders that links in it point to; each real folder once.
+
+    A real folder is found under its own path, where it has one below the root, and else under that of the first link to it.
+
+    Raises:
+        ObjectMissingError: There is no such folder.
+        StorageError: It cannot be read.
+    """
+    root = root.expanduser().absolute()
+    found = FoundFiles([], [], [], [])
+    seen: set[_Identity | None] = set()
+    waiting = deque([root])
+    with _typed(root):
+        above = _identities(root.resolve())
+        while waiting:
+            top = waiting.popleft()
+            if top != root and _identity(top) in above | _identities(top.parent.resolve()):
+                found.upwards.append(top)
+            elif _identity(top) in seen:
+                found.repeated.append(top)
+            else:
+                waiting.extend(_find_below(top, root, seen, found))
+    found.files.sort(key=lambda info: info.key)
+    return found
+
+
+def _find_below(top: Path, root: Path, seen: set[_Identity | None], found: FoundFiles) -> list[Path]:
+    """Add the files of a folder and of all real folders below it that were not seen before; return the links to folders, in order."""
+    links: list[Path] = []
+    for folder, folders, names in os.walk(top, onerror=lambda error: _pass_over(error, root)):
+        here = Path(folder)
+        seen.add(_identity(here))
+        folders.sort()
+        # They wait until all that lies here by itself has been found.
+        links += [here / name for name in folders if (here / name).is_symlink()]
+        folders[:] = [name for name in folders if here / name not in links and _identity(here / name) not in seen]
+        for path in (here / name for name in sorted(names) if not name.startswith(_TEMPORARY)):
+            info = _info(path, path.relative_to(root).as_posix())
+            if info is not None:
+                found.files.append(info)
+            elif path.is_symlink():
+                found.broken.append(path)
+    return links
+
+
+def _identity(path: Path) -> _Identity | None:
+    """Return what tells a file or folder from all others; None of one that has vanished."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _identities(folder: Path) -> set[_Identity | None]:
+    """Return what tells a folder, and each that holds it, from others."""
+    return {_identity(place) for place in (folder, *folder.parents)}
+
+
+def _info(path: Path, key: str) -> ObjectInfo | None:
+    """Describe a file; None where it is gone, or a link that leads nowhere or where nobody may look."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) and not path.is_symlink():
+            raise
+        return None
+    return ObjectInfo(key, stat.st_size, str(stat.st_mtime_ns))
 
 
 def _pass_over(error: OSError, top: Path) -> None:

@@ -1,15 +1,13 @@
 """From a URI to a store."""
 
-from urllib.parse import urlsplit
-
 from echotrain.errors import ConfigError
 from echotrain.storage.bucket_store import BucketStore
 from echotrain.storage.local import LocalStore
 from echotrain.storage.s3 import S3Store
 from echotrain.storage.store import Store
-from echotrain.storage.uri import SCHEMES, local_path
+from echotrain.storage.uri import SCHEMES, local_path, split_uri
 
-__all__ = ["absolute_uri", "join_uri", "local_path", "open_store"]
+__all__ = ["absolute_uri", "join_uri", "local_path", "open_store", "store_of"]
 
 
 def open_store(uri: str) -> Store:
@@ -23,13 +21,29 @@ def open_store(uri: str) -> Store:
     path = local_path(uri)
     if path is not None:
         return LocalStore(path)
-    parts = urlsplit(uri)
-    if parts.scheme not in SCHEMES:
+    scheme, bucket, _ = split_uri(uri)
+    if scheme not in SCHEMES:
         remedy = "Give a path, file:///path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix."
         raise ConfigError(repr(uri), "is neither a folder nor in a bucket", remedy)
-    if not parts.netloc:
-        raise ConfigError(repr(uri), "names no bucket", f"Write it as {parts.scheme}://bucket/prefix.")
-    return S3Store(uri) if parts.scheme == "s3" else BucketStore(uri)
+    if not bucket:
+        raise ConfigError(repr(uri), "names no bucket", f"Write it as {scheme}://bucket/prefix.")
+    return S3Store(uri) if scheme == "s3" else BucketStore(uri)
+
+
+def store_of(uri: str) -> tuple[Store, str]:
+    """Return the store and the key of one object, or of the objects below a prefix: the key is what the URI says, letter by letter.
+
+    The store is the folder of a path, and the whole bucket elsewhere: two slashes in a row, or one at either end, are as much of a key as
+    any letter.
+
+    Raises:
+        ConfigError: As ``open_store``.
+    """
+    path = local_path(uri)
+    if path is not None:
+        return open_store(str(path.parent)), path.name
+    scheme, bucket, key = split_uri(uri)
+    return open_store(f"{scheme}://{bucket}"), key
 
 
 def absolute_uri(uri: str) -> str:
@@ -40,4 +54,6 @@ def absolute_uri(uri: str) -> str:
 
 def join_uri(root: str, uri: str) -> str:
     """Return ``uri`` if it is absolute, else the object of that key below ``root``."""
-    return uri if "://" in uri or uri.startswith("/") else f"{root.rstrip('/')}/{uri}"
+    if "://" in uri or uri.startswith("/"):
+        return uri
+    return f"{root}{uri}" if root.endswith("/") else f"{root}/{uri}"

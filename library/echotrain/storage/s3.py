@@ -70,6 +70,16 @@ class S3Store:
 
         return self._call(key, get)
 
+    def read_range(self, key: str, first: int, last: int) -> bytes:
+        """Return an object's bytes from ``first`` to ``last``, or as many of them as there are."""
+
+        def get() -> bytes:
+            answer = self._client.get_object(**self._at(key), Range=f"bytes={first}-{last}")
+            with contextlib.closing(answer["Body"]) as body:
+                return bytes(body.read())
+
+        return self._call(key, get)
+
     def write(self, key: str, data: bytes, *, only_if_absent: bool = False) -> bool:
         """Write a whole object; with ``only_if_absent`` return False, unchanged, where it exists already.
 

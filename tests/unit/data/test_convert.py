@@ -121,6 +121,36 @@ def test_curated_slices_are_gone_and_said_and_maximum_and_norm_are_of_the_rest(t
     assert record.rows[0]["norm"] == pytest.approx(float(np.linalg.norm(targets)))
 
 
+@pytest.mark.parametrize("brightest", [0, 1, 2])
+def test_the_maximum_is_that_of_the_brightest_slice_wherever_it_lies(tmp_path, brightest):
+    kspace = object_kspace((3, 3, 32, 24)) * np.where(np.arange(3) == brightest, 5, 1)[:, None, None, None].astype(np.float32)
+    rows = convert(write_scan(tmp_path / "a.h5", kspace), LocalStore(tmp_path / "to")).rows
+    targets = np.stack([rss_target(of_slice, (32, 24)) for of_slice in kspace])
+    assert [row["max_value"] for row in rows] == [pytest.approx(float(targets.max()), rel=1e-5)] * 3
+    assert targets.argmax() // targets[0].size == brightest
+
+
+def test_the_field_of_view_is_that_of_the_image_along_readout_and_phase(tmp_path):
+    header = header_xml(32, 24, recon=(16, 20))
+    kspace = object_kspace((2, 3, 32, 24))
+    for payload in ("packed", "raw"):
+        path = write_scan(tmp_path / "a.h5", kspace, header=header, target=None)
+        row = convert(path, LocalStore(tmp_path / "to"), payload=payload).rows[0]
+        assert (row["fov_readout_mm"], row["fov_phase_mm"], row["thickness_mm"]) == (32, 40, 4)
+        assert (row["recon_height"], row["recon_width"]) == (16, 20)
+
+
+def test_zeros_of_either_sign_are_one_content(tmp_path):
+    kspace = random_kspace((1, 3, 32, 24))
+    kspace[..., :3] = 0
+    other = kspace.copy()
+    other[..., :3] = np.complex64(complex(-0.0, -0.0))
+    assert kspace.tobytes() != other.tobytes()
+    store = LocalStore(tmp_path / "to")
+    paths = [write_scan(tmp_path / f"{name}.h5", values, target=None) for name, values in (("a", kspace), ("b", other))]
+    assert len({convert(path, store).content for path in paths}) == 1
+
+
 def test_unstated_partial_fourier_narrows_the_measured_lines(tmp_path):
     kspace = random_kspace((2, 3, 32, 24))
     kspace[..., :5] = 0
@@ -151,12 +181,16 @@ def test_an_unreadable_scan_leaves_nothing_behind(tmp_path):
     content[-100] ^= 0xFF
     path.write_bytes(content)
     store = LocalStore(tmp_path / "to")
+    # Of an attempt that was killed after its first shard; and of another scan, whose key has the same beginning.
+    key = convert(path, store).key
+    store.write(f"shards/{key}-00000.bin", b"left behind")
+    store.write(f"shards/{key}0-00000.bin", b"another's")
     record = convert(path, store)
     assert not record.rows
     assert record.name.startswith("unreadable-")
     assert "Jane" not in json.dumps(record.to_values())
     assert "must be readable" in record.rejections[0].reason
-    assert list(store.list()) == []
+    assert [info.key for info in store.list()] == [f"shards/{key}0-00000.bin"]
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,17 @@ def test_slots_are_used_again_once_nothing_looks_into_them() -> None:
     assert len({tensor.data_ptr() for tensor in kept}) == 3
 
 
+def test_idle_slots_are_kept_only_up_to_their_bound() -> None:
+    one = 3 * 100 * 1000 * 8
+    pool = SlotPool(max_idle_bytes=int(2.5 * one))
+    for number in range(1, 4):
+        kept = [pool.empty((3, 100, 1000), torch.complex64) for _ in range(5)]
+        kept.clear()
+        gc.collect()
+        # Of five, two are left for the next round.
+        assert pool.num_allocated == 5 + 3 * (number - 1)
+
+
 def test_a_stream_uses_few_slots_for_many_steps(tmp_path: Path) -> None:
     write_catalog(tmp_path, volumes=40)
     stream = stream_of(tmp_path, config=StreamConfig(threads=2, prefetch_steps=2))

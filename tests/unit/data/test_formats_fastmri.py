@@ -51,6 +51,32 @@ def test_double_precision_is_read_as_complex64_and_offers_no_offsets(tmp_path):
         assert volume.raw_slice_range(0) is None
 
 
+def test_big_endian_samples_are_read_and_offer_no_offsets(tmp_path):
+    kspace = random_kspace((2, 4, 20, 16))
+    target = np.stack([rss_target(coils, (20, 16)) for coils in kspace])
+    with open_volume(write_scan(tmp_path / "file1.h5", kspace.astype(">c8"), target=target.astype(">f4"))) as volume:
+        for index in range(2):
+            np.testing.assert_array_equal(volume.read_slice(index), kspace[index])
+            np.testing.assert_array_equal(volume.read_target(index), target[index])
+            assert volume.read_slice(index).dtype.isnative
+            assert volume.raw_slice_range(index) is volume.raw_target_range(index) is None
+
+
+def test_a_file_with_a_user_block_in_front_is_read_and_its_offsets_count_from_the_files_begin(tmp_path):
+    import h5py
+
+    kspace = random_kspace((2, 4, 20, 16))
+    plain = write_scan(tmp_path / "plain.h5", kspace)
+    path = tmp_path / "file1.h5"
+    with h5py.File(path, "w", userblock_size=2048) as file, h5py.File(plain) as source:
+        for name in source:
+            source.copy(name, file)
+    with open_volume(path) as volume:
+        np.testing.assert_array_equal(volume.read_slice(1), kspace[1])
+        offset, nbytes = volume.raw_slice_range(1)
+        assert path.read_bytes()[offset : offset + nbytes] == kspace[1].tobytes()
+
+
 def test_single_coil_files_have_one_coil(tmp_path):
     kspace = random_kspace((2, 20, 16))
     with open_volume(write_scan(tmp_path / "file1.h5", kspace, target=None)) as volume:

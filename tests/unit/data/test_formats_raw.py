@@ -36,7 +36,7 @@ def test_ismrmrd_readouts_are_sorted_by_slice_and_line(tmp_path):
             np.testing.assert_array_equal(volume.read_slice(index), kspace[index])
 
 
-@pytest.mark.parametrize("flag", [19, 20, 23, 24, 27])
+@pytest.mark.parametrize("flag", [19, 20, 23, 24, 26, 27, 28, 29, 30, 31])
 def test_ismrmrd_readouts_that_are_no_image_are_skipped(tmp_path, flag):
     kspace = random_kspace((3, 16, 12))
     other = (random_kspace((3, 40), seed=1), {"kspace_encode_step_1": 3, "flags": 1 << (flag - 1)})
@@ -117,6 +117,64 @@ def test_twix_readouts_are_sorted_and_its_protocol_read(tmp_path):
     assert (header.anatomy, header.contrast, header.orientation, header.fov_mm[:2]) == ("spine", "T2", "SAG", (200, 150))
     assert header.field_strength == pytest.approx(2.89)
     assert header.center.startswith("site-")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *(("PHASCOR",), ("SLICE_ACCEL_PHASCOR",), ("NOISEADJSCAN",), ("RTFEEDBACK",), ("HPFEEDBACK",), ("REFPHASESTABSCAN",)),
+        *(("PHASESTABSCAN",), ("RETRO_DUMMYSCAN",), ("B1_CONTROLLOOP",), ("PACE",), ("SLICE_ACCEL_REFSCAN",), ("PHASCOR", "PATREFSCAN")),
+    ],
+)
+@pytest.mark.parametrize("values", [{}, {"Ave": 1}, {"Lin": 12}])
+def test_twix_readouts_that_are_no_image_are_skipped(tmp_path, flags, values):
+    pytest.importorskip("twixtools")
+    # They have the samples and the coils of lines, and a line's counters, an average's, or those of the line behind the last.
+    kspace, other = random_kspace((3, 16, 12)), random_kspace((3, 16), seed=1)
+    no_image = (other, {"Lin": 3, "CenterLin": 6, **values, "flags": flags})
+    with open_volume(write_twix(tmp_path / "meas.dat", PROTOCOL, [no_image, *twix_lines(kspace), no_image])) as volume:
+        assert (volume.header.width, volume.header.num_slices) == (12, 1)
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+        assert [finding for finding in volume.findings if finding.startswith("left out 2 ")]
+
+
+def test_twix_readouts_that_disagree_on_the_centre_of_k_space_are_refused(tmp_path):
+    pytest.importorskip("twixtools")
+    readouts = twix_lines(random_kspace((3, 16, 12)))
+    readouts[7][1]["CenterLin"] = 5
+    with pytest.raises(ScanError, match=r"meas\.dat: center_step 5 to 6: all readouts must agree"):
+        open_volume(write_twix(tmp_path / "meas.dat", PROTOCOL, readouts))
+
+
+NORMALS = [
+    *(((0.9, 0.3, 0.2), "SAG"), ((0.3, 0.9, -0.2), "COR"), ((-0.2, 0.3, 0.9), "AX")),
+    *(((-1.0, 0.0, 0.0), "SAG"), ((0.0, -1.0, 0.0), "COR"), ((0.0, 0.0, -1.0), "AX"), ((0.0, 0.0, 0.0), "")),
+]
+
+
+@pytest.mark.parametrize(("normal", "orientation"), NORMALS)
+def test_an_ismrmrd_slice_is_called_after_the_axis_that_it_is_normal_to(tmp_path, normal, orientation):
+    # Components of a patient's system: from right to left, from front to back, from feet to head.
+    readouts = [(samples, {**values, "slice_dir": normal}) for samples, values in lines_of(random_kspace((3, 16, 12)))]
+    with open_volume(write_ismrmrd(tmp_path / "raw.h5", header_xml(16, 12), readouts)) as volume:
+        assert volume.header.orientation == orientation
+
+
+@pytest.mark.parametrize(("normal", "orientation"), NORMALS)
+def test_a_twix_slice_is_called_after_the_axis_that_it_is_normal_to(tmp_path, normal, orientation):
+    pytest.importorskip("twixtools")
+    axes = zip(("dSag", "dCor", "dTra"), normal, strict=True)
+    # A component that is zero is not written.
+    text = "".join(f"sSliceArray.asSlice[0].sNormal.{axis} = {value}\n" for axis, value in axes if value)
+    protocol = f"\nsKSpace.lBaseResolution = 8\nsKSpace.lPhaseEncodingLines = 12\n{text}"
+    with open_volume(write_twix(tmp_path / "meas.dat", protocol, twix_lines(random_kspace((3, 16, 12))))) as volume:
+        assert volume.header.orientation == orientation
+
+
+def test_the_protocols_word_for_the_orientation_comes_before_the_normal(tmp_path):
+    readouts = [(samples, {**values, "slice_dir": (0.9, 0.3, 0.2)}) for samples, values in lines_of(random_kspace((3, 16, 12)))]
+    with open_volume(write_ismrmrd(tmp_path / "raw.h5", header_xml(16, 12, protocol="pd cor"), readouts)) as volume:
+        assert volume.header.orientation == "COR"
 
 
 def test_the_ismrmrd_file_is_the_same_scan_as_the_fastmri_file(scanner_data):

@@ -153,3 +153,13 @@ def test_a_source_is_split_by_a_list_of_files_and_entries_that_fit_nothing_are_c
 def test_a_split_is_from_folders_or_from_a_list(kind, uri):
     with pytest.raises(ConfigError, match="Write folders, files=URI or patients=URI"):
         GivenSplitConfig(kind=kind, uri=uri)
+
+
+def test_keys_that_differ_by_a_slash_alone_are_told_apart_by_their_whole_paths():
+    places = ["x/a.h5", "x//a.h5", "/b.h5"]
+    assert found(places, **{"x//a.h5": "val", "x/a.h5": "train", "/b.h5": "test"}) == dict(
+        zip(places, ("train", "val", "test"), strict=True)
+    )
+    assert found(places, **{"x//a.h5": "val"}) == {"x//a.h5": "val"}
+    with pytest.raises(ConfigError, match=r"entry 1 of the split list: fits 2 scans"):
+        found(places, **{"a.h5": "val"})

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from echotrain.data.payload import (
     ALIGNMENT,
@@ -72,6 +74,27 @@ def test_half_precision_halves_the_bytes_at_negligible_error() -> None:
     decode_halves(body[head:].view(np.float16).reshape(4, -1, 2), body[:16].view(np.float32), decoded)
     error = np.linalg.norm(decoded.reshape(kspace.shape) - kspace) ** 2 / np.linalg.norm(kspace) ** 2
     assert error < 5e-8
+
+
+@given(
+    st.lists(st.tuples(st.integers(-30, 100), st.sampled_from([1.0, 1.0000001, 1.5, 1.999, 1.9998, 1.9999999])), min_size=1, max_size=6),
+    st.integers(0, 3),
+)
+def test_half_precision_is_as_near_for_each_coil_whatever_the_others_size(magnitudes, seed) -> None:
+    rng = np.random.default_rng(seed)
+    kspace = np.empty((len(magnitudes), 5, 7), np.complex64)
+    for coil, (exponent, mantissa) in enumerate(magnitudes):
+        kspace[coil] = rng.uniform(-1, 1, (5, 7)) + 1j * rng.uniform(-1, 1, (5, 7))
+        kspace[coil] *= np.float32(2.0**exponent)
+        kspace[coil, 0, 0] = np.float32(mantissa) * np.float32(2.0**exponent)
+    encoded = encode_packed(kspace, None, "float16")
+    body, head = encoded.data[: encoded.columns["nbytes"]], scales_nbytes(len(kspace))
+    decoded = np.empty((len(kspace), 35), np.complex64)
+    halves = body[head:].view(np.float16).reshape(len(kspace), -1, 2)
+    decode_halves(halves, body[: 4 * len(kspace)].view(np.float32), decoded)
+    for coil, found in zip(kspace, decoded.reshape(kspace.shape), strict=True):
+        # Half a unit in the last of 11 binary digits of the largest part; two parts to each number.
+        assert np.abs(found - coil).max() <= np.abs(coil.view(np.float32)).max() * 2.0**-11 * np.sqrt(2)
 
 
 def test_half_precision_keeps_an_empty_coil_and_refuses_nan() -> None:

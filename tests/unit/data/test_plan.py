@@ -87,6 +87,18 @@ def test_a_row_comes_as_often_as_its_weight_says_rounded_up_or_down(weights: lis
     assert (np.abs(counts - expected) < 1 + 1e-6).all()
 
 
+@given(st.integers(20, 200), st.integers(0, 5))
+def test_a_weighted_epoch_is_shuffled_as_an_unweighted_one_is(num_rows: int, epoch: int) -> None:
+    weights = np.arange(1.0, num_rows + 1)
+    order = epoch_order(num_rows, 3, epoch, weights)
+    assert (np.diff(order) < 0).any()
+    assert (order != epoch_order(num_rows, 3, epoch + 1, weights)).any()
+    assert (order != epoch_order(num_rows, 4, epoch, weights)).any()
+    # Neither half of the rows keeps to one half of the epoch.
+    assert 0 < (order[: num_rows // 2] < num_rows // 2).mean() < 1
+    np.testing.assert_array_equal(order, epoch_order(num_rows, 3, epoch, 7 * weights))
+
+
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, np.nan]])
 def test_weights_that_mean_nothing_are_refused(weights: list[float]) -> None:
     with pytest.raises(ConfigError, match="weights"):

@@ -1,5 +1,7 @@
 """Raw scans: which readouts make up a slice, where each goes, and what is told of the others."""
 
+import re
+
 import h5py
 import numpy as np
 import pytest
@@ -86,6 +88,17 @@ def test_twix_calibration_lines_follow_the_protocols_mode(tmp_path, mode, is_emb
         assert (volume.calibration is None) == is_embedded
 
 
+def test_calibration_of_slices_that_have_no_image_is_none_of_the_k_spaces(tmp_path):
+    kspace, other = object_kspace((1, 3, HEIGHT, WIDTH))[0], object_kspace((1, 3, HEIGHT, WIDTH), seed=1)[0]
+    grid, center = np.arange(WIDTH) % 2 == 0, abs(np.arange(WIDTH) - WIDTH // 2 + 0.5) < 6
+    image = [line for keep, line in zip(grid, lines_of(kspace), strict=True) if keep]
+    own = with_values([line for keep, line in zip(center & ~grid, lines_of(kspace), strict=True) if keep], flags=flag(20))
+    foreign = with_values([line for keep, line in zip(center & ~grid, lines_of(other, 1), strict=True) if keep], flags=flag(20))
+    with open_volume(write(tmp_path, foreign + own + image, parallel("embedded"))) as volume:
+        assert volume.header.num_slices == 1
+        np.testing.assert_array_equal(volume.read_slice(0), kspace * (grid | center))
+
+
 # Series, averages and what shares a place: gadgetron#1287, MRIReco.jl#138, twixtools#29.
 
 
@@ -154,6 +167,51 @@ def test_a_reversed_readout_goes_where_its_own_echo_says(tmp_path, every, center
     lost = abs(HEIGHT - 1 - center - HEIGHT // 2)
     inner = slice(lost, HEIGHT - lost)
     np.testing.assert_array_equal(got[:, inner], kspace[:, inner])
+
+
+def test_where_the_energy_lies_is_asked_of_the_readouts_that_run_forwards_however_few_they_are(tmp_path):
+    # Partial echoes both ways: forwards the beginning is missing, backwards the end, so that their echoes lie 16 samples apart.
+    kspace, missing = object_kspace((1, 3, HEIGHT, WIDTH))[0], HEIGHT // 4
+    is_forward = np.arange(WIDTH) % 3 == 0
+    readouts = [
+        (samples[:, missing:], {**values, "center_sample": HEIGHT // 2 - missing})
+        if is_forward[line]
+        else (samples[:, :-missing][:, ::-1], {**values, "flags": flag(22), "center_sample": HEIGHT // 2 - missing - 1})
+        for line, (samples, values) in enumerate(lines_of(kspace))
+    ]
+    there = np.ones((HEIGHT, WIDTH), bool)
+    there[:missing, is_forward] = there[-missing:, ~is_forward] = False
+    with open_volume(write(tmp_path, readouts)) as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), kspace * there)
+        assert volume.findings == ()
+
+
+def test_samples_to_be_discarded_are_no_part_of_a_readout_and_its_echo_is_counted_without_them(tmp_path):
+    kspace, pre, post = object_kspace((1, 3, HEIGHT, WIDTH))[0], 7, 3
+    readouts = [
+        (
+            np.concatenate([np.full((3, pre), 1e3), samples, np.full((3, post), -1e3)], axis=1).astype(np.complex64),
+            {**values, "discard_pre": pre, "discard_post": post, "center_sample": pre + HEIGHT // 2},
+        )
+        for samples, values in lines_of(kspace)
+    ]
+    with open_volume(write(tmp_path, readouts)) as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
+        assert volume.findings == ()
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_twix_readout_that_runs_backwards_is_turned_over(tmp_path, every):
+    pytest.importorskip("twixtools")
+    kspace, center = object_kspace((1, 3, HEIGHT, WIDTH))[0], HEIGHT // 2 - 1
+    readouts = [
+        (reversed_readout(samples, center), {"Lin": line, "CenterLin": WIDTH // 2, "CenterCol": center, "flags": ("REFLECT",)})
+        if line % every == every - 1
+        else (samples, {"Lin": line, "CenterLin": WIDTH // 2})
+        for line, (samples, _) in enumerate(lines_of(kspace))
+    ]
+    with open_volume(write_twix(tmp_path / "a.dat", PROTOCOL, readouts)) as volume:
+        np.testing.assert_array_equal(volume.read_slice(0), kspace)
 
 
 @pytest.mark.parametrize("is_reversed", [False, True])
@@ -271,6 +329,28 @@ def test_slices_come_in_order_of_their_position(tmp_path):
         assert "slices were put in order of their position" in volume.findings
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_twix_slices_come_in_order_of_their_position_along_their_normal(tmp_path, axis):
+    mdh_def = pytest.importorskip("twixtools.mdh_def")
+    names, kspace = ("Sag", "Cor", "Tra"), object_kspace((4, 3, HEIGHT, WIDTH))
+    # Along the other axes they lie in other orders.
+    places = np.array([[0, 3, 1, 2], [2, 0, 3, 1], [3, 2, 0, 1]])
+    places[[0, axis]] = places[[axis, 0]]
+    places[axis] = range(4)
+    readouts = []
+    for counter, place in enumerate([2, 0, 3, 1]):
+        data = type(mdh_def.VB17_header().SliceData)()
+        for name, along in zip(names, places, strict=True):
+            setattr(data.SlicePos, name, 5.0 * along[place])
+        values = {"Sli": counter, "CenterLin": WIDTH // 2, "SliceData": data}
+        readouts += [(kspace[place][:, :, line], {**values, "Lin": line}) for line in range(WIDTH)]
+    protocol = f"{PROTOCOL}sSliceArray.asSlice[0].sNormal.d{names[axis]} = 1.0\n"
+    with open_volume(write_twix(tmp_path / "a.dat", protocol, readouts)) as volume:
+        for place in range(4):
+            np.testing.assert_array_equal(volume.read_slice(place), kspace[place])
+        assert volume.header.orientation == ("SAG", "COR", "AX")[axis]
+
+
 @pytest.mark.parametrize("step", [3.0, -3.0, 0.0])
 def test_slices_that_run_along_their_positions_or_have_none_stay_as_they_are_counted(tmp_path, step):
     kspace = object_kspace((3, 3, HEIGHT, WIDTH))
@@ -344,3 +424,27 @@ def test_lines_beyond_the_headers_matrix_widen_it(tmp_path, center):
         assert (header.width, header.recon_width) == (54, WIDTH)
         np.testing.assert_array_equal(volume.read_slice(0), kspace)
         assert "since lines reach beyond the matrix" in volume.findings[0]
+
+
+@pytest.mark.parametrize(
+    ("covered", "matrix", "size"), [((0.5, 1.0), (HEIGHT, WIDTH), (32, 48)), ((0.5, 0.75), (2 * HEIGHT, 96), (32, 36))]
+)
+def test_the_image_is_what_its_field_of_view_covers_however_the_scanner_interpolates(tmp_path, covered, matrix, size):
+    # Of an encoded field of view of 2 mm to the sample; without one the stated matrix is all there is.
+    kspace = object_kspace((1, 3, HEIGHT, WIDTH))[0]
+    xml = header_xml(HEIGHT, WIDTH, recon=matrix).decode()
+    stated = f"<x>{2 * matrix[0]}</x><y>{2 * matrix[1]}</y><z>4</z>"
+    assert stated in xml
+    x, y = round(2 * HEIGHT * covered[0]), round(2 * WIDTH * covered[1])
+    with_fov = xml.replace(stated, f"<x>{x}</x><y>{y}</y><z>4</z>") if matrix != (HEIGHT, WIDTH) else _last(xml, stated, x, y)
+    with open_volume(write_ismrmrd(tmp_path / "a.h5", with_fov.encode(), lines_of(kspace))) as volume:
+        assert (volume.header.recon_height, volume.header.recon_width) == size
+        assert volume.header.fov_mm == (x, y, 4)
+    without = re.sub(r"<fieldOfView_mm>.*?</fieldOfView_mm>", "", xml)
+    with open_volume(write_ismrmrd(tmp_path / "b.h5", without.encode(), lines_of(kspace))) as volume:
+        assert (volume.header.recon_height, volume.header.recon_width) == (HEIGHT, WIDTH)
+
+
+def _last(xml: str, stated: str, x: int, y: int) -> str:
+    begin, _, end = xml.rpartition(stated)
+    return f"{begin}<x>{x}</x><y>{y}</y><z>4</z>{end}"

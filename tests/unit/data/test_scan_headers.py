@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from echotrain.data.formats import open_volume
+from echotrain.data.formats.xml_header import header_xml as write_header
 from echotrain.data.formats.xml_header import parse_header
+from echotrain.data.header import VolumeHeader
 from echotrain.errors import ScanError
 from tests.scans import header_xml, object_kspace, write_scan
 
@@ -77,3 +81,39 @@ def test_limits_that_fit_follow_fastmris_formula():
     assert parse_header(header_xml(64, 48, center=15, maximum=38), "a").padding(48) == (9, 48)
     assert parse_header(header_xml(64, 48), "a").padding(48) == (0, 48)
     np.testing.assert_equal(parse_header(header_xml(64, 15, center=8, maximum=14), "a").padding(15), (0, 14))
+
+
+@given(st.data())
+def test_a_header_that_is_written_says_the_same_when_it_is_read(data):
+    def draw(least: int, most: int) -> int:
+        return data.draw(st.integers(least, most))
+
+    recon, height, width = (draw(8, 40), draw(8, 40)), draw(40, 90), draw(40, 90)
+    left = draw(0, width // 2)
+    written = VolumeHeader(
+        dataset="d", volume="v", patient="p", num_slices=draw(1, 9), num_coils=draw(1, 5), height=height, width=width,
+        recon_height=recon[0], recon_width=recon[1], fov_mm=(float(draw(90, 300)), float(draw(90, 300)), float(draw(1, 9))),
+        padding_left=left, padding_right=draw(width // 2 + 1, width), field_strength=1.5, vendor="Siemens",
+    )  # fmt: skip
+    scan = parse_header(write_header(written, protocol="t2 knee"), "a")
+    assert (scan.encoded, scan.recon) == ((height, width, 1), (*recon, 1))
+    assert scan.padding(width) == (written.padding_left, written.padding_right)
+    assert scan.recon_fov == written.fov_mm
+    # A pixel of the image is as large as one of the encoded matrix, along each axis.
+    for axis in range(2):
+        assert scan.encoded_fov[axis] / scan.encoded[axis] == pytest.approx(written.fov_mm[axis] / recon[axis], rel=1e-4)
+    assert scan.encoded_fov[2] == written.fov_mm[2]
+    assert (scan.num_slices, scan.maximum_z, scan.protocol_name) == (written.num_slices, 0, "t2 knee")
+    assert (scan.field_strength, scan.trajectory, scan.notes) == (1.5, "cartesian", ())
+
+
+@pytest.mark.parametrize("namespace", ["", ' xmlns="urn:another"', ' xmlns:ismrmrd="http://www.ismrm.org/ISMRMRD"'])
+def test_the_namespace_of_a_header_says_nothing(namespace):
+    own = ' xmlns="http://www.ismrm.org/ISMRMRD"'
+    said = "<userParameters><userParameterString><name>tProtocolName</name><value>knee pd</value></userParameterString></userParameters>"
+    subject = "<subjectInformation><patientID>4711</patientID><patientGender>F</patientGender></subjectInformation>"
+    xml = header_xml(64, 48, recon=(32, 40), center=20, extra=said + subject).decode()
+    assert own in xml
+    read = parse_header(xml.encode(), "a")
+    assert (read.identifier("patientID"), read.sex, read.protocol_name) == ("4711", "F", "a protocol knee pd")
+    assert parse_header(xml.replace(own, namespace).encode(), "a") == read

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from echotrain.data.selection import select
+from echotrain.data.selection import Selection, select
 from echotrain.errors import CatalogError
 
 
@@ -54,6 +54,35 @@ def test_a_fraction_does_not_depend_on_the_order_of_the_catalog(table: pa.Table)
     shuffled = table.take(pa.array(np.random.default_rng(0).permutation(table.num_rows)))
     names = [set(t["volume"].take(pa.array(select(t, splits=["train"], fraction=0.2))).to_pylist()) for t in (table, shuffled)]
     assert names[0] == names[1]
+
+
+def test_volumes_of_one_name_in_two_datasets_are_two() -> None:
+    rows = [
+        {"dataset": dataset, "volume": f"v{volume}", "slice": index, "split": "train", "anatomy": "knee", "contrast": "T1"}
+        for dataset in ("a", "b", "av")
+        for volume in range(20)
+        for index in range(3)
+    ]
+    table = pa.Table.from_pylist(rows)
+    chosen = table.take(pa.array(select(table, splits=["train"], fraction=0.5))).to_pylist()
+    volumes = {(row["dataset"], row["volume"]) for row in chosen}
+    assert len(volumes) == 30
+    assert len(chosen) == 3 * 30
+    of_each = [{name for dataset, name in volumes if dataset == each} for each in ("a", "b", "av")]
+    assert of_each[0] != of_each[1] != of_each[2]
+
+
+@pytest.mark.parametrize("lists", list(itertools.product([(), ("a",), ("a", "b")], [(), ("knee",)], [(), ("T1",), ("T2",)])))
+def test_a_selection_keeps_what_fits_each_of_its_lists_as_select_does(table: pa.Table, lists) -> None:
+    datasets, anatomies, contrasts = lists
+    selection = Selection(datasets=datasets, anatomies=anatomies, contrasts=contrasts)
+    kept = [row for row in table.to_pylist() if selection.fits(row["dataset"], row["anatomy"], row["contrast"])]
+    splits = ["train", "val"]
+    try:
+        chosen = select(table, splits=splits, datasets=datasets, anatomies=anatomies, contrasts=contrasts)
+    except CatalogError:
+        chosen = []
+    assert kept == table.take(pa.array(chosen, pa.int64())).to_pylist()
 
 
 def test_the_smallest_fraction_still_has_a_volume(table: pa.Table) -> None:

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from echotrain.data.splits import PatientSummary, SplitConfig, assign_splits, check_no_leakage, summarize_patients
 from echotrain.errors import ConfigError, LeakageError
 
+RATIOS = {"train": 0.70, "val": 0.15, "test": 0.15}
+
 
 def people(count: int, seed: int = 0) -> list[PatientSummary]:
     rng = np.random.default_rng(seed)
@@ -44,6 +46,41 @@ def test_each_category_is_shared_about_alike() -> None:
     for category in {c for p in patients for c in p.slices}:
         own = [PatientSummary(patient=p.patient, slices={category: p.slices[category]}) for p in patients if category in p.slices]
         assert shares(own, splits)["train"] == pytest.approx(0.70, abs=0.06)
+
+
+def test_slices_are_shared_where_nothing_but_their_balance_counts() -> None:
+    patients = people(200)
+    found = shares(patients, assign_splits(patients, SplitConfig(coverage_weight=0, absence_weight=0)))
+    assert [found[split] for split in RATIOS] == pytest.approx(list(RATIOS.values()), abs=0.01)
+
+
+def objective(patients: list[PatientSummary], splits: dict[str, str]) -> float:
+    """The default objective, as ``SplitConfig`` describes it, of patients of whom every anatomy has at least three."""
+    categories = {category for patient in patients for category in patient.slices}
+    total, cost = sum(sum(patient.slices.values()) for patient in patients), 0.0
+    for weight, chosen in [(1.0, categories)] + [(0.5, {category}) for category in categories]:
+        own = [PatientSummary(patient=p.patient, slices={c: n for c, n in p.slices.items() if c in chosen}) for p in patients]
+        part = sum(sum(patient.slices.values()) for patient in own)
+        cost += weight * part / total * sum(abs(share - RATIOS[split]) for split, share in shares(own, splits).items())
+    there = {(splits[patient.patient], anatomy) for patient in patients for anatomy in patient.anatomies}
+    return cost + sum((split, anatomy) not in there for split in RATIOS for _, anatomy, _ in {(0, c[1], 0) for c in categories})
+
+
+@pytest.mark.parametrize(("count", "seed"), [(20, 3), (30, 6), (25, 0), (40, 1)])
+def test_no_single_patient_would_be_better_off_in_another_split(count: int, seed: int) -> None:
+    patients = people(count, seed)
+    splits = assign_splits(patients)
+    cost = objective(patients, splits)
+    assert all(objective(patients, {**splits, p.patient: split}) >= cost - 1e-9 for p in patients for split in RATIOS)
+
+
+def test_the_seed_decides_between_patients_who_are_alike_and_nothing_else() -> None:
+    patients = [PatientSummary(patient=f"p{i:02d}", slices={("d", "knee", "PD"): 20}) for i in range(30)]
+    found = [assign_splits(patients, SplitConfig(seed=seed)) for seed in range(3)]
+    assert len({tuple(sorted(splits.items())) for splits in found}) == 3
+    assert len({tuple(sorted(splits.values())) for splits in found}) == 1
+    unlike = [PatientSummary(patient=f"p{i:02d}", slices={("d", "knee", "PD"): 10 + i}) for i in range(30)]
+    assert len({tuple(assign_splits(unlike, SplitConfig(seed=seed)).items()) for seed in range(3)}) == 1
 
 
 @given(st.integers(1, 30), st.integers(0, 3))

@@ -7,10 +7,12 @@ import torch
 
 from echotrain.data.formats import Deidentifier, open_volume
 from echotrain.data.sources import find_sources
+from echotrain.errors import ConfigError
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.orchestration.inference import InferenceConfig, WorkerSetup
-from echotrain.orchestration.reconstruct import _VolumeReconstructor, acquired_of
+from echotrain.orchestration.reconstruct import _check_place, _VolumeReconstructor, acquired_of
 from tests.runs import write_run
+from tests.s3_fake import serve_keys
 from tests.scans import header_xml, lines_of, object_kspace, write_ismrmrd, write_scan
 
 SHAPE = (3, 4, 64, 48)
@@ -195,3 +197,43 @@ def test_a_mask_is_never_acquired_over_partial_fourier_padding_as_in_the_public_
         with torch.no_grad():
             expected = public(sample.masked_kspace[None], sample.mask[None]).numpy()[0]
         assert np.linalg.norm(images[index] - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+def test_reconstructions_are_not_written_among_the_scans_nor_where_links_among_them_lead(tmp_path):
+    write_scan(tmp_path / "scans" / "deep" / "a.h5")
+    write_scan(tmp_path / "pool" / "b.h5")
+    (tmp_path / "scans" / "link").symlink_to(tmp_path / "pool")
+    (tmp_path / "alias").symlink_to(tmp_path / "scans")
+
+    def check(source: str, to: str) -> None:
+        _check_place(source, find_sources(source), to)
+
+    folder, alone = str(tmp_path / "scans"), str(tmp_path / "scans" / "deep" / "a.h5")
+    for to in ("scans", "scans/deep", "scans/new", "alias", "alias/new", "pool"):
+        with pytest.raises(ConfigError, match="lies among the scans"):
+            check(folder, str(tmp_path / to))
+    for to in ("out", "scans2", "pool/new"):
+        check(folder, str(tmp_path / to))
+    with pytest.raises(ConfigError, match="lies among the scans"):
+        check(alone, str(tmp_path / "scans" / "deep"))
+    check(alone, str(tmp_path / "scans"))
+
+
+def test_reconstructions_are_not_written_among_keys(monkeypatch):
+    with serve_keys() as fake:
+        for name, value in fake.env.items():
+            monkeypatch.setenv(name, value)
+        fake.objects["lab", "scans//a.h5"] = fake.objects["lab", "scans/b.h5"] = b""
+        for source, to in (
+            ("s3://lab/scans", "s3://lab/scans/new"),
+            ("s3://lab", "s3://lab/new"),
+            ("s3://lab/scans/b.h5", "s3://lab/scans"),
+        ):
+            with pytest.raises(ConfigError, match="lies among the scans"):
+                _check_place(source, find_sources(source), to)
+        for source, to in (
+            ("s3://lab/scans", "s3://lab/scans2"),
+            ("s3://lab/scans/b.h5", "s3://lab"),
+            ("s3://lab/scans//", "s3://lab/scans"),
+        ):
+            _check_place(source, find_sources(source), to)

@@ -157,7 +157,10 @@ def test_a_server_that_answers_a_range_with_the_whole_object_is_refused_at_once(
     assert len(server.requests) == 1
 
 
-AWKWARD_KEYS = ["a//b", "/a", "//a", "a/", "a//", "x//y/z w", "a b+c%20#?&=ü~*'()!/d", "%2F//%41", "a\\b", "日本//k", "x" * 300]
+AWKWARD_KEYS = [
+    *("a//b", "/a", "//a", "a/", "a//", "x//y/z w", "a b+c%20#?&=ü~*'()!/d", "%2F//%41", "a\\b", "日本//k", "x" * 300),
+    *("a/../b", "./a", "a/.", ".."),
+]
 
 
 @pytest.mark.parametrize("key", AWKWARD_KEYS)
@@ -169,15 +172,6 @@ def test_a_key_is_asked_for_as_it_is(monkeypatch: pytest.MonkeyPatch, key: str) 
     assert [unquote(request["target"]) for request in server.requests] == [f"/bucket/{key}"] * 2
     # What is signed is the path as it stands, so that it must be encoded as everybody does.
     assert server.requests[0]["target"] == server.requests[1]["target"]
-
-
-@pytest.mark.parametrize("key", ["a/../b", "./a", "a/.", ".."])
-def test_a_key_that_no_request_can_carry_is_refused_and_not_taken_for_another(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    with answering([WHOLE]) as server:
-        point_to(server, monkeypatch)
-        with pytest.raises(StorageError, match="no request can carry"):
-            RangeReader().read_into(f"s3://bucket/{key}", 0, memory(5))
-    assert server.requests == []
 
 
 def test_credentials_are_those_of_botocore_and_are_asked_for_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ _DATE_SHORT = re.compile(r"(?<![\d.])\d\d([-_.])\d\d\1\d\d(?![\d.])")
 # What of a word's beginnings tells an initial or a name cut short.
 _MAX_BEGINNING = 4
 _UID = re.compile(r"\d+(?:\.\d+){4,}")
+# Of a location its scheme and the file's ending, s3:// and .h5, which are no patients of the numbers 3 and 5.
+_NO_NAME = re.compile(r"^[a-z0-9]+://|\.[A-Za-z]{1,8}5?$", re.ASCII)
 _SAFE_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
 _SAFE_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 # What anonymisers write instead of a number or a name.
@@ -221,7 +223,7 @@ class Deidentifier:
         A number of the data set's own, such as the ``001`` of ``file_prostate_AXT2_001``, is no objection. CMRxRecon's files, which every
         subject's folder holds, get the subject in front: ``P001_cine_sax``.
         """
-        if _SAFE_STEM.fullmatch(stem) and self.is_safe_name(stem) and not _but_own(identity, stem).occurs_in(stem):
+        if self.keeps_name(stem) and not _but_own(identity, stem).occurs_in(stem):
             name = with_subject(self._folders(), stem)
             if not _but_own(identity, name).occurs_in(name):
                 return name
@@ -231,18 +233,23 @@ class Deidentifier:
         """Say whether a public data set's patterns or the user's vouch for a file's name, without its ending."""
         return is_public_stem(stem) or self._is_given(stem)
 
+    def keeps_name(self, stem: str) -> bool:
+        """Say whether a safe name may be a volume's id as well, which becomes the name of files elsewhere: a plain word."""
+        return _SAFE_STEM.fullmatch(stem) is not None and self.is_safe_name(stem)
+
     def is_safe_location(self, location: str, identity: Identity) -> bool:
         """Say whether a file's location may be written down: its name, the folders below the root and the root's own are safe.
 
-        None of them may name whom the header names.
+        None of them may name whom the header names. They may hold blanks and signs that no volume's id does.
         """
         below = PurePosixPath(location.removeprefix(self._root))
         folders = [part for part in below.parts[:-1] if part != "/"] if self._root else []
         return (
-            not self.volume(below.stem, identity).startswith(VOLUME_PREFIX)
+            self.is_safe_name(below.stem)
+            and not _but_own(identity, below.stem).occurs_in(below.stem)
             and all(is_public_folder(folder) or self._is_given(folder) for folder in folders)
             and self._is_safe_root()
-            and not _but_own(identity, below.stem, *folders).occurs_in(location)
+            and not _but_own(identity, below.stem, *folders).occurs_in(_NO_NAME.sub("", location))
             and not reads_as_identifier(location)
         )
 

@@ -13,13 +13,12 @@ from echotrain.data.formats.fastmri import identity_of
 from echotrain.data.formats.hdf5 import Hdf5File, reading
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.xml_header import parse_header
-from echotrain.data.sources import ScanSource, find_sources, opened_in_place, place_suffixes
+from echotrain.data.sources import ScanSource, find_sources, opened_in_place, place_suffixes, scans_root
 from echotrain.errors import ConfigError, ScanError
 from echotrain.evaluation.submission.challenge import ExpectedFile, Problem
 from echotrain.evaluation.submission.reconstructions import Images
 from echotrain.log import track
 from echotrain.physics.crop import center_crop
-from echotrain.storage.open import open_store
 
 __all__ = ["HEADER", "VolumeFacts", "check_volume", "expect_volumes", "read_header", "volume_misfit", "write_volume"]
 
@@ -60,13 +59,13 @@ def expect_volumes(like: str, shape_of: Callable[[VolumeFacts], tuple[int, ...]]
         ScanError: One is damaged, or says too little.
         StorageError: The store failed.
     """
-    sources, root, deidentifier = find_sources(like), open_store(like).uri, Deidentifier.of_environment()
+    sources, root, deidentifier = find_sources(like), scans_root(like), Deidentifier.of_environment()
     found = [pair for pair in zip(sources, place_suffixes(like, sources, deidentifier), strict=True) if pair[0].name.endswith(_ENDING)]
     if not found:
         raise ConfigError(like, f"holds no test file that ends in {_ENDING}", "Give the folder of the challenge's test set.")
     expected = []
     for source, suffix in track(found, "Reading the test set"):
-        key = source.name if source.uri == root else source.uri.removeprefix(f"{root.rstrip('/')}/")
+        key = source.uri.removeprefix(root)
         volume, name = _read_facts(source, deidentifier)
         shape = shape_of(volume)
         if len(shape) != 3 or min(shape) < 1:
