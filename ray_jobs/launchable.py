@@ -190,7 +190,7 @@ def _lacks_storage(settings: Sequence[str]) -> bool:
 
 def _catalog_in(settings: Sequence[str]) -> dict[str, str]:
     values = dict(map(parse_assignment, settings))
-    return {"data.catalog=": str(values["data.catalog"])} if "data.catalog" in values else {}
+    return {"data.catalog=": values["data.catalog"]} if "data.catalog" in values else {}
 
 
 def _check_paths(settings: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import datetime as dt
-import json
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +11,7 @@ from echotrain.log import setup_logging
 from echotrain.orchestration.study import PAGE, run_study
 from echotrain.recipes.debug_data import STUDY_CATALOG, ensure_study_data
 from echotrain.recipes.registry import STUDIES, find_study
+from echotrain.sweeps.space import as_shell_words
 from echotrain.training.experiment import flatten
 from echotrain.training.study import Study, override_study
 
@@ -82,11 +82,11 @@ def read(options: argparse.Namespace) -> Study:
 
 
 def shown(study: Study) -> str:
-    """Return every setting, the study's own first."""
+    """Return every setting as one would type it, the study's own first."""
     values = flatten(to_dict(study))
     own = {path: value for path, value in values.items() if not path.startswith("base.")}
     varied = {path.removeprefix("base."): value for path, value in values.items() if path not in (*own, "base.name", "base.seed")}
-    return "\n".join(f"{path}={json.dumps(value, ensure_ascii=False)}" for path, value in {**own, **varied}.items())
+    return "\n".join(as_shell_words({**own, **varied}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Train a recipe, or go on with a run: the same command resumes."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from echotrain.orchestration.driver import fit
 from echotrain.recipes.debug_data import DEBUG_CATALOG, ensure_debug_data
 from echotrain.recipes.registry import RECIPES, find_recipe
 from echotrain.redaction import redacted
+from echotrain.sweeps.space import as_shell_words
 from echotrain.training.experiment import Experiment, flatten
 
 EXAMPLES = """examples:
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         experiment = read(options)
         if options.show:
-            print("\n".join(f"{path}={json.dumps(value)}" for path, value in redacted(flatten(to_dict(experiment))).items()))
+            print("\n".join(as_shell_words(redacted(flatten(to_dict(experiment))))))
             return 0
         if experiment.data.catalog == DEBUG_CATALOG:
             ensure_debug_data()

@@ -1,8 +1,18 @@
 """Typed configuration: frozen dataclasses, changed only by ``dotted.path=value``.
 
-The command line, sweeps and the chart all speak this one syntax. Values are YAML scalars or lists;
-types come from the annotations and are checked by pydantic, so ``model.num_cascades=twelve`` fails
-before anything starts.
+The command line, sweeps and the chart all speak this one syntax. The annotation of a setting says how its value is read, so that it is
+what a person sees; pydantic checks it, so ``model.num_cascades=twelve`` fails before anything starts. What could be taken for two things
+is refused.
+
+- A text is what was typed, character for character: ``storage=/data/runs #2``, ``name=on``, ``name=12:30``, ``name=[a]``, spaces
+  included. Quotes are the shell's: those that are left when it is done belong to the text, and ``name=`` is the empty one.
+- A number is in decimal digits: ``8``, ``1_000``, ``.5``, ``1e-3``; a whole one may be written ``1e3`` or ``4.0``. Refused are ``010``
+  (octal to some), ``0x10``, ``1:30``, ``nan`` and ``inf``.
+- ``true``, ``yes``, ``on`` and ``1`` are true, ``false``, ``no``, ``off`` and ``0`` are not, in upper or lower case.
+- ``null`` is None where a setting may be None, also where it may be a text instead.
+- A list is ``[a, b]``, several settings of a group are ``{path: value, path: value}``. Inside of brackets a word ends at a comma or a
+  bracket, and spaces around it do not count; what is in double quotes (as in JSON) or single ones (doubled inside) is a text of its own.
+- Where no type says what a value is, ``true``, ``false``, ``null`` and numbers as JSON writes them are that, and all else is text.
 
 A setting that is one of several dataclasses is a union of them, with ``Field(discriminator="kind")``: the field ``kind``, which
 each of them has, says which. Values without a ``kind`` are those of the union's first member.
@@ -10,16 +20,17 @@ each of them has, says which. Values without a ``kind`` are those of the union's
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast, get_type_hints
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from echotrain.errors import ConfigError
+from echotrain.setting_text import Quoted, Typed, alternatives, item_type, read_flow, read_typed, takes_text
 
 __all__ = ["fingerprint", "from_dict", "keys", "override", "parse_arguments", "parse_assignment", "to_dict"]
 
@@ -28,7 +39,7 @@ C = TypeVar("C")
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a configuration as nested plain values that JSON can hold."""
-    return cast(dict[str, Any], TypeAdapter(type(config)).dump_python(config, mode="json"))
+    return cast(dict[str, Any], _adapter(cast(Any, type(config))).dump_python(config, mode="json"))
 
 
 def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
@@ -38,15 +49,12 @@ def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
         ConfigError: A key is unknown (the nearest known one is named), a value has the wrong type, or a
             check of the dataclass itself fails.
     """
-    values = _with_kinds(cls, values)
-    known = set(keys(cls, values))
-    for path in _leaf_paths(values):
-        if path not in known:
-            raise _unknown_key(path, known)
+    walk = _Walk(set(keys(cls, values)))
+    fitted = walk.group(cls, values, "")
     try:
-        return TypeAdapter(cls).validate_python(values)
+        return cast(C, _adapter(cast(Any, cls)).validate_python(fitted))
     except ValidationError as error:
-        raise _wrong_type(_path_of(error, known), error) from error
+        raise _wrong_type(_path_of(error, walk.seen), error) from error
 
 
 def keys(cls: Any, values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -82,7 +90,8 @@ def override(config: C, assignments: Sequence[str]) -> C:
     values = to_dict(config)
     known = set(keys(type(config), values))
     kinds = {f"{path}.kind" for path in _unions(type(config))}
-    for path, value in sorted(_flat(map(parse_assignment, assignments), known), key=lambda assignment: assignment[0] not in kinds):
+    given = [part for path, text in map(parse_assignment, assignments) for part in _flat(path, Typed(text), known)]
+    for path, value in sorted(given, key=lambda part: part[0] not in kinds):
         if path in kinds:
             _set_kind(values, path.split("."), value)
             known = set(keys(type(config), values))
@@ -93,7 +102,7 @@ def override(config: C, assignments: Sequence[str]) -> C:
 
 
 def parse_arguments(function: Callable[..., Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Parse ``name=value`` assignments into keyword arguments of a function, checked against its annotations.
+    """Parse ``name=value`` assignments into keyword arguments of a function, read and checked by its annotations.
 
     Raises:
         ConfigError: As ``override``.
@@ -101,31 +110,27 @@ def parse_arguments(function: Callable[..., Any], assignments: Sequence[str]) ->
     hints = get_type_hints(function)
     known = set(inspect.signature(function).parameters)
     values: dict[str, Any] = {}
-    for path, value in map(parse_assignment, assignments):
+    for path, text in map(parse_assignment, assignments):
         if path not in known:
             raise _unknown_key(path, known)
+        fitted = _Walk(known).value(hints[path], Typed(text), path)
         try:
-            values[path] = TypeAdapter(hints[path]).validate_python(value)
+            values[path] = TypeAdapter(hints[path]).validate_python(fitted)
         except ValidationError as error:
             raise _wrong_type(path, error) from error
     return values
 
 
-def parse_assignment(assignment: str) -> tuple[str, Any]:
-    """Return the path and the value of one ``dotted.path=value``.
+def parse_assignment(assignment: str) -> tuple[str, str]:
+    """Return the path of one ``dotted.path=value``, and what was typed as its value.
 
     Raises:
-        ConfigError: It has no ``=``, or its value is no YAML.
+        ConfigError: It has no ``=``.
     """
     path, separator, text = assignment.partition("=")
     if not separator or not path:
         raise ConfigError(repr(assignment), "is not of the form dotted.path=value", "Write it as, say, optim.lr=1e-3.")
-    try:
-        return path, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"{path}={text}", "is not a YAML value", "Quote it for the shell, or write a plain number, word or [list]."
-        ) from error
+    return path, text
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:
@@ -134,13 +139,73 @@ def fingerprint(values: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
-def _flat(assignments: Iterable[tuple[str, Any]], known: set[str]) -> Iterator[tuple[str, Any]]:
-    """Yield assignments with every mapping that is given to a group of settings taken apart."""
-    for path, value in assignments:
-        if isinstance(value, Mapping) and value and any(key.startswith(f"{path}.") for key in known):
-            yield from _flat(((f"{path}.{key}", part) for key, part in value.items()), known)
-        else:
-            yield path, value
+class _Walk:
+    """One way through nested values: refuses unknown keys, writes out kinds, and reads what was typed.
+
+    Args:
+        known: Every path of the whole, for what was meant by an unknown one.
+    """
+
+    def __init__(self, known: set[str]) -> None:
+        self._known = known
+        self.seen = set(known)
+
+    def group(self, cls: Any, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        """Return the values of one dataclass; ``prefix`` is its path with a dot."""
+        hints = get_type_hints(cls)
+        own = set(keys(cls, values, prefix))
+        self.seen |= own
+        for key in values:
+            if key not in hints:
+                raise _unknown_key(f"{prefix}{key}", self._known if own <= self._known else own)
+        return {key: self.value(hints[key], value, f"{prefix}{key}") for key, value in values.items()}
+
+    def value(self, annotation: Any, value: Any, path: str) -> Any:
+        """Return one value of a type."""
+        if isinstance(value, Typed):
+            value = _read(annotation, value, path)
+        member = _member(annotation, value, path)
+        if isinstance(value, Mapping) and member is not None:
+            kind = {"kind": member.kind} if len(_members(annotation)) > 1 else {}
+            return self.group(member, {**kind, **value}, f"{path}.")
+        if isinstance(value, Mapping):
+            return {key: self._item(annotation, part, path, str(key), key) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._item(annotation, part, path, index, index) for index, part in enumerate(value)]
+        return value
+
+    def _item(self, annotation: Any, value: Any, path: str, key: int | str, name: Any) -> Any:
+        self.seen.add(f"{path}.{name}")
+        return self.value(item_type(annotation, key), value, f"{path}.{name}")
+
+
+def _read(annotation: Any, text: Typed, path: str) -> Any:
+    """Read what was typed for one setting; words inside of brackets are still to be read."""
+    if not isinstance(text, Quoted) and text.lstrip().startswith(("[", "{")) and not takes_text(annotation):
+        return read_flow(text, path)
+    value = read_typed(annotation, text, path)
+    if isinstance(value, str) and _members(annotation) and len(_members(annotation)) == len(set(alternatives(annotation)) - {type(None)}):
+        raise ConfigError(f"{path}={value}", "is a group of settings", f"Write {path}={{name: value}}, or {path}.name=value.")
+    return value
+
+
+@functools.cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+def _flat(path: str, value: Any, known: set[str]) -> Iterator[tuple[str, Any]]:
+    """Yield an assignment; of a mapping that is given to a group of settings, one for each of them."""
+    is_group = any(key.startswith(f"{path}.") for key in known)
+    if is_group and isinstance(value, Typed) and value.lstrip().startswith("{"):
+        value = read_flow(value, path)
+    if not is_group or not isinstance(value, Mapping):
+        yield path, value
+        return
+    if not value:
+        raise ConfigError(f"{path}={{}}", "sets nothing", "Leave it out, or name settings of the group.")
+    for key, part in value.items():
+        yield from _flat(f"{path}.{key}", part, known)
 
 
 def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
@@ -162,7 +227,7 @@ def _set_kind(values: dict[str, Any], path: list[str], kind: Any) -> None:
 
 def _members(annotation: Any) -> list[Any]:
     """Return the dataclasses that an annotation admits: itself, or members of a union."""
-    return [member for member in (annotation, *getattr(annotation, "__args__", ())) if dataclasses.is_dataclass(member)]
+    return [member for member in alternatives(annotation) if dataclasses.is_dataclass(member)]
 
 
 def _member(annotation: Any, value: Any, path: str) -> Any:
@@ -177,19 +242,6 @@ def _member(annotation: Any, value: Any, path: str) -> Any:
     return by_kind[kind]
 
 
-def _with_kinds(cls: Any, values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return values with the ``kind`` of every union written out."""
-    hints = get_type_hints(cls)
-    named = dict(values)
-    for field in dataclasses.fields(cls):
-        path, value = f"{prefix}{field.name}", values.get(field.name)
-        member = _member(hints[field.name], value, path)
-        if member is not None and isinstance(value, Mapping):
-            own = {"kind": member.kind} if len(_members(hints[field.name])) > 1 else {}
-            named[field.name] = _with_kinds(member, {**own, **value}, f"{path}.")
-    return named
-
-
 def _unions(cls: Any, prefix: str = "") -> Iterator[str]:
     """Yield the path of every setting that is one of several dataclasses."""
     hints = get_type_hints(cls)
@@ -199,13 +251,6 @@ def _unions(cls: Any, prefix: str = "") -> Iterator[str]:
             yield path
         for member in members:
             yield from _unions(member, f"{path}.")
-
-
-def _leaf_paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in values.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _leaf_paths(value, f"{prefix}{key}.")
 
 
 def _path_of(error: ValidationError, known: set[str]) -> str:

@@ -309,6 +309,7 @@ class _Hyperband(ASHAScheduler):  # type: ignore[misc]
 
     def __init__(self, rule: Hyperband, epochs: int, metric: Metric) -> None:
         self._epochs = epochs
+        self._first_spared = rule.max_iter or math.inf
         self._score = f"scores/{metric.name.removeprefix(EPOCH)}"  # Tune flattens what a scheduler sees.
         super().__init__(
             time_attr="epochs_done",
@@ -321,7 +322,7 @@ class _Hyperband(ASHAScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         score = result.get(self._score)
-        if score is None or not math.isfinite(score):
+        if score is None or not math.isfinite(score) or result["epochs_done"] >= self._first_spared:
             return str(TrialScheduler.CONTINUE)
         decision = super().on_trial_result(tune_controller, trial, {**result, "score": score})
         return str(TrialScheduler.CONTINUE if result["epochs_done"] >= self._epochs else decision)

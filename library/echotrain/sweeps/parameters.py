@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from echotrain.errors import ConfigError
+from echotrain.setting_text import read_number
 
 __all__ = ["Choice", "IntUniform", "LogNormal", "LogUniform", "Normal", "Parameter", "Uniform", "parse_parameter"]
 
@@ -174,17 +175,53 @@ def parse_parameter(name: str, values: Mapping[str, Any]) -> Parameter:
     Raises:
         ConfigError: It is of no kind that can be run, or contradicts itself.
     """
-    kind = values.get("distribution") or _implied(values)
-    maker = _KINDS.get(kind)
-    if maker is None:
-        raise ConfigError(f"{name}: distribution {kind!r}", "cannot be run here", f"Use one of {', '.join(sorted(_KINDS))}.")
     try:
-        return maker({key: value for key, value in values.items() if key != "distribution"})
+        return _parsed(values)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error.value}", error.limit, error.remedy) from error
+
+
+def _parsed(values: Mapping[str, Any]) -> Parameter:
+    kind = values.get("distribution") or _implied(values)
+    maker = _KINDS.get(kind) if isinstance(kind, str) else None
+    if maker is None:
+        raise ConfigError(f"distribution {kind!r}", "cannot be run here", f"Use one of {', '.join(sorted(_KINDS))}.")
+    takes = _keys_of(kind)
+    ignored = sorted(set(map(str, values)) - {"distribution", *takes})
+    if ignored:
+        raise ConfigError(ignored[0], f"means nothing to distribution {kind}", f"Take it out: {kind} takes {', '.join(takes)}.")
+    try:
+        return maker({key: _number(key, value) if key in _NUMBERS else value for key, value in values.items()})
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         said = f"{kind} of {dict(values)}"
-        raise ConfigError(f"{name}: {said}", f"is incomplete or of a wrong type ({error})", "See W&B's sweep configuration.") from error
+        raise ConfigError(said, f"is incomplete or of a wrong type ({error})", "See W&B's sweep configuration.") from error
+
+
+def _keys_of(kind: str) -> tuple[str, ...]:
+    """Return what a distribution is made of, besides its name."""
+    if kind in _LISTS:
+        return _LISTS[kind]
+    ends = ("mu", "sigma") if kind.endswith("normal") else ("min", "max")
+    return (*ends, "q") if kind.startswith("q_") else ends
+
+
+def _number(key: str, value: Any) -> int | float:
+    """Return a number of the file, which is a text where a person and YAML do not write it alike: ``1e-3``."""
+    number = read_number(value, key) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, int | float) or (key == "q" and number <= 0):
+        limit = "must be above 0" if key == "q" else "must be a number"
+        raise ConfigError(f"{key}: {value!r}", limit, f"Write it as, say, {key}: 0.5.")
+    return number
+
+
+def _values(values: Any) -> tuple[Any, ...]:
+    if not isinstance(values, list | tuple):
+        raise ConfigError(f"values: {values!r}", "must be a list", f"Write values: [{values}].")
+    if None in values:
+        raise ConfigError(
+            f"values: {list(values)}", "has an empty one, which is no value of a setting", 'Write null or "" in quotes, or leave it out.'
+        )
+    return tuple(values)
 
 
 def _implied(values: Mapping[str, Any]) -> str:
@@ -194,13 +231,13 @@ def _implied(values: Mapping[str, Any]) -> str:
     if "values" in values:
         return "categorical_w_probabilities" if "probabilities" in values else "categorical"
     if {"min", "max"} <= set(values):
-        are_whole = all(isinstance(values[key], int) and not isinstance(values[key], bool) for key in ("min", "max"))
+        are_whole = all(type(_number(key, values[key])) is int for key in ("min", "max"))
         return "int_uniform" if are_whole else "uniform"
     return ""
 
 
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or int(value) != value:
+def _whole(value: float) -> int:
+    if int(value) != value:
         raise ValueError(f"{value!r} is not a whole number")
     return int(value)
 
@@ -218,11 +255,13 @@ def _moments(values: Mapping[str, Any], *, step: float = 0.0) -> dict[str, float
     return {"mu": float(values.get("mu", 0.0)), "sigma": float(values.get("sigma", 1.0)), "q": float(values.get("q", step))}
 
 
+_NUMBERS = ("min", "max", "q", "mu", "sigma")
+_LISTS = {"constant": ("value",), "categorical": ("values",), "categorical_w_probabilities": ("values", "probabilities")}
 _KINDS: dict[str, Callable[[Mapping[str, Any]], Parameter]] = {
-    "constant": lambda values: Choice(values=(values["value"],)),
-    "categorical": lambda values: Choice(values=tuple(values["values"])),
+    "constant": lambda values: Choice(values=_values([values["value"]])),
+    "categorical": lambda values: Choice(values=_values(values["values"])),
     "categorical_w_probabilities": lambda values: Choice(
-        values=tuple(values["values"]), probabilities=tuple(float(part) for part in values["probabilities"])
+        values=_values(values["values"]), probabilities=tuple(float(_number("probabilities", part)) for part in values["probabilities"])
     ),
     "int_uniform": lambda values: IntUniform(min=_whole(values["min"]), max=_whole(values["max"])),
     "uniform": lambda values: Uniform(**_bounds(values)),

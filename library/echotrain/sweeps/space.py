@@ -3,16 +3,16 @@
 import itertools
 import json
 import math
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import yaml
 
 from echotrain.errors import ConfigError
 from echotrain.seeding import numpy_generator
 from echotrain.sweeps.spec import SweepSpec
 
-__all__ = ["as_settings", "short_names", "trial_name", "trial_values"]
+__all__ = ["as_settings", "as_shell_words", "short_names", "trial_name", "trial_values"]
 
 _MAX_GRID = 100_000
 
@@ -49,8 +49,17 @@ def trial_values(spec: SweepSpec, *, seed: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def as_settings(values: Mapping[str, Any]) -> list[str]:
-    """Return values as ``dotted.path=value``, the way a person would give them to ``ray_jobs.train``."""
-    return [f"{path}={_exact(value)}" for path, value in values.items()]
+    """Return values as ``dotted.path=value``, the way a person, or W&B's agent, would give them to ``ray_jobs.train``.
+
+    A text is given as it is, so that the setting's own type says what it means; all else as JSON, whose words and numbers nothing reads
+    differently.
+    """
+    return [f"{path}={_written(value)}" for path, value in values.items()]
+
+
+def as_shell_words(values: Mapping[str, Any]) -> list[str]:
+    """Return values as ``as_settings`` does, quoted so that a shell gives them on as they are."""
+    return [f"{path}={_quoted(value)}" for path, value in values.items()]
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
@@ -68,9 +77,13 @@ def trial_name(values: Mapping[str, Any], names: Mapping[str, str]) -> str:
     return " ".join(_named(names[path], value) for path, value in values.items())
 
 
-def _exact(value: Any) -> str:
-    """Write a value so that reading it as YAML gives it back; a word needs no quotes unless it reads as something else."""
-    return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _quoted(value: Any) -> str:
+    is_plain_text = isinstance(value, str) and not re.search(r'["\\$`!]', value)
+    return f'"{value}"' if is_plain_text else shlex.quote(_written(value))
 
 
 def _named(name: str, value: Any) -> str:

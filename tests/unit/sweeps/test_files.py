@@ -1,8 +1,6 @@
 """Every file in ``sweeps/``: W&B takes it, and so do we; its trials are valid experiments."""
 
-import importlib.metadata
 import itertools
-import json
 from pathlib import Path
 
 import jsonschema
@@ -18,13 +16,6 @@ from echotrain.sweeps.spec import read_sweep
 FILES = sorted((Path(__file__).resolve().parents[3] / "sweeps").glob("*.yaml"))
 
 
-@pytest.fixture(scope="module")
-def schema():
-    """Return W&B's own schema, from its package, of which no code is run."""
-    (path,) = (file for file in importlib.metadata.files("sweeps") if file.name == "schema.json")
-    return json.loads(path.read_text())
-
-
 def test_there_are_files_and_each_has_a_small_sibling():
     names = {path.stem for path in FILES}
     assert {"mosaic_scaling", "learning_rate", "mask"} <= names
@@ -32,8 +23,8 @@ def test_there_are_files_and_each_has_a_small_sibling():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_wandb_takes_the_file(path, schema):
-    jsonschema.validate(yaml.safe_load(path.read_text()), schema)
+def test_wandb_takes_the_file(path, wandb_schema):
+    jsonschema.validate(yaml.safe_load(path.read_text()), wandb_schema)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -1,16 +1,19 @@
 """Trials of a sweep: each point once, draws that a larger budget does not change, names that tell them apart."""
 
 import itertools
+import shlex
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
+from echotrain.config import override
 from echotrain.errors import ConfigError
 from echotrain.sweeps.parameters import Choice, IntUniform, LogNormal, LogUniform, Normal, Uniform
-from echotrain.sweeps.space import as_settings, short_names, trial_name, trial_values
+from echotrain.sweeps.space import as_settings, as_shell_words, short_names, trial_name, trial_values
 from echotrain.sweeps.spec import Metric, SweepSpec
 
 PARAMETERS = {
@@ -80,15 +83,43 @@ def test_several_settings_of_one_group_are_named_by_themselves():
     assert trial_name(values, short_names(list(values))) == 'kind=magic accelerations=8 center_fractions=0.04 anatomies=["knee","hip"]'
 
 
-words = st.sampled_from(["random", "true", "1e3", "no", "null", "a b"])
-scalars = st.one_of(st.integers(-(2**31), 2**31), st.booleans(), st.floats(1e-3, 1e3), words)
-plain = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3), max_leaves=4)
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    text: str = "x"
+    rate: float = 1.0
+    count: int = 1
+    flag: bool = False
+    names: tuple[str, ...] = ()
+    rates: tuple[float, ...] = ()
 
 
-@given(plain)
-def test_settings_give_back_the_very_value(value):
-    (setting,) = as_settings({"a.b": value})
-    assert yaml.safe_load(setting.removeprefix("a.b=")) == value
+texts = st.one_of(st.sampled_from(["true", "1e3", "no", "null", "12:30", "/data #2", "[a]", "'a'", "", 'a"b']), st.text())
+points = st.fixed_dictionaries(
+    {},
+    optional={
+        "text": texts,
+        "rate": st.floats(1e-3, 1e3),
+        "count": st.integers(-(2**31), 2**31),
+        "flag": st.booleans(),
+        "names": st.lists(texts, max_size=3),
+        "rates": st.lists(st.floats(1e-3, 1e3), max_size=3),
+    },
+)
+
+
+@given(points)
+def test_settings_give_back_the_very_values_to_us_and_through_a_shell(point):
+    expected = Settings(**{path: tuple(value) if isinstance(value, list) else value for path, value in point.items()})
+    assert override(Settings(), as_settings(point)) == expected
+    assert override(Settings(), shlex.split(" ".join(as_shell_words(point)))) == expected
+
+
+@given(points)
+def test_wandbs_agent_gives_a_trial_the_values_that_we_do(point):
+    point = {path: value for path, value in point.items() if path != "names" or "\\" not in repr(value)}
+    command = {"args": {path: {"value": value} for path, value in point.items()}}
+    words = create_sweep_command_args(command)["args_no_hyphens"]
+    assert override(Settings(), words) == override(Settings(), as_settings(point))
 
 
 def test_what_has_no_trials_to_list_is_refused():

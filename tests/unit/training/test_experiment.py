@@ -1,12 +1,16 @@
 """The configuration of a run: what is refused, and how it is overridden."""
 
+import shlex
+
 import pytest
 
 from echotrain.config import from_dict, override, to_dict
 from echotrain.errors import ConfigError, LeakageError
 from echotrain.models.bridge.network import BridgeNetworkConfig
+from echotrain.recipes.registry import RECIPES, find_recipe
 from echotrain.tasks.bridge import BridgeConfig
 from echotrain.training.experiment import Experiment, changed_keys, science
+from ray_jobs import train
 
 LBM = Experiment(
     task=BridgeConfig(noise=0.1),
@@ -50,6 +54,22 @@ def test_both_halves_are_overridden_by_the_same_paths():
     )
     assert (changed.workers, changed.optim.lr, changed.model.num_cascades) == (2, 1e-3, 3)
     assert changed.run_uri == "s3://bucket/runs/run"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_what_is_shown_of_a_recipe_is_what_one_types_for_it(recipe, capsys):
+    settings = ["name=12:30", "storage=/data/runs #2", "wandb.group=a$b `c` !d", "data.trusted=[s3://a, on, '/b, #c']", "optim.lr=1e-5"]
+    assert train.main([recipe, *settings, "--show"]) == 0
+    assert override(Experiment(), shlex.split(capsys.readouterr().out)) == override(find_recipe(recipe)(), settings)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
+@pytest.mark.parametrize(
+    "setting", ["optim.lr={}", "optim.clip_norm={}", "ema_decay={}", "data.mask.accelerations=[{}]", "optim.betas=[0.9, {}]"]
+)
+def test_no_number_of_an_experiment_is_without_an_end(setting, value):
+    with pytest.raises(ConfigError, match=r"is not a finite number|is beyond the numbers"):
+        override(Experiment(), [setting.format(value)])
 
 
 def test_a_configuration_survives_json():

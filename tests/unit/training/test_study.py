@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import shlex
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from echotrain.sweeps.space import as_settings
 from echotrain.sweeps.spec import SweepSpec, read_sweep
 from echotrain.training.study import override_study, plan_study
 from echotrain.training.swept import check_sweep
+from ray_jobs.study import shown
 
 SWEEP = Path(__file__).resolve().parents[3] / "sweeps" / "mosaic_scaling.yaml"
 
@@ -152,6 +154,32 @@ def test_settings_that_make_no_study_are_refused(setting, message):
 def test_settings_are_the_studys_or_the_experiments():
     changed = study("seeds=[1,2]", "optim.lr=2e-4", "name=mine", "data.catalog=s3://lab/mosaic")
     assert (changed.seeds, changed.name, changed.base.optim.lr, changed.base.data.catalog) == ((1, 2), "mine", 2e-4, "s3://lab/mosaic")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("shift=[{datasets: [a]}, {dataset: [fastmri]}]", r"unknown key 'shift\.1\.dataset'.*Did you mean 'shift\.1\.datasets'"),
+        ("shift.datasets=[fastmri]", r"unknown key 'shift\.datasets'"),
+        ("shift=[fastmri]", r"shift\.0=fastmri: is a group of settings"),
+    ],
+)
+def test_a_part_of_the_data_that_says_something_else_is_refused(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        study(setting)
+
+
+def test_texts_of_a_study_are_as_typed():
+    changed = study("shift=[{datasets: [/a #2, on]}, {anatomies: [12:30]}]", "note=a #1", "rivals=[{model.norm: on, data.subset: 010}]")
+    assert changed.shift == (Selection(datasets=("/a #2", "on")), Selection(anatomies=("12:30",)))
+    assert (changed.note, dict(changed.rivals[0])) == ("a #1", {"model.norm": "on", "data.subset": "010"})
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_what_is_shown_of_a_study_is_what_one_types_for_it(name):
+    made = override_study(find_study(name)(), ["note=5 $ #1", "data.catalog=/data/it's #2", "queries=[knee, 'a, \"b\"']"])
+    found = override_study(find_study("mosaic")(), shlex.split(shown(made)))
+    assert found == dataclasses.replace(made, base=dataclasses.replace(made.base, name=found.base.name))
 
 
 @pytest.mark.parametrize("name", STUDIES)
