@@ -112,6 +112,23 @@ scaleStrategy:
 {{- end }}
 {{- end -}}
 
+{{/*
+What jobs are told of the groups, which Ray's autoscaler keeps to itself: dict "root" $ "mode" (cluster | job). A job's own groups have the
+number of pods that the launcher writes, here too.
+*/}}
+{{- define "echotrain.workerGroups" -}}
+{{- $root := .root -}}
+{{- $mode := .mode -}}
+{{- $groups := dict -}}
+{{- range $name, $group := merge (dict "data" $root.Values.data) $root.Values.training -}}
+{{- $pods := include "echotrain.replicas" (dict "root" $root "mode" $mode "name" $name "group" $group) | fromYaml -}}
+{{- $max := ternary $pods.maxReplicas $pods.minReplicas (or (eq $mode "job") $root.Values.autoscaler.enabled) -}}
+{{- $size := dict "cpus" (int $group.cpu) "gpus" (int ($group.gpus | default 0)) "memory" (include "echotrain.bytes" $group.memory | int64) -}}
+{{- $_ := set $groups $name (merge $size (dict "min" (int $pods.minReplicas) "max" (int $max))) -}}
+{{- end -}}
+{{- dict "format" 1 "nodeTimeoutSeconds" (int $root.Values.autoscaler.nodeTimeoutSeconds) "groups" $groups | toJson -}}
+{{- end -}}
+
 {{- define "echotrain.gcsOptions" -}}
 {{- $gcs := .Values.gcs -}}
 {{- if eq $gcs.faultTolerance "redis" }}

@@ -15,7 +15,11 @@ metadata:
     {{- with $values.pods.labels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- with merge dict ($pod.podAnnotations | default dict) $values.pods.annotations (ternary $values.jobs.podAnnotations dict (eq .mode "job")) }}
+  {{- $own := dict }}
+  {{- if and (eq .mode "job") (ne .component "submitter") }}
+  {{- $_ := set $own "echotrain.io/worker-groups" (include "echotrain.workerGroups" .) }}
+  {{- end }}
+  {{- with merge dict $own ($pod.podAnnotations | default dict) $values.pods.annotations (ternary $values.jobs.podAnnotations dict (eq .mode "job")) }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -167,6 +171,9 @@ ephemeral-storage: {{ div $disk 1048576 }}Mi
 {{- $grace := sub (int $values.pods.terminationGracePeriodSeconds) 20 }}
 - {name: RAY_JOB_STOP_WAIT_TIME_S, value: {{ $grace | quote }}}
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ $grace | quote }}}
+- {name: ECHOTRAIN_WORKER_GROUPS, value: /etc/echotrain/groups/groups.json}
+# A job says itself that it waits for nodes.
+- {name: RAY_SCHEDULER_EVENTS, value: "0"}
 - {name: MPLCONFIGDIR, value: /tmp/matplotlib}
 - {name: AWS_REGION, value: {{ $values.storage.region | quote }}}
 {{- with $values.storage.endpoint }}
@@ -213,6 +220,7 @@ ephemeral-storage: {{ div $disk 1048576 }}Mi
 {{- if ne .component "submitter" }}
 - {name: shared-memory, mountPath: /dev/shm}
 - {name: spill, mountPath: /spill}
+- {name: worker-groups, mountPath: /etc/echotrain/groups, readOnly: true}
 {{- if .root.Values.storage.caConfigMap }}
 - {name: storage-ca, mountPath: /etc/echotrain/ca, readOnly: true}
 {{- end }}
@@ -244,6 +252,17 @@ ephemeral-storage: {{ div $disk 1048576 }}Mi
   {{- else }}
   emptyDir:
     sizeLimit: {{ .pod.spill.size }}
+  {{- end }}
+- name: worker-groups
+  {{- if eq .mode "job" }}
+  downwardAPI:
+    items:
+      - path: groups.json
+        fieldRef: {fieldPath: "metadata.annotations['echotrain.io/worker-groups']"}
+  {{- else }}
+  # No annotation of the pod: KubeRay would replace all pods when a group may have one more of them.
+  configMap:
+    name: {{ include "echotrain.fullname" .root }}-groups
   {{- end }}
 {{- if and (eq .component "head") (eq .mode "cluster") .root.Values.autoscaler.enabled }}
 # What a mounted ServiceAccount is made of.

@@ -85,6 +85,8 @@ class GroupChannel:
         self._order = f"order/{group_id}"
         self._outcome = f"outcome/{group_id}"
         self._starts = f"starts/{group_id}"
+        self._waiting = f"waiting/{group_id}"
+        self._given_up = f"given-up/{group_id}"
 
     def send(self, order: Order) -> None:
         """Give the workers an order; the one before it has an outcome already."""
@@ -116,9 +118,25 @@ class GroupChannel:
         """Return how often the workers started."""
         return int(_read(self._starts, 0))
 
+    def tell_waiting(self, text: str) -> None:
+        """Say what the workers' start waits for; "" where it does not wait any more."""
+        _write(self._waiting, text)
+
+    def waiting(self) -> str:
+        """Return what the workers' start waits for; "" where it does not wait."""
+        return str(_read(self._waiting, ""))
+
+    def give_up(self, is_given_up: bool) -> None:
+        """Have a start that waits come to an end, or take that back."""
+        _write(self._given_up, is_given_up)
+
+    def is_given_up(self) -> bool:
+        """Whether a start that waits is to end."""
+        return bool(_read(self._given_up, False))
+
     def clear(self) -> None:
         """Forget everything of this group."""
-        _forget(self._order, self._outcome, self._starts)
+        _forget(self._order, self._outcome, self._starts, self._waiting, self._given_up)
 
 
 def _read(key: str, default: Any) -> Any:

@@ -19,7 +19,7 @@ from echotrain.data.selection import select
 from echotrain.data.subsets import load_subset
 from echotrain.errors import CheckpointError, ConfigError, ResourceError
 from echotrain.models.pretrained import NamesWeights
-from echotrain.orchestration.cluster import num_cpus, num_gpus
+from echotrain.orchestration.capacity import Capacity, Shape, capacity
 from echotrain.orchestration.workers import catalog_identity
 from echotrain.storage.open import absolute_uri, local_path
 from echotrain.storage.store import Store
@@ -36,6 +36,7 @@ __all__ = [
     "warn_of_unshared_folder",
     "with_absolute_paths",
     "with_pinned_catalog",
+    "worker_shape",
 ]
 
 logger = logging.getLogger(__name__)
@@ -94,30 +95,35 @@ def check_resumable(latest: CheckpointMeta, experiment: Experiment, store: Store
 
 
 def choose_device(experiment: Experiment) -> Literal["cpu", "cuda"]:
-    """Return the workers' device; raises ``ResourceError`` where the cluster cannot hold them."""
-    cpus, gpus = num_cpus(), num_gpus()
-    needed = experiment.workers * experiment.cpus_per_worker
-    if needed > cpus:
-        raise ResourceError(
-            f"workers={experiment.workers} with {experiment.cpus_per_worker:g} CPUs each",
-            f"need {needed:g} CPUs, and the cluster has {cpus:g}",
-            "Lower workers or cpus_per_worker, or add nodes.",
-        )
-    if experiment.device == "cuda" and gpus < experiment.workers:
-        raise ResourceError(f"workers={experiment.workers} on GPUs", f"the cluster has {gpus:g}", "Lower workers, or set device=cpu.")
-    if experiment.device == "auto" and 0 < gpus < experiment.workers:
-        raise ResourceError(
-            f"workers={experiment.workers}",
-            f"are more than the {gpus:g} GPUs of the cluster",
-            f"Set workers={int(gpus)}, or device=cpu to leave the GPUs idle.",
-        )
-    is_cuda = experiment.device == "cuda" or (experiment.device == "auto" and gpus >= experiment.workers)
+    """Return the workers' device; raises ``ResourceError`` where the cluster cannot hold them, and cannot grow to.
+
+    Where there are GPUs, or a group of them may come, ``auto`` is never a CPU: whoever wants one says so.
+    """
+    room = capacity()
+    is_cuda = experiment.device == "cuda" or (experiment.device == "auto" and room.gpus > 0)
+    shape = worker_shape(experiment, is_cuda=is_cuda)
+    fit = room.workers(shape)
+    if fit < experiment.workers:
+        value = f"workers={experiment.workers} of {shape} each"
+        raise ResourceError(value, f"are more than the {fit} that fit: {room}", _remedy(experiment, room, fit, is_cuda=is_cuda))
     return "cuda" if is_cuda else "cpu"
 
 
+def worker_shape(experiment: Experiment, *, is_cuda: bool) -> Shape:
+    """Return what a worker reserves."""
+    return Shape(cpus=experiment.cpus_per_worker, gpus=float(is_cuda))
+
+
+def _remedy(experiment: Experiment, room: Capacity, fit: int, *, is_cuda: bool) -> str:
+    ways = [f"set workers={fit}"] if fit else ["lower cpus_per_worker"] if room.gpus or not is_cuda else []
+    if is_cuda and room.workers(worker_shape(experiment, is_cuda=False)) >= experiment.workers:
+        ways.append("set device=cpu")
+    return f"{', '.join([*ways, 'or add nodes']).capitalize()}."
+
+
 def warn_of_unshared_folder(experiment: Experiment) -> None:
-    """Warn where a run on several nodes is kept in a folder."""
-    nodes = sum(node["Alive"] for node in ray.nodes())
+    """Warn where a run on several nodes, those that may come among them, is kept in a folder."""
+    nodes = max(sum(node["Alive"] for node in ray.nodes()), capacity().num_nodes)
     if nodes > 1 and local_path(experiment.storage) is not None:
         logger.warning("storage=%s is a folder on a cluster of %d nodes: it must be one that they share", experiment.storage, nodes)
 

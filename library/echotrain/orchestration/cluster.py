@@ -10,7 +10,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 from echotrain.errors import ResourceError
 
-__all__ = ["DriverEnvironment", "connect", "has_dashboard", "is_on_cluster", "num_cpus", "num_gpus"]
+__all__ = ["DriverEnvironment", "connect", "has_dashboard", "is_on_cluster"]
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -78,21 +78,3 @@ def has_dashboard() -> bool:
     """Whether the cluster answers questions about its actors; one that ``connect`` started does not."""
     # The dashboard leaves its address here; Ray's own way to ask for it guesses one in every process but the driver's.
     return bool(_internal_kv_get("webui:url", namespace="dashboard"))
-
-
-def num_cpus() -> float:
-    """Return the CPUs that the cluster has, or can grow to where its configuration says so."""
-    return _capacity("CPU")
-
-
-def num_gpus() -> float:
-    """Return the GPUs that the cluster has, or can grow to where its configuration says so."""
-    return _capacity("GPU")
-
-
-def _capacity(resource: str) -> float:
-    from ray._private.state import state  # Ray Train reads the autoscaler's limits here too; there is no public way.
-
-    growable: dict[str, float] = state.get_max_resources_from_cluster_config() or {}
-    present: dict[str, float] = ray.cluster_resources()
-    return max(float(growable.get(resource, 0)), float(present.get(resource, 0)))

@@ -83,7 +83,7 @@ def fit(
         CatalogError: The catalog is missing, or selects nothing.
         StorageError: The run's folder cannot be written.
         CheckpointError: The folder holds another experiment's checkpoint, or a damaged one.
-        ResourceError: The cluster has too few CPUs or GPUs.
+        ResourceError: The cluster has too few CPUs or GPUs, and cannot grow to them, or does not.
         NotFiniteError: A loss is not finite.
         TrainingError: Workers died more than ``max_failures`` times.
     """
@@ -117,6 +117,8 @@ def fit(
             if has_dashboard():
                 count_failed_run(experiment.name, error)
             raise
+    if outcome is None:
+        return _not_begun(experiment, store)
     return FitResult(
         run_uri=experiment.run_uri,
         is_finished=outcome["epoch"] >= experiment.epochs,
@@ -129,9 +131,21 @@ def fit(
 
 def _finished(experiment: Experiment, latest: CheckpointMeta) -> FitResult:
     logger.info("%s is finished; raise epochs to go on", experiment.run_uri)
+    return _of_checkpoint(experiment, latest, is_finished=True)
+
+
+def _not_begun(experiment: Experiment, store: Store) -> FitResult:
+    """Return what there is of a run that was stopped while it waited for nodes, at first or again."""
+    latest = find_checkpoint(store)
+    if latest is not None:
+        return _of_checkpoint(experiment, latest, is_finished=False)
+    return FitResult(run_uri=experiment.run_uri, is_finished=False, epoch=0, global_step=0, scores={}, best_score=None)
+
+
+def _of_checkpoint(experiment: Experiment, latest: CheckpointMeta, *, is_finished: bool) -> FitResult:
     return FitResult(
         run_uri=experiment.run_uri,
-        is_finished=True,
+        is_finished=is_finished,
         epoch=latest.position["epoch"],
         global_step=latest.position["global_step"],
         scores=latest.scores,

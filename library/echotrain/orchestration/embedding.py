@@ -15,7 +15,8 @@ from echotrain.data.catalog_store import load_catalog
 from echotrain.data.reading import SliceReader
 from echotrain.errors import CatalogError, ResourceError
 from echotrain.log import setup_logging, track
-from echotrain.orchestration.cluster import DriverEnvironment, connect, num_cpus
+from echotrain.orchestration.capacity import Shape, capacity
+from echotrain.orchestration.cluster import DriverEnvironment, connect
 from echotrain.orchestration.mapping import Result, map_items
 from echotrain.orchestration.parts import Parts
 from echotrain.similarity.embedders import make_embedder
@@ -111,10 +112,11 @@ def embed_volumes(catalog: Catalog, positions: NDArray[np.int64], config: Embedd
     parts = Parts(f"{catalog.root}/embeddings", f"{config.identity()} {where} {items}")
     known = parts.numbers()
     todo = [item for item in items if item["volume"] not in known]
-    capacity = int(num_cpus())
-    if config.workers > capacity:
-        raise ResourceError(f"workers={config.workers}", f"the cluster has {capacity} CPUs", "Lower workers, or leave it out.")
-    workers = min(config.workers or capacity, max(len(todo), 1))
+    room = capacity()
+    fit = room.workers(Shape(cpus=1))
+    if config.workers > fit or not fit:
+        raise ResourceError(f"workers={config.workers}", f"{room}: {fit} fit", "Lower workers, or leave it out.")
+    workers = min(config.workers or fit, max(len(todo), 1))
     mapped = map_items(todo, _VolumeEmbedder, DriverEnvironment.here(), where, config, parts, concurrency=workers, num_cpus=1)
     for _ in track(mapped, "Embedding", total=len(todo)):
         pass

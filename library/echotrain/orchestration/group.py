@@ -26,6 +26,8 @@ from echotrain.orchestration.channel import GroupChannel, Order, RunChannel
 from echotrain.orchestration.cluster import DriverEnvironment
 from echotrain.orchestration.signals import CatchSigterm
 from echotrain.orchestration.trainer import ERRORS_ONLY, QuietTrainer
+from echotrain.orchestration.waiting import GaveUpWaitingError, WaitForNodes
+from echotrain.orchestration.worker_groups import published_groups
 from echotrain.orchestration.workers import WorkerArguments, serve
 from echotrain.training.experiment import Experiment
 from echotrain.training.sinks import Record
@@ -49,17 +51,18 @@ class Workers:
 
     def run(
         self, experiment: Experiment, *, device: str, run_id: str, asked: threading.Event, show: Callable[[Record], None]
-    ) -> dict[str, Any]:
-        """Train an experiment; return rank 0's outcome as plain values.
+    ) -> dict[str, Any] | None:
+        """Train an experiment; return rank 0's outcome as plain values, or None where it was stopped while it waited for nodes.
 
         Args:
             experiment: Resolved; every local path in it is absolute.
             device: ``cpu`` or ``cuda``.
             run_id: Stays the same over restarts.
             asked: Once it is set, the workers save a checkpoint and stop.
-            show: Given every record of the run, soon after it was logged.
+            show: Given every record of the run, soon after it was logged, and one of kind ``waiting`` when there is news of such a wait.
 
         Raises:
+            ResourceError: No node comes for the workers.
             EchotrainError: As a worker raised it; ``TrainingError`` where workers died more than ``max_failures`` times.
         """
         shape = _Shape.of(experiment, device)
@@ -72,6 +75,8 @@ class Workers:
             outcome = self._group.run(experiment, run_id, asked, show)
             is_whole = self._group.is_whole
         except TrainingFailedError as error:
+            if isinstance(error, ControllerError) and isinstance(error.controller_failure, GaveUpWaitingError):
+                return None
             raise _explain(error) from error
         finally:
             if not is_whole:
@@ -116,6 +121,7 @@ class _Group:
         self._number = 0
         arguments = WorkerArguments(group_id=group_id, environment=DriverEnvironment.here())
         self._running = _started(_trainer(arguments, shape, self._scratch.name))
+        self._waited_for = ""
 
     @property
     def is_whole(self) -> bool:
@@ -126,12 +132,14 @@ class _Group:
         self._number += 1
         channel = RunChannel(run_id)
         channel.clear()
+        self._channel.give_up(False)
         self._channel.send(Order(number=self._number, experiment=experiment, run_id=run_id))
         seen = 0
         try:
             while True:
                 if asked.is_set():
                     channel.request_stop()
+                self._tell_waiting(asked, show)
                 has_ended = self._running.done()
                 number, outcome = self._channel.answered()
                 for position, record in channel.records(after=seen):
@@ -145,6 +153,14 @@ class _Group:
                 time.sleep(_POLL_S)
         finally:
             channel.clear()
+
+    def _tell_waiting(self, asked: threading.Event, show: Callable[[Record], None]) -> None:
+        text = self._channel.waiting()
+        if text and asked.is_set():
+            self._channel.give_up(True)
+        if text and text != self._waited_for:
+            show({"kind": "waiting", "text": text})
+        self._waited_for = text
 
     def close(self, *, wait: bool) -> None:
         if not self._running.done():
@@ -169,6 +185,8 @@ class _StopAtFatal(UserCallback):  # type: ignore[misc]
 def _trainer(arguments: WorkerArguments, shape: _Shape, scratch: str) -> QuietTrainer:
     is_cuda = shape.device == "cuda"
     resources = {"CPU": shape.cpus_per_worker, **({"GPU": 1.0} if is_cuda else {})}
+    published = published_groups()
+    waits = [] if published is None else [WaitForNodes(arguments.group_id, published)]
     return QuietTrainer(
         _serve_with,
         train_loop_config={"arguments": arguments},
@@ -177,7 +195,7 @@ def _trainer(arguments: WorkerArguments, shape: _Shape, scratch: str) -> QuietTr
         run_config=RunConfig(
             storage_path=scratch,
             failure_config=FailureConfig(max_failures=shape.max_failures),
-            callbacks=[_StopAtFatal(), CatchSigterm()],
+            callbacks=[_StopAtFatal(), CatchSigterm(), *waits],
             logging_config=ERRORS_ONLY,
         ),
     )

@@ -14,8 +14,9 @@ from echotrain.data.batch import Batch
 from echotrain.data.config import DataConfig
 from echotrain.errors import ConfigError, ResourceError
 from echotrain.log import setup_logging
+from echotrain.orchestration.capacity import Shape, capacity
 from echotrain.orchestration.checks import located
-from echotrain.orchestration.cluster import DriverEnvironment, num_cpus, num_gpus
+from echotrain.orchestration.cluster import DriverEnvironment
 from echotrain.shapes import Magnitude
 from echotrain.sweeps.best import best_run
 from echotrain.training.experiment import Experiment, flatten
@@ -176,15 +177,13 @@ def actor_resources(method: Method, num_items: int) -> dict[str, float]:
     """Return Ray Data's ``concurrency``, ``num_cpus`` and ``num_gpus`` for the workers.
 
     Raises:
-        ResourceError: The cluster cannot hold as many as were asked for.
+        ResourceError: The cluster cannot hold as many as were asked for, and cannot grow to.
     """
-    cpus, gpus = num_cpus(), num_gpus() if method.uses_gpu else 0.0
-    capacity = int(gpus or cpus // method.threads_per_worker)
-    if method.workers > capacity or not capacity:
-        raise ResourceError(
-            f"workers={method.workers}",
-            f"the cluster has {gpus:g} GPUs and {cpus:g} CPUs, so {capacity} fit",
-            "Lower workers or threads_per_worker, or leave them out.",
-        )
-    workers = min(method.workers or capacity, max(num_items, 1))
-    return {"concurrency": workers, "num_cpus": 0 if gpus else method.threads_per_worker, "num_gpus": 1 if gpus else 0}
+    room = capacity()
+    has_gpus = method.uses_gpu and room.gpus > 0
+    shape = Shape(gpus=1) if has_gpus else Shape(cpus=method.threads_per_worker)
+    fit = room.workers(shape)
+    if method.workers > fit or not fit:
+        raise ResourceError(f"workers={method.workers}", f"{room}, so {fit} fit", "Lower workers or threads_per_worker, or leave them out.")
+    workers = min(method.workers or fit, max(num_items, 1))
+    return {"concurrency": workers, "num_cpus": shape.cpus, "num_gpus": shape.gpus}

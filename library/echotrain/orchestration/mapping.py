@@ -11,8 +11,13 @@ from ray.data import DataContext
 
 from echotrain import errors
 from echotrain.errors import EchotrainError
+from echotrain.orchestration.capacity import Shape
+from echotrain.orchestration.waiting import await_nodes
+from echotrain.orchestration.worker_groups import published_groups
 
 __all__ = ["Result", "map_items"]
+
+logger = logging.getLogger(__name__)
 
 Work = Callable[..., Any]
 
@@ -36,9 +41,11 @@ def map_items(items: Sequence[dict[str, Any]], work: Work, *arguments: Any, **re
 
     Raises:
         EchotrainError: As a worker raised it.
+        ResourceError: A cluster of no workers grows by none.
     """
     if not items:
         return
+    _await_first_node(Shape(cpus=resources.get("num_cpus", 1) or 0, gpus=resources.get("num_gpus") or 0))
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -53,6 +60,13 @@ def map_items(items: Sequence[dict[str, Any]], work: Work, *arguments: Any, **re
             if row["error"]:
                 raise _restored(row["error"])
             yield Result(json.loads(row["values"]), row["data"])
+
+
+def _await_first_node(shape: Shape) -> None:
+    """Wait for room for one worker; Ray Data, which begins with what there is and takes what comes, would wait in silence."""
+    published = published_groups()
+    if published is not None:
+        await_nodes(shape, 1, published, tell=logger.info)
 
 
 class _Worker:

@@ -111,6 +111,8 @@ class _Run:
             scores = {name: record[name] for name in self._reported if record.get(name) is not None}
             done = {"epochs_done": record["epoch"] + 1, "scores": scores}
             return {"state": "running", **done, "training_s": self._training_s(), "done": False}
+        if kind == "waiting":
+            return {"state": "running", "waiting": record["text"], "done": False}
         if kind == "start" or time.monotonic() - self._told_at < _NEWS_EVERY_S:
             return None
         self._told_at = time.monotonic()

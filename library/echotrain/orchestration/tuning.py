@@ -26,9 +26,17 @@ from echotrain.config import to_dict
 from echotrain.data.catalog import Catalog
 from echotrain.data.catalog_store import load_catalog, split_version
 from echotrain.errors import ConfigError, ResourceError
+from echotrain.orchestration.capacity import capacity
 from echotrain.orchestration.channel import RunChannel
-from echotrain.orchestration.checks import check_selection, check_writable, choose_device, warn_of_unshared_folder, with_absolute_paths
-from echotrain.orchestration.cluster import DriverEnvironment, connect, num_cpus, num_gpus
+from echotrain.orchestration.checks import (
+    check_selection,
+    check_writable,
+    choose_device,
+    warn_of_unshared_folder,
+    with_absolute_paths,
+    worker_shape,
+)
+from echotrain.orchestration.cluster import DriverEnvironment, connect
 from echotrain.orchestration.signals import catch_signals
 from echotrain.orchestration.trial_driver import TrialDriver
 from echotrain.storage.open import absolute_uri, open_store
@@ -176,21 +184,19 @@ def _new_description(folder: SweepFolder, spec: SweepSpec, base: Experiment, see
 
 
 def trials_at_a_time(base: Experiment, wanted: int) -> int:
-    """Return how many trials run at a time on the cluster that this process is connected to; 0 takes as many as it holds.
+    """Return how many trials run at a time on the cluster that this process is connected to; 0 takes as many as it holds, or may hold.
 
     Raises:
         ConfigError: The number is negative.
         ResourceError: The cluster cannot hold them.
     """
     _refuse_negative(wanted)
-    is_cuda = choose_device(base) == "cuda"
-    capacity = int(num_gpus() // base.workers if is_cuda else num_cpus() // (base.workers * base.cpus_per_worker))
-    if wanted > capacity:
-        each = f"{base.workers} worker(s) of {'a GPU' if is_cuda else f'{base.cpus_per_worker:g} CPU(s)'}"
-        raise ResourceError(
-            f"{wanted} trials at a time, {each} each", f"the cluster holds {capacity}", "Lower --concurrency, or add nodes."
-        )
-    return wanted or capacity
+    room, shape = capacity(), worker_shape(base, is_cuda=choose_device(base) == "cuda")
+    fit = room.workers(shape) // base.workers
+    if wanted > fit:
+        value = f"{wanted} trials at a time, {base.workers} worker(s) of {shape} each"
+        raise ResourceError(value, f"the cluster holds {fit}: {room}", "Lower --concurrency, or add nodes.")
+    return wanted or fit
 
 
 def _refuse_negative(wanted: int) -> None:
@@ -282,6 +288,8 @@ class _Recorder(tune.Callback):  # type: ignore[misc]
         known = self._book.trial(trial.config["number"])
         if "epochs_done" in result:
             self._book.update(known.validated(self._book.metric, result["epochs_done"], result["scores"]))
+        elif "waiting" in result:
+            self._shown.waiting(known, result["waiting"])
         elif "share" in result:
             self._shown.moved(known, result["share"], f"loss {result['loss']:.4f}")
 

@@ -49,6 +49,13 @@ class SweepConsole:
         if trial.number in self._bars:
             self._progress.update(self._bars[trial.number], completed=share, description=f"{trial.name}  {text}")
 
+    def waiting(self, trial: Trial, text: str) -> None:
+        """Show what a trial waits for."""
+        if trial.number in self._bars:
+            self._progress.update(self._bars[trial.number], description=f"{trial.name}  {text}")
+        else:
+            self._line(f"{trial.name}: {text}")
+
     def ended(self, trial: Trial, metric: Metric) -> None:
         """Show what a trial came to."""
         if trial.number in self._bars:

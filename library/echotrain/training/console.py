@@ -35,6 +35,8 @@ class ConsoleProgress:
             self._line(self._train_line(record))
         elif kind == "epoch":
             self._line(self._epoch_line(record))
+        elif kind == "waiting":
+            self._line(record["text"])
 
     def close(self) -> None:
         """Take the bar away."""

@@ -1,7 +1,8 @@
 """Where the numbers of a run go: JSON lines beside the checkpoints, a console, and (``wandb_sink``) Weights & Biases.
 
 A record is a flat dictionary with a ``kind``: ``start`` (sizes of the run), ``train`` (means since the last such record),
-``epoch`` (mean training loss and validation scores). Only rank 0 has sinks. No record names a patient.
+``epoch`` (mean training loss and validation scores). Only rank 0 has sinks. No record names a patient. The driver alone hears of
+``waiting``, where workers wait for nodes.
 """
 
 import json

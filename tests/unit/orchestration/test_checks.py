@@ -7,8 +7,13 @@ import pytest
 
 from echotrain.data.catalog import SCHEMA, Catalog
 from echotrain.data.config import DataConfig
-from echotrain.orchestration.checks import check_selection, warn_of_hidden_names
+from echotrain.errors import ResourceError
+from echotrain.orchestration import checks
+from echotrain.orchestration.capacity import Capacity, Node, capacity_of
+from echotrain.orchestration.checks import check_selection, choose_device, warn_of_hidden_names
+from echotrain.orchestration.worker_groups import PublishedGroups, WorkerGroup
 from echotrain.physics.masks import MaskConfig
+from echotrain.training.experiment import Experiment
 
 ROWS = [("v1", "p1", "train"), ("v2", "p1", "val")]
 TABLE = pa.Table.from_pylist([{"dataset": "d", "volume": volume, "patient": patient, "split": split} for volume, patient, split in ROWS])
@@ -41,3 +46,65 @@ def test_masks_by_file_name_over_pseudonyms_are_told(caplog, volumes, seeding, t
     with caplog.at_level(logging.WARNING):
         warn_of_hidden_names(catalog, DataConfig(mask=MaskConfig(seeding=seeding)))
     assert (told in caplog.text) if told else caplog.text == ""
+
+
+DATA = WorkerGroup(name="data", cpus=15, gpus=0, memory=2**30, min=0, max=20)
+A10G = WorkerGroup(name="a10g", cpus=15, gpus=1, memory=2**30, min=0, max=4)
+H100 = WorkerGroup(name="h100", cpus=180, gpus=8, memory=2**30, min=0, max=2)
+CPUS_UP = [Node(cpus=15, group="data")] * 3
+
+
+def grown(*groups, nodes=()):
+    return capacity_of([Node(), *nodes], PublishedGroups(groups=groups, node_timeout_s=1800))
+
+
+@pytest.mark.parametrize(
+    ("room", "settings", "device"),
+    [
+        (Capacity.whole(cpus=4, gpus=0), {}, "cpu"),
+        (Capacity.whole(cpus=4, gpus=2), {"workers": 2}, "cuda"),
+        (Capacity.whole(cpus=4, gpus=2), {"workers": 4, "device": "cpu"}, "cpu"),
+        (grown(DATA), {"workers": 300}, "cpu"),
+        (grown(DATA, A10G), {"workers": 4}, "cuda"),
+        (grown(DATA, A10G, nodes=CPUS_UP), {}, "cuda"),
+        (grown(DATA, A10G, nodes=CPUS_UP), {"device": "cpu"}, "cpu"),
+        (grown(DATA, H100), {"workers": 16, "cpus_per_worker": 22.5}, "cuda"),
+    ],
+)
+def test_auto_is_a_gpu_wherever_one_is_or_may_come(monkeypatch, room, settings, device):
+    monkeypatch.setattr(checks, "capacity", lambda: room)
+    assert choose_device(Experiment(batch_size=512, **settings)) == device
+
+
+@pytest.mark.parametrize(
+    ("room", "settings", "said"),
+    [
+        (Capacity.whole(cpus=4, gpus=0), {"workers": 5}, "more than the 4 that fit: the cluster has 4 CPUs and 0 GPUs. Set workers=4, or"),
+        (
+            Capacity.whole(cpus=8, gpus=2),
+            {"workers": 4},
+            "workers=4 of 1 CPU and 1 GPU each: are more than the 2 that fit.*Set workers=2, set device=cpu, or add nodes",
+        ),
+        (
+            Capacity.whole(cpus=4, gpus=0),
+            {"device": "cuda"},
+            "more than the 0 that fit.* 0 GPUs. Set device=cpu, or add",
+        ),
+        (grown(DATA, A10G, nodes=CPUS_UP), {"workers": 5}, "more than the 4 that fit: the cluster has 45 CPUs.*4 of a10g.*device=cpu"),
+        (grown(DATA, A10G), {"cpus_per_worker": 16}, "more than the 0 that fit.*Lower cpus_per_worker, or add nodes"),
+        (grown(H100), {"workers": 16, "cpus_per_worker": 23}, "more than the 14 that fit.*Set workers=14"),
+    ],
+)
+def test_what_the_largest_size_of_a_cluster_cannot_hold_is_refused_with_the_numbers(monkeypatch, room, settings, said):
+    monkeypatch.setattr(checks, "capacity", lambda: room)
+    with pytest.raises(ResourceError, match=said):
+        choose_device(Experiment(batch_size=512, **settings))
+
+
+def test_a_folder_is_warned_of_where_other_nodes_may_come(monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr(checks.ray, "nodes", lambda: [{"Alive": True}])
+    for room, told in ((grown(DATA), "cluster of 21 nodes"), (Capacity.whole(cpus=4, gpus=0), "")):
+        caplog.clear()
+        monkeypatch.setattr(checks, "capacity", lambda room=room: room)
+        checks.warn_of_unshared_folder(Experiment(storage=str(tmp_path)))
+        assert (told in caplog.text) if told else caplog.text == ""

@@ -207,3 +207,11 @@ def test_a_volume_of_the_workers_alone_is_not_shared():
     head = manifest["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     head["containers"][0]["volumeMounts"] = []
     assert shared_mounts(manifest, "h100") == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1, "nodeTimeoutSeconds": 1, "groups": {"h100": {}}}'])
+def test_a_template_whose_groups_cannot_be_read_is_refused(text):
+    damaged = rayjob()
+    damaged["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["metadata"]["annotations"] = {"echotrain.io/worker-groups": text}
+    with pytest.raises(LaunchError, match=r"annotation echotrain.io/worker-groups.*Ask the operator"):
+        parse_template(config_map(manifest=damaged), version=VERSION)

@@ -9,15 +9,17 @@ from typing import Any
 
 import yaml
 
-from echotrain.errors import LaunchError
+from echotrain.errors import ConfigError, LaunchError
 from echotrain.orchestration.launching.naming import check_name
 from echotrain.orchestration.launching.objects import JOB_LABEL, QUEUE_LABEL
 from echotrain.orchestration.launching.platform import Platform, parse_platform
+from echotrain.orchestration.worker_groups import parse_groups
 
 __all__ = ["Order", "Template", "fill", "has_variable", "parse_template", "submit_command"]
 
 _PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 _AUTH_ANNOTATION = "echotrain.io/auth"
+_GROUPS_ANNOTATION = "echotrain.io/worker-groups"
 _MANIFEST, _PLATFORM = "rayjob.yaml", "platform.json"
 _AGAIN = "Ask the operator to install the chart again."
 
@@ -112,6 +114,7 @@ def fill(template: Template, order: Order) -> Manifest:
         if not order.group or group["groupName"] == order.group:
             pods = order.pods if order.group else 0
             group.update(replicas=pods, minReplicas=pods, maxReplicas=pods)
+    _publish_sizes(spec["rayClusterSpec"])
     for pod in _pods(spec):
         pod.setdefault("metadata", {}).setdefault("labels", {})[JOB_LABEL] = order.name
     if order.queue:
@@ -126,6 +129,18 @@ def fill(template: Template, order: Order) -> Manifest:
     if order.time_limit_s is not None:
         spec["activeDeadlineSeconds"] = _within(order.time_limit_s, spec.get("activeDeadlineSeconds"))
     return manifest
+
+
+def _publish_sizes(cluster: Manifest) -> None:
+    """Tell the pods of Ray how many of each group there are: of those that a lost node takes away, others come."""
+    pods = {group["groupName"]: group.get("replicas", 0) for group in cluster.get("workerGroupSpecs") or []}
+    for pod in _ray_pods(cluster):
+        annotations = pod.get("metadata", {}).get("annotations") or {}
+        if _GROUPS_ANNOTATION in annotations:
+            published = json.loads(annotations[_GROUPS_ANNOTATION])
+            for name, group in published["groups"].items():
+                group.update(min=pods.get(name, 0), max=pods.get(name, 0))
+            annotations[_GROUPS_ANNOTATION] = json.dumps(published)
 
 
 def has_variable(template: Template, name: str) -> bool:
@@ -154,12 +169,16 @@ def _within(seconds: int, limit: int | None) -> int:
 
 def _pods(spec: Manifest) -> Iterator[Manifest]:
     """Yield the pod templates of the head, of every group and of the submitter."""
-    cluster = spec["rayClusterSpec"]
+    yield from _ray_pods(spec["rayClusterSpec"])
+    if "submitterPodTemplate" in spec:
+        yield spec["submitterPodTemplate"]
+
+
+def _ray_pods(cluster: Manifest) -> Iterator[Manifest]:
+    """Yield the pod templates of the head and of every group."""
     yield cluster["headGroupSpec"]["template"]
     for group in cluster.get("workerGroupSpecs") or []:
         yield group["template"]
-    if "submitterPodTemplate" in spec:
-        yield spec["submitterPodTemplate"]
 
 
 def _check(template: Template) -> None:
@@ -168,7 +187,7 @@ def _check(template: Template) -> None:
         spec = manifest["spec"]
         kind = f"{manifest['apiVersion']} {manifest['kind']}"
         groups = {group["groupName"] for group in spec["rayClusterSpec"].get("workerGroupSpecs") or []}
-        list(_pods(spec))
+        published = [text for pod in _pods(spec) if (text := (pod.get("metadata", {}).get("annotations") or {}).get(_GROUPS_ANNOTATION))]
     except (KeyError, TypeError, AttributeError) as error:
         raise LaunchError(f"{place}: {_MANIFEST}", f"is not a RayJob ({error} is missing)", _AGAIN) from error
     if kind != "ray.io/v1 RayJob":
@@ -176,6 +195,11 @@ def _check(template: Template) -> None:
     if spec.get("submissionMode", "K8sJobMode") != "K8sJobMode":
         mode = spec["submissionMode"]
         raise LaunchError(f"{place}: submissionMode {mode}", "has no submitter whose output could be followed", "Ask for K8sJobMode.")
+    for text in published:
+        try:
+            parse_groups(str(text).encode(), place=f"{place}: annotation {_GROUPS_ANNOTATION}")
+        except ConfigError as error:
+            raise LaunchError(error.value, error.limit, _AGAIN) from error
     unknown = sorted(set(template.platform.groups) - groups)
     if unknown:
         raise LaunchError(f"{place}: group {unknown[0]}", f"is in {_PLATFORM} and not in {_MANIFEST}", _AGAIN)

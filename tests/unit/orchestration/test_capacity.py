@@ -1,0 +1,89 @@
+"""How many workers a cluster holds, now and once it has grown."""
+
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echotrain.orchestration.capacity import Capacity, Node, Shape, capacity_of
+from echotrain.orchestration.worker_groups import PublishedGroups, WorkerGroup
+
+GIB = 2**30
+
+
+def group(name, *, cpus=4, gpus=0, most=4):
+    return WorkerGroup(name=name, cpus=cpus, gpus=gpus, memory=8 * GIB, min=0, max=most)
+
+
+def published(*groups):
+    return PublishedGroups(groups=groups, node_timeout_s=1800)
+
+
+SHAPES = st.builds(Shape, cpus=st.sampled_from([0.5, 1.0, 2.0, 3.0]), gpus=st.sampled_from([0.0, 1.0, 2.0]))
+
+
+@st.composite
+def clusters(draw):
+    groups = [
+        group(name, cpus=draw(st.integers(1, 5)), gpus=draw(st.integers(0, 3)), most=draw(st.integers(0, 3))) for name in ("data", "h100")
+    ]
+    nodes = []
+    for each in groups:
+        up = draw(st.integers(0, each.max))
+        is_labelled = draw(st.booleans())
+        nodes += [Node(cpus=each.cpus, gpus=each.gpus, group=each.name if is_labelled else "")] * up
+    return groups, [Node(), *nodes]
+
+
+def placed_one_by_one(groups, shape):
+    """Return how many workers can be placed, one after another, on every pod that there may ever be."""
+    left = [[Fraction(each.cpus), Fraction(each.gpus)] for each in groups for _ in range(each.max)]
+    wants = [Fraction(shape.cpus), Fraction(shape.gpus)]
+    count = 0
+    while pod := next((pod for pod in left if all(has >= want for has, want in zip(pod, wants, strict=True))), None):
+        pod[:] = [has - want for has, want in zip(pod, wants, strict=True)]
+        count += 1
+    return count
+
+
+@given(clusters(), SHAPES)
+def test_a_cluster_holds_what_its_largest_size_holds_however_much_of_it_is_up(cluster, shape):
+    groups, nodes = cluster
+    room = capacity_of(nodes, published(*groups))
+    assert room.workers(shape) == placed_one_by_one(groups, shape)
+    assert room.gpus == sum(each.gpus * each.max for each in groups)
+    assert room.num_nodes == 1 + sum(each.max for each in groups)
+
+
+@given(clusters(), SHAPES)
+def test_what_fits_now_is_what_fits_when_nothing_more_may_come(cluster, shape):
+    groups, nodes = cluster
+    assert capacity_of(nodes, published(*groups)).workers_now(shape) == capacity_of(nodes, published()).workers(shape)
+
+
+def test_a_worker_of_four_gpus_does_not_fit_pods_of_one():
+    room = capacity_of([Node()], published(group("a10g", cpus=15, gpus=1, most=16), group("data", most=20)))
+    assert room.workers(Shape(cpus=1, gpus=4)) == 0
+    assert room.workers(Shape(cpus=1, gpus=1)) == 16
+
+
+def test_more_nodes_than_a_group_may_have_are_all_counted_and_none_comes():
+    room = capacity_of([Node(cpus=4, group="data")] * 3, published(group("data", most=2)))
+    assert room.workers(Shape(cpus=1)) == room.workers_now(Shape(cpus=1)) == 12
+
+
+def test_a_node_of_a_group_that_is_not_published_takes_no_place_of_another_size():
+    room = capacity_of([Node(cpus=8, group="old")], published(group("data", most=2)))
+    assert room.workers(Shape(cpus=4)) == 2 + 2
+
+
+def test_a_cluster_of_which_only_the_sums_are_known_holds_what_they_divide_to():
+    room = Capacity.whole(cpus=4, gpus=2)
+    assert [room.workers(Shape(cpus=cpus, gpus=gpus)) for cpus, gpus in ((1, 0), (3, 0), (0.1, 0), (1, 1), (0, 1))] == [4, 1, 40, 2, 2]
+
+
+def test_it_says_what_it_has_and_what_may_come():
+    room = capacity_of([Node(), Node(cpus=4, group="data")], published(group("data"), group("h100", cpus=90, gpus=8, most=2)))
+    grows = "3 of data (4 CPUs, 8.6 GB a pod), 2 of h100 (90 CPUs, 8 GPUs, 8.6 GB a pod)"
+    assert str(room) == f"the cluster has 4 CPUs and 0 GPUs, and may grow by {grows}"
+    assert str(Capacity.whole(cpus=1, gpus=0)) == "the cluster has 1 CPU and 0 GPUs"

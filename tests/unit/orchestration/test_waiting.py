@@ -1,0 +1,68 @@
+"""What is said while workers wait for nodes, and when the wait is given up."""
+
+import pytest
+
+from echotrain.errors import ResourceError
+from echotrain.orchestration.capacity import Node, Shape, capacity_of
+from echotrain.orchestration.waiting import NodeWait
+from echotrain.orchestration.worker_groups import PublishedGroups, WorkerGroup
+
+SHAPE = Shape(cpus=1, gpus=1)
+PUBLISHED = PublishedGroups(groups=(WorkerGroup(name="a10g", cpus=15, gpus=1, memory=2**30, min=0, max=4),), node_timeout_s=100)
+
+
+def room(up: int):
+    return capacity_of([Node(), *[Node(cpus=15, gpus=1, group="a10g")] * up], PUBLISHED)
+
+
+def waited(looks, *, workers=3, limit_s=100.0):
+    """Return what is told by looks at (time, nodes that are up)."""
+    wait, told = NodeWait(SHAPE, workers, limit_s, "lower workers", now=0.0), []
+    for now, up in looks:
+        wait.look(room(up), now, lambda text, now=now: told.append((now, text)))
+    return told
+
+
+def test_a_wait_for_nodes_is_told_at_once_and_now_and_then():
+    told = waited([(now, 1) for now in range(1, 95)])
+    assert [now for now, _ in told] == [1, 31, 61, 91]
+    assert told[1][1] == (
+        "waiting for nodes: 3 workers of 1 CPU and 1 GPU, and those that are up hold 1 (31 s so far, at most 100 s without a new one)"
+    )
+
+
+def test_a_wait_in_which_no_node_comes_ends_with_the_numbers_and_the_remedy():
+    waited([(now, 0) for now in range(1, 100)])
+    with pytest.raises(ResourceError, match="3 workers of 1 CPU and 1 GPU: wait for nodes, and none has come for 100 s") as error:
+        waited([(now, 0) for now in range(1, 101)])
+    assert "may grow by 4 of a10g" in error.value.limit
+    assert "ECHOTRAIN_NODE_TIMEOUT_S" in error.value.remedy
+    assert "lower workers" in error.value.remedy
+
+
+def test_every_node_that_comes_begins_the_time_anew_and_one_that_comes_again_does_not():
+    waited([(now, now // 80) for now in range(1, 240)])
+    with pytest.raises(ResourceError, match="none has come"):
+        waited([(now, now // 40 % 2) for now in range(1, 200)])
+
+
+def test_nodes_that_are_up_and_that_others_use_are_waited_for_without_a_limit():
+    told = waited([(now, 3) for now in range(1, 1000)])
+    assert told[0] == (10, "waiting for other work: 3 workers of 1 CPU and 1 GPU fit the nodes that are up, which others use (10 s so far)")
+    assert [now for now, _ in told][:3] == [10, 40, 70]
+
+
+def test_a_node_that_goes_while_others_use_it_begins_the_time_anew():
+    waited([(now, 3 if now < 500 else 2) for now in range(1, 599)])
+    with pytest.raises(ResourceError, match="none has come"):
+        waited([(now, 3 if now < 500 else 2) for now in range(1, 601)])
+
+
+def test_without_a_limit_a_wait_is_told_and_not_ended():
+    told = waited([(now, 0) for now in range(1, 10_000)], limit_s=0)
+    assert told[-1][1].endswith("hold 0 (167 min so far)")
+
+
+def test_what_no_node_that_may_come_would_hold_is_refused_at_once():
+    with pytest.raises(ResourceError, match="5 workers of 1 CPU and 1 GPU: are more than the 4 that fit"):
+        waited([(1, 0)], workers=5)
