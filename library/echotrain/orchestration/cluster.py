@@ -21,7 +21,7 @@ _QUIET = {
     # A dead peer never answers the farewell of its process group; the default waits half a minute for it.
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "3",
 }
-_FORWARDED = ("AWS_", "WANDB_", "ECHOTRAIN_")
+_FORWARDED = ("AWS_", "GOOGLE_", "AZURE_", "WANDB_", "ECHOTRAIN_")
 
 
 def connect() -> None:
