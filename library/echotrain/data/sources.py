@@ -42,7 +42,7 @@ class ScanSource:
     @property
     def name(self) -> str:
         """The file's name."""
-        return PurePosixPath(self.uri).name
+        return self.uri.rpartition("/")[2]
 
 
 def find_sources(uri: str) -> list[ScanSource]:
@@ -159,5 +159,6 @@ def place_suffixes(uri: str, sources: Sequence[ScanSource], deidentifier: Deiden
 
 
 def _is_scan(key: str) -> bool:
-    name = PurePosixPath(key).name
+    # What ends in a slash is a folder, whatever it is called: some tools keep an empty object of that name for each.
+    name = key.rpartition("/")[2]
     return name.lower().endswith(ENDINGS) and not name.startswith(".")

@@ -138,6 +138,15 @@ def test_twix_readouts_that_are_no_image_are_skipped(tmp_path, flags, values):
         assert [finding for finding in volume.findings if finding.startswith("left out 2 ")]
 
 
+@pytest.mark.parametrize(("oversampling", "width"), [("", 12), ("0.0", 12), ("0.5", 8), ("1.0", 6), ("0.2", 10), ("-1.0", 12)])
+def test_twix_phase_oversampling_is_no_part_of_the_image(tmp_path, oversampling, width):
+    pytest.importorskip("twixtools")
+    protocol = f"{PROTOCOL}sKSpace.dPhaseOversamplingForDialog = {oversampling}\n" if oversampling else PROTOCOL
+    with open_volume(write_twix(tmp_path / "meas.dat", protocol, twix_lines(random_kspace((3, 16, 12))))) as volume:
+        assert (volume.header.width, volume.header.recon_width) == (12, width)
+        assert (volume.header.height, volume.header.recon_height) == (16, 8)
+
+
 def test_twix_readouts_that_disagree_on_the_centre_of_k_space_are_refused(tmp_path):
     pytest.importorskip("twixtools")
     readouts = twix_lines(random_kspace((3, 16, 12)))

@@ -1,5 +1,7 @@
 """Where a file lies may be written down only where neither its name nor its folders' may name anybody."""
 
+import re
+
 import pytest
 
 from echotrain.data.formats import Deidentifier
@@ -10,7 +12,10 @@ from echotrain.data.formats.deidentify import Identity
 def test_a_name_with_signs_that_the_user_vouches_for_may_be_written_down_but_is_no_volumes_id(stem):
     given, nobody = Deidentifier(safe_names=[".*"], root="s3://lab/raw/"), Identity()
     assert given.is_safe_location(f"s3://lab/raw/{stem}/{stem}.h5", nobody)
-    assert given.volume(stem, nobody).startswith("volume-") != given.keeps_name(stem)
+    is_plain = stem == "a+b"
+    assert given.keeps_name(stem) == is_plain
+    assert (given.volume(stem, nobody) == stem) == is_plain
+    assert re.fullmatch(r"[a-z0-9+-]+", given.volume(stem, nobody))
     assert not Deidentifier(root="s3://lab/raw/").is_safe_location(f"s3://lab/raw/{stem}/{stem}.h5", nobody)
 
 

@@ -199,6 +199,12 @@ def test_keys_are_found_fetched_and_opened_letter_by_letter(s3, prefix):
     assert len(set(outputs)) == len(outputs)
 
 
+def test_a_single_object_is_no_other_whose_key_begins_so(s3):
+    fill(s3, "x/", ["a.h5", "a.h5.mrd", "a.h5/", "a.h5/b.h5", "a.h50.h5"])
+    assert [found.uri for found in find_sources("s3://lab/x/a.h5")] == ["s3://lab/x/a.h5"]
+    assert [found.uri for found in find_sources("s3://lab/x/a.h5/")] == ["s3://lab/x/a.h5/b.h5"]
+
+
 def test_keys_with_signs_are_found_fetched_and_opened(s3):
     for name in NAMES:
         fill(s3, f"{name}/", [f"{name}.h5"])
