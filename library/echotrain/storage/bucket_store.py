@@ -33,8 +33,9 @@ class BucketStore:
     """Objects below ``gs://bucket/prefix`` or ``az://container/prefix``; see ``Store`` for what each method promises."""
 
     def __init__(self, uri: str, *, retry: RetryPolicy | None = None, timeout_s: float = 20.0) -> None:
-        self._uri = uri.rstrip("/")
-        self._prefix = f"{split_uri(self._uri).key}/".lstrip("/")
+        self._uri = uri.removesuffix("/")
+        prefix = split_uri(self._uri).key
+        self._prefix = f"{prefix}/" if prefix else ""
         self._retry = retry or RetryPolicy()
         self._timeout_s = timeout_s
         self._buckets = Buckets(timeout_s=timeout_s)

@@ -41,7 +41,7 @@ class S3Store:
     """Objects below ``s3://bucket/prefix``; see ``Store`` for what each method promises."""
 
     def __init__(self, uri: str, *, retry: RetryPolicy | None = None, timeout_s: float = 20.0) -> None:
-        self._uri = uri.rstrip("/")
+        self._uri = uri.removesuffix("/")
         bucket, _, prefix = self._uri.removeprefix("s3://").partition("/")
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""

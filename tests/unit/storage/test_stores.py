@@ -21,6 +21,7 @@ from echotrain.storage.ranged import RangeReader
 from echotrain.storage.s3 import S3Store
 from echotrain.storage.store import Store
 from tests.fake_buckets import fake_buckets
+from tests.s3_fake import serve_keys
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +193,20 @@ def test_the_embedded_server_is_reached_past_a_proxy_that_would_not_know_it(
     buffer = memoryview(bytearray(5))
     RangeReader().read_into("s3://direct/key", 0, buffer)
     assert bytes(buffer) == b"12345"
+
+
+@pytest.mark.parametrize(("typed", "key"), [("p", "p/k"), ("p/", "p/k"), ("p//", "p//k"), ("/p", "/p/k"), ("", "k"), ("a//b/", "a//b/k")])
+def test_a_prefix_of_s3_is_meant_as_it_is_typed(monkeypatch: pytest.MonkeyPatch, typed: str, key: str) -> None:
+    with serve_keys() as fake:
+        for name, value in fake.env.items():
+            monkeypatch.setenv(name, value)
+        store = open_store(f"s3://lab/{typed}")
+        store.write("k", b"1")
+        assert list(fake.objects) == [("lab", key)]
+        assert [info.key for info in store.list()] == ["k"]
+        buffer = memoryview(bytearray(1))
+        RangeReader().read_into(f"{store.uri}/k", 0, buffer)
+        assert bytes(buffer) == b"1"
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
