@@ -19,20 +19,21 @@ class Ema:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._decay = decay
+        # Tied weights have several names, all of which are parameters.
+        self._averaged = frozenset(name for name, _ in model.named_parameters(remove_duplicate=False))
         self._average = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the average towards the model's present weights."""
+        """Move the average towards the model's present weights, and take over its buffers."""
         for name, value in model.state_dict().items():
-            average = self._average[name]
-            if average.is_floating_point() or average.is_complex():
-                average.lerp_(value.detach(), 1 - self._decay)
+            if name in self._averaged:
+                self._average[name].lerp_(value.detach(), 1 - self._decay)
             else:
-                average.copy_(value)
+                self._average[name].copy_(value)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the averaged weights under the model's own names."""
+        """Return the averaged weights and the buffers under the model's own names."""
         return dict(self._average)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

@@ -225,7 +225,8 @@ class Trainer:
         if is_last or (finished.epoch + 1) % self._config.validate_every == 0:
             scores = state.scores = self._validate()
         score = scores.get(self._task.score)
-        is_best = score is not None and (finished.best_score is None or score > finished.best_score)
+        scored = finished if score is None else finished.with_score(score)
+        is_best = scored is not finished
         mean_loss = finished.epoch_loss / max(finished.epoch_samples, 1)
         self._log(
             {
@@ -238,7 +239,7 @@ class Trainer:
                 "validation_s": time.perf_counter() - started,
             }
         )
-        state.position = finished.after_epoch() if score is None else finished.with_score(score).after_epoch()
+        state.position = scored.after_epoch()
         self._save(is_best=is_best)
 
     @torch.no_grad()

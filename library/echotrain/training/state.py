@@ -1,6 +1,7 @@
 """Everything that a restart needs, in one place."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,8 +68,8 @@ class Position:
         return dataclasses.replace(self, epoch=self.epoch + 1, step=0, epoch_loss=0.0, epoch_samples=0)
 
     def with_score(self, score: float) -> "Position":
-        """Return the position with the best score brought up to date."""
-        if self.best_score is not None and score <= self.best_score:
+        """Return the position with the best score brought up to date, itself where this one is no better; what is not finite never is."""
+        if not math.isfinite(score) or (self.best_score is not None and score <= self.best_score):
             return self
         return dataclasses.replace(self, best_score=score)
 

@@ -5,15 +5,18 @@ import logging
 import pyarrow as pa
 import pytest
 
+from echotrain.config import override, to_dict
 from echotrain.data.catalog import SCHEMA, Catalog
 from echotrain.data.config import DataConfig
-from echotrain.errors import ResourceError
+from echotrain.errors import CheckpointError, ResourceError
 from echotrain.orchestration import checks
 from echotrain.orchestration.capacity import Capacity, Node, capacity_of
-from echotrain.orchestration.checks import check_selection, choose_device, warn_of_hidden_names
+from echotrain.orchestration.checks import check_resumable, check_selection, choose_device, warn_of_hidden_names
 from echotrain.orchestration.worker_groups import PublishedGroups, WorkerGroup
 from echotrain.physics.masks import MaskConfig
-from echotrain.training.experiment import Experiment
+from echotrain.storage.local import LocalStore
+from echotrain.training.checkpoint import CheckpointMeta
+from echotrain.training.experiment import NUMBERLESS, Experiment, flatten, science
 
 ROWS = [("v1", "p1", "train"), ("v2", "p1", "val")]
 TABLE = pa.Table.from_pylist([{"dataset": "d", "volume": volume, "patient": patient, "split": split} for volume, patient, split in ROWS])
@@ -108,3 +111,46 @@ def test_a_folder_is_warned_of_where_other_nodes_may_come(monkeypatch, caplog, t
         monkeypatch.setattr(checks, "capacity", lambda room=room: room)
         checks.warn_of_unshared_folder(Experiment(storage=str(tmp_path)))
         assert (told in caplog.text) if told else caplog.text == ""
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """Return a run's experiment, its store, and a function that resumes it with settings."""
+    store, base = LocalStore(tmp_path), override(Experiment(), ["ema_decay=0.5", "data.catalog=s3://lab/a"])
+    meta = CheckpointMeta(name="step-1", position={}, science=science(base), config=to_dict(base), catalog={})
+    return lambda *settings: check_resumable(meta, override(base, settings), store)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("model.activation_checkpointing=true", "model.compile_regularizer=true"),
+        *("epochs=99", "data.catalog=s3://lab/moved", "data.trusted=[s3://a]", "workers=2", "storage=elsewhere", "device=cpu"),
+        *("log_every=1", "stream.threads=3", "wandb.group=x"),
+    ],
+)
+def test_a_run_goes_on_elsewhere_and_by_other_means(begun, setting):
+    begun(setting)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "seed=1",
+        "batch_size=8",
+        "precision=bf16",
+        "ema_decay=0.9",
+        "validate_every=2",
+        "model.chans=3",
+        "data.mask.kind=magic",
+        "optim.lr=1",
+    ],
+)
+def test_a_run_is_not_gone_on_with_by_other_science(begun, setting):
+    with pytest.raises(CheckpointError, match=rf"made by another experiment: {setting.partition('=')[0]} was .*, now"):
+        begun(setting)
+
+
+def test_what_changes_no_number_is_a_setting_and_no_science():
+    assert set(NUMBERLESS) == {"model.activation_checkpointing", "model.compile_regularizer"}
+    assert set(NUMBERLESS) <= set(flatten(to_dict(Experiment()))) - set(science(Experiment()))

@@ -1,5 +1,7 @@
 """The loop's fused operations against plain ones, and their gradients against finite differences."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -8,13 +10,19 @@ from echotrain.physics.consistency import combine, consistency_step
 from echotrain.physics.modulation import HybridSpace
 
 
-def draw(*shape):
-    generator = torch.Generator().manual_seed(sum(shape) + len(shape))
-    return torch.randn(*shape, dtype=torch.complex128, generator=generator).requires_grad_()
+@pytest.fixture
+def draw():
+    """Return a function whose draws differ from each other, also those of one shape: a difference of two is not zero."""
+    seeds = itertools.count()
+
+    def draw(*shape):
+        return torch.randn(*shape, dtype=torch.complex128, generator=torch.Generator().manual_seed(next(seeds))).requires_grad_()
+
+    return draw
 
 
 @pytest.mark.parametrize("norm", ["ortho", "backward"])
-def test_combine_equals_the_plain_operations_and_has_their_gradients(norm):
+def test_combine_equals_the_plain_operations_and_has_their_gradients(norm, draw):
     current, maps = draw(2, 3, 4, 5), draw(2, 3, 5, 4).transpose(-2, -1)
     space = HybridSpace.of(current, norm)
     torch.testing.assert_close(combine(current, maps, space), sens_reduce(space.ifft(current), maps))
@@ -22,13 +30,31 @@ def test_combine_equals_the_plain_operations_and_has_their_gradients(norm):
 
 
 @pytest.mark.parametrize("norm", ["ortho", "backward"])
-def test_the_step_equals_its_equation_and_has_its_gradients(norm):
+def test_the_step_equals_its_equation_and_has_its_gradients(norm, draw):
     current, measured, maps, image = draw(2, 3, 4, 5), draw(2, 3, 4, 5), draw(2, 3, 4, 5), draw(2, 4, 5)
     weight = torch.tensor([0.7], dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[1, 0, 1, 1, 0], [0, 1, 1, 0, 0]], dtype=torch.bool)[:, None, None]
     space = HybridSpace.of(current, norm)
+    assert (mask * (current - measured)).abs().sum() > 1
     expected = current - weight * mask * (current - measured) - space.fft(sens_expand(image, maps))
     torch.testing.assert_close(consistency_step(current, measured, mask, weight, image, maps, space), expected)
     assert torch.autograd.gradcheck(
         lambda k, k0, eta, x, s: consistency_step(k, k0, mask, eta, x, s, space), (current, measured, weight, image, maps)
     )
+
+
+def test_a_larger_weight_pulls_the_iterate_to_what_was_measured_and_its_gradient_says_so(draw):
+    current, measured, maps = draw(1, 2, 4, 5), draw(1, 2, 4, 5), draw(1, 2, 4, 5)
+    image, mask = torch.zeros(1, 4, 5, dtype=torch.complex128), torch.ones(1, 1, 1, 5, dtype=torch.bool)
+    space = HybridSpace.of(current, "ortho")
+
+    def misfit(weight):
+        return (consistency_step(current, measured, mask, weight, image, maps, space) - measured).abs().square().sum()
+
+    weights = [torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (0.0, 0.5, 1.0)]
+    misfits = [misfit(weight) for weight in weights]
+    assert misfits[0] > misfits[1] > misfits[2]
+    assert misfits[2].item() == pytest.approx(0, abs=1e-20)
+    # Of (1 - w)^2 |k - k0|^2, the derivative at 0 is -2 |k - k0|^2.
+    (slope,) = torch.autograd.grad(misfits[0], weights[0])
+    assert slope.item() == pytest.approx(-2 * misfits[0].item())

@@ -4,22 +4,15 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from toys import NUM_TRAIN, StopAt, ToyTask, assert_same_weights, lines_of, run_toy, toy_experiment, toy_state, toy_trainer
+from toys import NUM_TRAIN, StopAt, ToyTask, assert_same_weights, lines_of, restored, run_toy, toy_experiment, toy_trainer
 
 from echotrain.data.batch import SampleId
 from echotrain.errors import TrainingError
 from echotrain.storage.open import open_store
-from echotrain.training.checkpoint import find_checkpoint, load_file, load_weights
+from echotrain.training.checkpoint import find_checkpoint, load_weights
 from echotrain.training.optim import OptimConfig, ScheduleConfig
 from echotrain.training.outcome import Signal
 from echotrain.training.ranks import Ranks
-
-
-def restored(experiment, store):
-    state = toy_state(experiment)
-    meta = find_checkpoint(store)
-    state.restore(load_file(store, meta, "weights"), load_file(store, meta, "train"), meta.position, meta.scores)
-    return state
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])

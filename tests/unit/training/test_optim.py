@@ -62,3 +62,79 @@ def test_the_average_follows_its_recurrence_and_is_lent_only():
     with ema.applied_to(model):
         assert model.weight.item() == pytest.approx(expected)
     assert model.weight.item() == 4.0
+
+
+class Tied(nn.Module):
+    """Has every kind of state: parameters, one of them under two names and one frozen, and buffers of floats and of counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.second = nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+        self.second.bias.requires_grad_(False)
+        self.norm = nn.BatchNorm1d(3)
+        self.register_buffer("route", torch.zeros(2, dtype=torch.complex64))
+
+    def forward(self, x):
+        return self.norm(self.second(self.first(x)))
+
+
+def moved(model, seed):
+    """Train a step, as far as the average can tell: weights, running statistics and counts move."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator))
+        model.train()(torch.randn(8, 3, generator=generator))
+        model.route.add_(1 + 2j)
+
+
+def test_the_average_is_of_parameters_and_buffers_are_copied():
+    model = Tied()
+    ema = Ema(model, 0.9)
+    names = dict(model.named_parameters(remove_duplicate=False))
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    for seed in range(3):
+        moved(model, seed)
+        ema.update(model)
+        for name, value in model.state_dict().items():
+            expected[name] = 0.9 * expected[name] + 0.1 * value if name in names else value.clone()
+    state = ema.state_dict()
+    assert state.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(state[name], value, rtol=1e-6 if name in names else 0, atol=1e-6 if name in names else 0)
+    assert not torch.allclose(state["first.weight"], model.first.weight)
+    assert torch.equal(state["norm.running_mean"], model.norm.running_mean)
+    assert torch.equal(state["route"], model.route)
+
+
+def test_an_average_whose_buffers_were_averaged_loads_and_has_the_models_after_a_step():
+    model = Tied()
+    moved(model, 0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before["norm.running_mean"] += 5
+    ema = Ema(model, 0.9)
+    ema.load_state_dict(before)
+    assert torch.equal(ema.state_dict()["norm.running_mean"], before["norm.running_mean"])
+    moved(model, 1)
+    ema.update(model)
+    assert torch.equal(ema.state_dict()["norm.running_mean"], model.norm.running_mean)
+    torch.testing.assert_close(ema.state_dict()["first.weight"], 0.9 * before["first.weight"] + 0.1 * model.first.weight.detach())
+
+
+def test_the_average_is_lent_whole_and_the_models_own_state_returns_also_after_an_error():
+    model = Tied()
+    ema = Ema(model, 0.5)
+    moved(model, 0)
+    ema.update(model)
+    moved(model, 1)
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    lent = {}
+    with pytest.raises(KeyError, match="in the middle"), ema.applied_to(model):
+        raise KeyError(lent.update({name: value.clone() for name, value in model.state_dict().items()}) or "in the middle")
+    for name, value in own.items():
+        assert torch.equal(lent[name], ema.state_dict()[name]), name
+        assert torch.equal(model.state_dict()[name], value), name
+    assert not torch.equal(lent["first.weight"], own["first.weight"])

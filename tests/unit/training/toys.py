@@ -12,7 +12,7 @@ from echotrain.data.config import DataConfig
 from echotrain.data.stream import StepData
 from echotrain.seeding import numpy_generator
 from echotrain.tasks.task import Panel, ScoreTable, StepLoss
-from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
+from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter, find_checkpoint, load_file
 from echotrain.training.experiment import Experiment, WandbConfig, science
 from echotrain.training.files import RunFiles
 from echotrain.training.loop import Trainer
@@ -162,6 +162,14 @@ def toy_trainer(experiment, store, *, state=None, ranks=None, task=None, stream=
 
 def run_toy(experiment, store, **options) -> Outcome:
     return toy_trainer(experiment, store, **options).fit()
+
+
+def restored(experiment: Experiment, store) -> TrainState:
+    """Return the state of a run's latest checkpoint."""
+    state = toy_state(experiment)
+    meta = find_checkpoint(store)
+    state.restore(load_file(store, meta, "weights"), load_file(store, meta, "train"), meta.position, meta.scores)
+    return state
 
 
 def lines_of(store):
