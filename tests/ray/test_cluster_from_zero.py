@@ -35,6 +35,19 @@ print("there was a CPU node:", before["CPU"] > 0, "GPU nodes:", before["GPU"], "
 sys.exit(code)
 """
 
+# A driver that prepares once the workers of whoever came before have left.
+FROM_ZERO = """
+import sys
+import time
+import ray
+from echotrain.orchestration.cluster import connect
+from ray_jobs import prepare
+connect()
+while sum(node["Alive"] for node in ray.nodes()) > 1:
+    time.sleep(0.5)
+sys.exit(prepare.main(sys.argv[1:]))
+"""
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[AutoscaledCluster]:
@@ -108,6 +121,7 @@ def test_a_run_that_waits_for_nodes_is_stopped_like_any_other(cluster, catalog_u
 def test_scans_are_prepared_by_workers_that_come_for_it(cluster, tmp_path):
     env = publish(tmp_path / "groups.json", {"data": GROUPS["data"]})
     simulate(SimulationConfig(num_patients=2, volumes_per_patient=1, num_slices=2, matrix=32), tmp_path / "scans")
-    code, said = cluster.run("-m", "ray_jobs.prepare", str(tmp_path / "scans"), "--to", str(tmp_path / "prepared"), **env)
+    code, said = cluster.run("-c", FROM_ZERO, str(tmp_path / "scans"), "--to", str(tmp_path / "prepared"), **env)
     assert code == 0, said
+    assert WAITING.format("1 CPU") in said
     assert load_catalog(str(tmp_path / "prepared")).table.num_rows == 4

@@ -126,8 +126,7 @@ class NodeWait:
         is_lacking = up < self._workers
         if up > self._most or not is_lacking:
             self._most, self._progressed = max(up, self._most), now
-        if is_lacking:
-            self._check(room, now)
+        self._check(room, now)
         if not is_lacking and now - self._began < _BUSY_AFTER_S:
             return
         if self._told is None or now - self._told >= _TELL_EVERY_S:

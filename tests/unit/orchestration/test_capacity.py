@@ -72,6 +72,12 @@ def test_more_nodes_than_a_group_may_have_are_all_counted_and_none_comes():
     assert room.workers(Shape(cpus=1)) == room.workers_now(Shape(cpus=1)) == 12
 
 
+def test_of_groups_alike_a_node_without_a_name_takes_one_place_and_one_beyond_its_group_takes_none():
+    alike = published(group("data", most=2), group("more", most=2))
+    assert capacity_of([Node(cpus=4)], alike).workers(Shape(cpus=4)) == 4
+    assert capacity_of([Node(cpus=4, group="data")] * 3, alike).workers(Shape(cpus=4)) == 3 + 2
+
+
 def test_a_node_of_a_group_that_is_not_published_takes_no_place_of_another_size():
     room = capacity_of([Node(cpus=8, group="old")], published(group("data", most=2)))
     assert room.workers(Shape(cpus=4)) == 2 + 2
@@ -80,6 +86,7 @@ def test_a_node_of_a_group_that_is_not_published_takes_no_place_of_another_size(
 def test_a_cluster_of_which_only_the_sums_are_known_holds_what_they_divide_to():
     room = Capacity.whole(cpus=4, gpus=2)
     assert [room.workers(Shape(cpus=cpus, gpus=gpus)) for cpus, gpus in ((1, 0), (3, 0), (0.1, 0), (1, 1), (0, 1))] == [4, 1, 40, 2, 2]
+    assert Capacity.whole(cpus=0.3, gpus=0).workers(Shape(cpus=0.1)) == 3
 
 
 def test_it_says_what_it_has_and_what_may_come():

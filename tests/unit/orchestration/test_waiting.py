@@ -1,11 +1,17 @@
 """What is said while workers wait for nodes, and when the wait is given up."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from echotrain.errors import ResourceError
 from echotrain.orchestration.capacity import Node, Shape, capacity_of
 from echotrain.orchestration.waiting import NodeWait
 from echotrain.orchestration.worker_groups import PublishedGroups, WorkerGroup
+from echotrain.sweeps.console import SweepConsole
+from echotrain.sweeps.trial import Trial
+from echotrain.training.console import ConsoleProgress
 
 SHAPE = Shape(cpus=1, gpus=1)
 PUBLISHED = PublishedGroups(groups=(WorkerGroup(name="a10g", cpus=15, gpus=1, memory=2**30, min=0, max=4),), node_timeout_s=100)
@@ -66,3 +72,17 @@ def test_without_a_limit_a_wait_is_told_and_not_ended():
 def test_what_no_node_that_may_come_would_hold_is_refused_at_once():
     with pytest.raises(ResourceError, match="5 workers of 1 CPU and 1 GPU: are more than the 4 that fit"):
         waited([(1, 0)], workers=5)
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_person_reads_of_the_wait_of_a_run_and_of_a_trial(is_terminal):
+    printed = io.StringIO()
+    console = Console(file=printed, force_terminal=is_terminal, soft_wrap=True)
+    ConsoleProgress(console).log({"kind": "waiting", "text": "waiting for nodes: 1"})
+    sweep, trial = SweepConsole(console), Trial(number=0, name="lr=1", values={}, run="runs/0")
+    sweep.begin("s", [], total=1, at_a_time=1)
+    sweep.started(trial)
+    sweep.waiting(trial, "waiting for nodes: 2")
+    sweep.close()
+    assert "waiting for nodes: 1" in printed.getvalue()
+    assert "lr=1: waiting for nodes: 2" in printed.getvalue() or (is_terminal and "lr=1  waiting for nodes: 2" in printed.getvalue())

@@ -101,7 +101,7 @@ def test_what_is_wrong_is_named_with_its_place(path, value, said):
         b"",
         b"{",
         b"\xff\xfe\xff",
-        b'{"format": 1, "format": 1}',
+        written(VALID)[:-1] + b', "format": 1}',
         b"[" * 100_000,
         b'{"format":' + b"[" * 900 + b"]" * 900 + b"}",
         b"9" * 5000,
