@@ -16,7 +16,18 @@ from typing import Any, Literal, NewType, Union, get_args, get_origin
 
 from echotrain.errors import ConfigError
 
-__all__ = ["Quoted", "Typed", "alternatives", "item_type", "plain_value", "read_flow", "read_number", "read_typed", "takes_text"]
+__all__ = [
+    "Quoted",
+    "Typed",
+    "alternatives",
+    "as_typed",
+    "item_type",
+    "plain_value",
+    "read_flow",
+    "read_number",
+    "read_typed",
+    "takes_text",
+]
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _DIGITS = r"\d+(?:_\d+)*"
@@ -37,6 +48,11 @@ class Quoted(Typed):
     """What somebody typed in quotes inside of brackets."""
 
     __slots__ = ()
+
+
+def as_typed(value: Any) -> str:
+    """Return a plain value as somebody would type it for a setting: a text as it is, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:

@@ -22,6 +22,8 @@ _QUIET = {
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "3",
 }
 _FORWARDED = ("AWS_", "GOOGLE_", "AZURE_", "WANDB_", "ECHOTRAIN_")
+# In either case, as every client takes them. Where the driver reaches a store through a proxy, its workers do.
+_PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"}
 
 
 def connect() -> None:
@@ -52,7 +54,7 @@ def is_on_cluster() -> bool:
 
 
 class DriverEnvironment:
-    """The storage and W&B settings of the driver's environment, for its workers, which inherit that of their node.
+    """The storage, proxy and W&B settings of the driver's environment, for its workers, which inherit that of their node.
 
     It travels as an argument of the worker function and not in Ray's ``runtime_env``, which the dashboard shows to everybody. It is
     no dataclass, because Ray exports the arguments of a job with the fields of every dataclass and the ``repr`` of all else.
@@ -64,7 +66,7 @@ class DriverEnvironment:
     @classmethod
     def here(cls) -> Self:
         """Take what is set in this process."""
-        return cls({name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)})
+        return cls({name: value for name, value in os.environ.items() if name.startswith(_FORWARDED) or name.upper() in _PROXIES})
 
     def apply(self) -> None:
         """Set it in this process."""

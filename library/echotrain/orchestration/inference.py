@@ -1,7 +1,6 @@
 """Running a method over many volumes: Ray Data hands out the work, every worker keeps the method ready."""
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from echotrain.log import setup_logging
 from echotrain.orchestration.capacity import Shape, capacity
 from echotrain.orchestration.checks import located
 from echotrain.orchestration.cluster import DriverEnvironment
+from echotrain.setting_text import as_typed
 from echotrain.shapes import Magnitude
 from echotrain.sweeps.best import best_run
 from echotrain.training.experiment import Experiment, flatten
@@ -119,7 +119,7 @@ class InferenceConfig:
         run = best_run(self.run)
         experiment, meta = describe_trained(run, self.checkpoint, self.overrides)
         model = _model_settings(experiment)
-        overrides = [*self.overrides, *(f"{path}={json.dumps(value)}" for path, value in model.items())]
+        overrides = [*self.overrides, *(f"{path}={as_typed(value)}" for path, value in model.items())]
         subject = Subject(
             name=experiment.name,
             model=experiment.describe(),

@@ -10,6 +10,7 @@ from typing import Any
 
 from echotrain.errors import ConfigError
 from echotrain.seeding import numpy_generator
+from echotrain.setting_text import as_typed
 from echotrain.sweeps.spec import SweepSpec
 
 __all__ = ["as_settings", "as_shell_words", "short_names", "trial_name", "trial_values"]
@@ -54,7 +55,7 @@ def as_settings(values: Mapping[str, Any]) -> list[str]:
     A text is given as it is, so that the setting's own type says what it means; all else as JSON, whose words and numbers nothing reads
     differently.
     """
-    return [f"{path}={_written(value)}" for path, value in values.items()]
+    return [f"{path}={as_typed(value)}" for path, value in values.items()]
 
 
 def as_shell_words(values: Mapping[str, Any]) -> list[str]:
@@ -77,13 +78,9 @@ def trial_name(values: Mapping[str, Any], names: Mapping[str, str]) -> str:
     return " ".join(_named(names[path], value) for path, value in values.items())
 
 
-def _written(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
 def _quoted(value: Any) -> str:
     is_plain_text = isinstance(value, str) and not re.search(r'["\\$`!]', value)
-    return f'"{value}"' if is_plain_text else shlex.quote(_written(value))
+    return f'"{value}"' if is_plain_text else shlex.quote(as_typed(value))
 
 
 def _named(name: str, value: Any) -> str:

@@ -15,6 +15,9 @@ from pydantic import Field
 
 from echotrain.config import from_dict, override, parse_arguments, to_dict
 from echotrain.errors import ConfigError
+from echotrain.recipes.registry import RECIPES
+from echotrain.setting_text import as_typed
+from echotrain.training.experiment import Experiment, flatten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,3 +344,11 @@ def test_arguments_of_a_function_are_read_as_settings_are():
 def test_a_shell_gives_on_what_its_user_quoted(text):
     (assignment,) = shlex.split(f"text={shlex.quote(text)}")
     assert value_of(assignment, "text") == text
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_what_an_experiment_says_of_itself_can_be_typed(name):
+    # As evaluation does, which names the model's settings of a run.
+    experiment = RECIPES[name]()
+    values = {path: value for path, value in flatten(to_dict(experiment)).items() if value is not None}
+    assert override(Experiment(), [f"{path}={as_typed(value)}" for path, value in values.items()]) == experiment
