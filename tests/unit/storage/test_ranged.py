@@ -260,6 +260,21 @@ def test_what_obstore_would_take_from_the_environment_by_itself_is_not_taken(mon
     assert "Credential=key/" in server.requests[0]["authorization"]
 
 
+@pytest.mark.parametrize("bucket", ["lab", "a.lab"])
+def test_an_endpoint_in_the_environment_that_is_awss_own_changes_no_address(monkeypatch: pytest.MonkeyPatch, bucket: str) -> None:
+    own = "s3.eu-west-1.amazonaws.com"
+    with forwarding() as proxy:
+        settings = {"AWS_ENDPOINT_URL_S3": f"https://{own}", "AWS_REGION": "eu-west-1", "AWS_CONFIG_FILE": "/nonexistent"}
+        keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        for name, value in {**settings, **keys, "HTTPS_PROXY": proxy.url, "https_proxy": proxy.url}.items():
+            monkeypatch.setenv(name, value)
+        for name in ("NO_PROXY", "no_proxy", "AWS_ENDPOINT_URL"):
+            monkeypatch.delenv(name, raising=False)
+        with pytest.raises(StorageError):
+            RangeReader(timeout_s=1, retry=RetryPolicy(attempts=1)).read_into(f"s3://{bucket}/key", 0, memory(5))
+    assert proxy.connected == [f"{own}:443" if "." in bucket else f"{bucket}.{own}:443"]
+
+
 def test_reads_go_through_the_proxy_that_boto3_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering([WHOLE] * 3) as server, forwarding() as proxy:
         point_to(server, monkeypatch)
