@@ -156,6 +156,7 @@ def _meta(experiment: Experiment, catalog: Catalog) -> CheckpointMeta:
 
 def _run_files(experiment: Experiment, run_id: str, store: Store, state: TrainState, channel: RunChannel, catalog: Catalog) -> RunFiles:
     """Open everything that rank 0 writes to."""
+    metrics = JsonLinesSink(store, lines=state.position.lines)
     sinks: list[Sink] = [CallSink(channel.publish)]
     if experiment.wandb.enabled:
         sinks.append(
@@ -166,12 +167,13 @@ def _run_files(experiment: Experiment, run_id: str, store: Store, state: TrainSt
                 name=experiment.wandb.name or experiment.name,
                 experiment=to_dict(experiment),
                 catalog=(f"{catalog.root}@{catalog.version}", catalog_identity(catalog)),
+                past=metrics.records(),
             )
         )
     if has_dashboard():  # A cluster that ``connect`` started is scraped by nobody.
         sinks.append(PrometheusSink(experiment.name))
     return RunFiles(
         writer=CheckpointWriter(store, keep=experiment.keep_checkpoints),
-        metrics=JsonLinesSink(store, lines=state.position.lines),
+        metrics=metrics,
         sinks=sinks,
     )
