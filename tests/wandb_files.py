@@ -1,5 +1,6 @@
 """Reads back what W&B keeps of an offline run: a LevelDB log of protobuf records."""
 
+import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +8,16 @@ from typing import Any
 
 from wandb.proto import wandb_internal_pb2
 
-__all__ = ["read_records"]
+__all__ = ["read_history_rows", "read_records"]
 
 _BLOCK = 32768
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+
+
+def read_history_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run's history in their order, each by the names of its values."""
+    rows = (message for kind, message in read_records(path) if kind == "history")
+    return [{item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in row.item} for row in rows]
 
 
 def read_records(path: Path) -> Iterator[tuple[str, Any]]:

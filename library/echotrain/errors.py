@@ -19,6 +19,7 @@ __all__ = [
     "EchotrainError",
     "LaunchError",
     "LeakageError",
+    "LeaseError",
     "NotFiniteError",
     "ObjectMissingError",
     "PayloadError",
@@ -101,6 +102,10 @@ class CredentialsError(StorageError):
 
 class StorageFullError(StorageError):
     """No space is left where something was to be written."""
+
+
+class LeaseError(EchotrainError):
+    """Another process writes to a run's or a sweep's folder, or has taken it over."""
 
 
 class CheckpointError(EchotrainError):

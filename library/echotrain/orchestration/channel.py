@@ -67,11 +67,13 @@ class Order:
         number: 1 for a group's first.
         experiment: Resolved; every local path in it is absolute. None sends the workers home.
         run_id: Stays the same over restarts.
+        lease: The token of the driver's lease of the run's folder, under which rank 0 writes.
     """
 
     number: int
     experiment: Experiment | None = None
     run_id: str = ""
+    lease: str = ""
 
 
 class GroupChannel:
@@ -91,7 +93,7 @@ class GroupChannel:
     def send(self, order: Order) -> None:
         """Give the workers an order; the one before it has an outcome already."""
         experiment = None if order.experiment is None else to_dict(order.experiment)
-        _write(self._order, {"number": order.number, "experiment": experiment, "run_id": order.run_id})
+        _write(self._order, {"number": order.number, "experiment": experiment, "run_id": order.run_id, "lease": order.lease})
 
     def order(self) -> Order | None:
         """Return the latest order."""
@@ -99,7 +101,7 @@ class GroupChannel:
         if values is None:
             return None
         experiment = None if values["experiment"] is None else from_dict(Experiment, values["experiment"])
-        return Order(number=values["number"], experiment=experiment, run_id=values["run_id"])
+        return Order(number=values["number"], experiment=experiment, run_id=values["run_id"], lease=values["lease"])
 
     def answer(self, number: int, outcome: dict[str, Any]) -> None:
         """Say what an order came to; rank 0 only."""

@@ -26,6 +26,8 @@ from echotrain.orchestration.cluster import connect, has_dashboard
 from echotrain.orchestration.group import Workers
 from echotrain.orchestration.prometheus import count_failed_run
 from echotrain.orchestration.signals import catch_signals
+from echotrain.storage.guarded import GuardedStore
+from echotrain.storage.lease import held
 from echotrain.storage.open import open_store
 from echotrain.storage.store import Store
 from echotrain.training.checkpoint import CheckpointMeta, find_checkpoint
@@ -65,6 +67,7 @@ def fit(
     on_record: Callable[[Record], None] | None = None,
     workers: Workers | None = None,
     asked: threading.Event | None = None,
+    under: str = "",
 ) -> FitResult:
     """Train an experiment, or go on with it where its folder holds a checkpoint; a finished one returns at once.
 
@@ -77,6 +80,7 @@ def fit(
         on_record: Also given every record of the run, soon after it was logged.
         workers: Keeps the training workers for the next run of the same shape; by default they leave when this one is done.
         asked: Ends the run like SIGTERM once it is set, for callers outside the main thread, which signals do not reach.
+        under: Folder of the sweep whose lease the caller works under; the run is taken over from an earlier start of that sweep at once.
 
     Raises:
         ConfigError: The configuration contradicts itself.
@@ -84,22 +88,20 @@ def fit(
         StorageError: The run's folder cannot be written.
         CheckpointError: The folder holds another experiment's checkpoint, or a damaged one.
         ResourceError: The cluster has too few CPUs or GPUs, and cannot grow to them, or does not.
+        LeaseError: Another process trains this run, or took it over.
         NotFiniteError: A loss is not finite.
         TrainingError: Workers died more than ``max_failures`` times.
     """
-    experiment = with_absolute_paths(experiment)
-    store = open_store(experiment.run_uri)
+    given = experiment
+    store = open_store(with_absolute_paths(experiment).run_uri)
     check_writable(store)
     latest = find_checkpoint(store)
-    experiment = with_pinned_catalog(experiment, latest)
-    if latest is not None:
-        check_resumable(latest, experiment, store)
-        if latest.position["epoch"] >= experiment.epochs:
-            return _finished(experiment, latest)
+    experiment = _checked(given, store, latest)
+    if latest is not None and latest.position["epoch"] >= experiment.epochs:
+        return _finished(experiment, latest)
     connect()
     warn_of_unshared_folder(experiment)
     device = choose_device(experiment)
-    run_id = _describe_run(store, experiment)
     progress = ConsoleProgress(console or default_console)
 
     def show(record: Record) -> None:
@@ -110,9 +112,16 @@ def fit(
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
         stop = stack.enter_context(catch_signals(asked))
+        lease = stack.enter_context(held(store, silence_s=experiment.lease_s, under=under, gives_up=stop.is_set, on_lost=stop.set))
+        if (now := find_checkpoint(store)) != latest:  # Another has trained it until we had it.
+            experiment = _checked(given, store, now)
+            if now is not None and now.position["epoch"] >= experiment.epochs:
+                return _finished(experiment, now)
+        run_id = _describe_run(GuardedStore(store, lease), experiment)
         group = workers if workers is not None else stack.enter_context(Workers())
         try:
-            outcome = group.run(experiment, device=device, run_id=run_id, asked=stop, show=show)
+            outcome = group.run(experiment, device=device, run_id=run_id, lease=lease.token, asked=stop, show=show)
+            lease.check()
         except EchotrainError as error:
             if has_dashboard():
                 count_failed_run(experiment.name, error)
@@ -127,6 +136,14 @@ def fit(
         scores=outcome["scores"],
         best_score=outcome["best_score"],
     )
+
+
+def _checked(experiment: Experiment, store: Store, latest: CheckpointMeta | None) -> Experiment:
+    """Return the experiment as it goes on from a checkpoint: with absolute paths, and one version of the catalog."""
+    experiment = with_pinned_catalog(with_absolute_paths(experiment), latest)
+    if latest is not None:
+        check_resumable(latest, experiment, store)
+    return experiment
 
 
 def _finished(experiment: Experiment, latest: CheckpointMeta) -> FitResult:

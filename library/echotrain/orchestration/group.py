@@ -50,7 +50,7 @@ class Workers:
         self._group: _Group | None = None
 
     def run(
-        self, experiment: Experiment, *, device: str, run_id: str, asked: threading.Event, show: Callable[[Record], None]
+        self, experiment: Experiment, *, device: str, run_id: str, lease: str, asked: threading.Event, show: Callable[[Record], None]
     ) -> dict[str, Any] | None:
         """Train an experiment; return rank 0's outcome as plain values, or None where it was stopped while it waited for nodes.
 
@@ -58,6 +58,7 @@ class Workers:
             experiment: Resolved; every local path in it is absolute.
             device: ``cpu`` or ``cuda``.
             run_id: Stays the same over restarts.
+            lease: Token of the lease of the run's folder.
             asked: Once it is set, the workers save a checkpoint and stop.
             show: Given every record of the run, soon after it was logged, and one of kind ``waiting`` when there is news of such a wait.
 
@@ -72,7 +73,7 @@ class Workers:
             self._group = _Group(shape)
         is_whole = False
         try:
-            outcome = self._group.run(experiment, run_id, asked, show)
+            outcome = self._group.run(experiment, run_id, lease, asked, show)
             is_whole = self._group.is_whole
         except TrainingFailedError as error:
             if isinstance(error, ControllerError) and isinstance(error.controller_failure, GaveUpWaitingError):
@@ -128,12 +129,14 @@ class _Group:
         """Whether no worker has died so far."""
         return self._channel.num_starts() <= 1 and not self._running.done()
 
-    def run(self, experiment: Experiment, run_id: str, asked: threading.Event, show: Callable[[Record], None]) -> dict[str, Any]:
+    def run(
+        self, experiment: Experiment, run_id: str, lease: str, asked: threading.Event, show: Callable[[Record], None]
+    ) -> dict[str, Any]:
         self._number += 1
         channel = RunChannel(run_id)
         channel.clear()
         self._channel.give_up(False)
-        self._channel.send(Order(number=self._number, experiment=experiment, run_id=run_id))
+        self._channel.send(Order(number=self._number, experiment=experiment, run_id=run_id, lease=lease))
         seen = 0
         try:
             while True:

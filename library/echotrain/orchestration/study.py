@@ -4,10 +4,11 @@ Nothing is done twice. The models are the trials of one sweep, which runs as man
 are still the best ones is read back. So a study that was killed goes on where it was, and one that is given a further section adds it.
 """
 
+import functools
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from echotrain.baselines.bart import find_bart
@@ -26,8 +27,10 @@ from echotrain.orchestration.filtering import FilterConfig, Filtered, filter_cat
 from echotrain.orchestration.inference import InferenceConfig
 from echotrain.orchestration.parts import Parts
 from echotrain.orchestration.study_results import StudyResults, study_facts, study_sections
-from echotrain.orchestration.tuning import run_sweep, trials_at_a_time, with_one_catalog
+from echotrain.orchestration.tuning import SweepResult, run_sweep, trials_at_a_time, with_one_catalog
 from echotrain.similarity.patches import PatchConfig
+from echotrain.storage.guarded import GuardedStore
+from echotrain.storage.lease import held
 from echotrain.storage.open import absolute_uri, open_store
 from echotrain.sweeps.console import SweepConsole
 from echotrain.sweeps.spec import SweepSpec
@@ -73,9 +76,10 @@ def run_study(
         console: Where progress of the training is shown.
 
     Raises:
-        ConfigError, CatalogError, StorageError, ResourceError: As ``run_sweep``; or BART is missing and ESPIRiT was asked for.
+        ConfigError, CatalogError, StorageError, ResourceError, LeaseError: As ``run_sweep``; or BART is missing and ESPIRiT was asked for.
     """
-    folder = SweepFolder(open_store(f"{absolute_uri(study.base.storage)}/{study.name}"))
+    store = open_store(f"{absolute_uri(study.base.storage)}/{study.name}")
+    folder = SweepFolder(store)
     loaded: dict[str, Catalog] = {}
     base = with_one_catalog(study.base, folder, loaded)
     catalog = loaded.get(base.data.catalog) or load_catalog(base.data.catalog, trusted=base.data.trusted)
@@ -86,13 +90,23 @@ def run_study(
         trials_at_a_time(base, concurrency)
     if study.espirit_volumes and "benchmark" in study.sections:
         _check_bart()
+    with held(store, silence_s=base.lease_s) as lease:
+        folder = SweepFolder(GuardedStore(store, lease))
+        train = functools.partial(run_sweep, retry_failed=retry_failed, concurrency=concurrency, console=console, lease=lease)
+        return _run_held(study, base, catalog, folder, train, generated)
+
+
+def _run_held(
+    study: Study, base: Experiment, catalog: Catalog, folder: SweepFolder, train: Callable[..., SweepResult], generated: str
+) -> StudyResult:
+    """Run a study whose folder is held."""
     filtered = _filter(study, base.data, catalog) if "filtering" in study.sections else None
     models = _models(study, catalog, subset=filtered.subset.name if filtered else "")
     trials: tuple[Trial, ...] = ()
     if points := models.points(study.seeds):
         spec = SweepSpec.listed(study.name, study.name, points)
         known = bool(folder.trials())
-        sweep = run_sweep(spec, base, resume=known, retry_failed=retry_failed, concurrency=concurrency, console=console)
+        sweep = train(spec, base, resume=known)
         trials = sweep.trials
         if not sweep.is_finished:
             return StudyResult(folder=folder.uri, trials=trials, is_finished=False)

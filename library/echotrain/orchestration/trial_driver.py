@@ -67,6 +67,7 @@ class _Run:
     def __init__(self, config: dict[str, Any], workers: Workers) -> None:
         self._experiment = from_dict(Experiment, config["experiment"])
         self._reported = ("loss", *self._experiment.task.build().metrics)
+        self._sweep_uri: str = config["sweep"]
         self._workers = workers
         self._asked = threading.Event()
         self._heard: queue.SimpleQueue[Record | FitResult | Exception] = queue.SimpleQueue()
@@ -123,7 +124,14 @@ class _Run:
         try:
             for record in _past_epochs(self._experiment):
                 self._heard.put(record)
-            result = fit(self._experiment, console=Console(quiet=True), on_record=self._heard.put, workers=self._workers, asked=self._asked)
+            result = fit(
+                self._experiment,
+                console=Console(quiet=True),
+                on_record=self._heard.put,
+                workers=self._workers,
+                asked=self._asked,
+                under=self._sweep_uri,
+            )
         except Exception as error:
             self._heard.put(error)
         else:

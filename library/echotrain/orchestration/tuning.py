@@ -6,10 +6,12 @@ remembers nothing: what became of a trial is in the sweep's folder and in the ru
 leaves alone what has ended.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -18,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import ray
+import ray.data
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -39,6 +42,8 @@ from echotrain.orchestration.checks import (
 from echotrain.orchestration.cluster import DriverEnvironment, connect
 from echotrain.orchestration.signals import catch_signals
 from echotrain.orchestration.trial_driver import TrialDriver
+from echotrain.storage.guarded import GuardedStore
+from echotrain.storage.lease import Lease, held
 from echotrain.storage.open import absolute_uri, open_store
 from echotrain.sweeps.book import Book
 from echotrain.sweeps.console import SweepConsole
@@ -88,6 +93,7 @@ def run_sweep(
     concurrency: int = 0,
     seed: int = 0,
     console: SweepConsole | None = None,
+    lease: Lease | None = None,
 ) -> SweepResult:
     """Run a sweep, or go on with one that was interrupted.
 
@@ -102,38 +108,58 @@ def run_sweep(
         concurrency: Trials at a time; 0 takes as many as the cluster holds.
         seed: Of a random or a Bayesian search.
         console: Where progress is shown.
+        lease: Of the sweep's folder, where the caller holds it already.
 
     Raises:
         ConfigError: The sweep cannot be run, or there is one of this name already (without ``resume``), or another (with it).
         CatalogError: The catalog is missing, or a trial would select nothing.
         StorageError: The sweep's folder cannot be written.
         ResourceError: The cluster cannot hold one trial.
+        LeaseError: Another process runs this sweep, or took it over.
     """
     _refuse_negative(concurrency)
     metric = swept_metric(spec, base)
     base = dataclasses.replace(base, storage=absolute_uri(base.storage))
-    folder = SweepFolder(open_store(f"{base.storage}/{spec.name}"))
+    store = open_store(f"{base.storage}/{spec.name}")
+    folder = SweepFolder(store)
     catalogs: dict[str, Catalog] = {}
     if "data.catalog" not in spec.parameters:
         base = with_one_catalog(base, folder, catalogs)
     _check_selections(check_sweep(spec, base, seed=seed), catalogs)
-    description = _new_description(folder, spec, base, seed, resume=resume)
-    book = Book(spec, metric, storage=base.storage, folder=folder, seed=seed, retry_failed=retry_failed)
-    if not book.is_finished:
-        connect()
-        at_a_time = trials_at_a_time(base, concurrency)
-        check_writable(open_store(folder.uri))
-        if description is not None:
-            folder.describe(description)
-        warn_of_unshared_folder(base)
-        shown = console or SweepConsole()
-        shown.begin(spec.name, book.trials, total=book.total, at_a_time=at_a_time)
-        try:
-            _run(spec, base, book, at_a_time, shown)
-        finally:
-            shown.close()
-    folder.write("table.csv", table_csv(list(spec.parameters), book.trials).encode())
+
+    def opened(folder: SweepFolder) -> tuple[dict[str, Any] | None, Book]:
+        description = _new_description(folder, spec, base, seed, resume=resume)
+        return description, Book(spec, metric, storage=base.storage, folder=folder, seed=seed, retry_failed=retry_failed)
+
+    _, book = opened(folder)
+    with contextlib.ExitStack() as stack:
+        if not book.is_finished:
+            connect()
+            at_a_time = trials_at_a_time(base, concurrency)
+            check_writable(store)
+            asked = stack.enter_context(catch_signals(None))
+            lease = lease or stack.enter_context(held(store, silence_s=base.lease_s, gives_up=asked.is_set))
+            folder = SweepFolder(GuardedStore(store, lease))
+            description, book = opened(folder)  # Again: until the lease was had, another may have written here.
+            if description is not None:
+                folder.describe(description)
+            warn_of_unshared_folder(base)
+            shown = stack.enter_context(contextlib.closing(console or SweepConsole()))
+            shown.begin(spec.name, book.trials, total=book.total, at_a_time=at_a_time)
+            _run(spec, base, book, at_a_time, shown, _Asked(asked, lease))
+        folder.write("table.csv", table_csv(list(spec.parameters), book.trials).encode())
     return SweepResult(folder=folder.uri, metric=metric, trials=tuple(book.trials), is_finished=book.is_finished)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Whether the sweep is to end: somebody asked, or another has taken it over."""
+
+    by_signal: threading.Event
+    lease: Lease
+
+    def __call__(self) -> bool:
+        return self.by_signal.is_set() or self.lease.lost.is_set()
 
 
 def with_one_catalog(base: Experiment, folder: SweepFolder, catalogs: dict[str, Catalog]) -> Experiment:
@@ -204,16 +230,17 @@ def _refuse_negative(wanted: int) -> None:
         raise ConfigError(f"{wanted} trials at a time", "must be at least 1", "Leave --concurrency out for as many as the cluster holds.")
 
 
-def _run(spec: SweepSpec, base: Experiment, book: Book, at_a_time: int, shown: SweepConsole) -> None:
+def _run(spec: SweepSpec, base: Experiment, book: Book, at_a_time: int, shown: SweepConsole, is_asked: _Asked) -> None:
     """Have Tune run every trial that has not ended."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    _start_statistics()
     sweep = RunChannel(uuid.uuid4().hex[:12])
     driver = tune.with_parameters(TrialDriver, environment=DriverEnvironment.here(), sweep_id=sweep.run_id)
     # On this node, so that Tune's folder need not be shared, and without a CPU, which a KubeRay head does not offer.
     driver = tune.with_resources(driver, {f"node:{ray.util.get_node_ip_address()}": 0.001})
-    with catch_signals(None) as asked, tempfile.TemporaryDirectory(prefix="echotrain-tune-", ignore_cleanup_errors=True) as scratch:
-        search = _Search(book, lambda trial: swept_experiment(spec, base, trial), is_asked=asked.is_set)
+    with tempfile.TemporaryDirectory(prefix="echotrain-tune-", ignore_cleanup_errors=True) as scratch:
+        search = _Search(book, lambda trial: swept_experiment(spec, base, trial), is_asked=is_asked)
         try:
             tune.Tuner(
                 driver,
@@ -227,14 +254,26 @@ def _run(spec: SweepSpec, base: Experiment, book: Book, at_a_time: int, shown: S
                 run_config=tune.RunConfig(
                     name="sweep",
                     storage_path=scratch,
-                    callbacks=[_Recorder(book, shown, sweep, is_asked=asked.is_set)],
+                    callbacks=[_Recorder(book, shown, sweep, is_asked=is_asked)],
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     failure_config=tune.FailureConfig(max_failures=_MOST_DRIVER_DEATHS),
                     verbose=0,
                 ),
             ).fit()
+        except Exception:
+            is_asked.lease.check()  # Else Tune's error hides that the book refused to be written.
+            raise
         finally:
             sweep.clear()
+
+
+def _start_statistics() -> None:
+    """Have Ray Data's one actor of statistics started from here, where it lives as long as the sweep does.
+
+    Else the first training worker that reads data starts it, among its own group's resources, and takes it along when it leaves: the
+    next one starts it again, and is in the midst of that when the sweep ends, which Ray reports with a stack trace.
+    """
+    ray.data.from_items([{}])
 
 
 class _Search(Searcher):  # type: ignore[misc]
@@ -250,7 +289,7 @@ class _Search(Searcher):  # type: ignore[misc]
         trial = None if self._is_asked() else self._book.next()
         if trial is None:
             return str(Searcher.FINISHED)
-        return {"number": trial.number, "experiment": to_dict(self._experiment_of(trial))}
+        return {"number": trial.number, "experiment": to_dict(self._experiment_of(trial)), "sweep": self._book.uri}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """What became of it is in the book."""

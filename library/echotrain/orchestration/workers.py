@@ -21,6 +21,8 @@ from echotrain.orchestration.prometheus import PrometheusSink
 from echotrain.orchestration.signals import WorkerSignals
 from echotrain.orchestration.streaming import RayStream
 from echotrain.seeding import derive_seed
+from echotrain.storage.guarded import GuardedStore
+from echotrain.storage.lease import join
 from echotrain.storage.open import open_store
 from echotrain.storage.store import Store
 from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter, find_checkpoint, load_file
@@ -75,7 +77,7 @@ def serve(arguments: WorkerArguments) -> None:
         channel.count_start()
     done, _ = channel.answered()
     while (order := _next_order(channel, after=done)).experiment is not None:
-        outcome = _train(order.experiment, order.run_id, ranks)
+        outcome = _train(order.experiment, order, ranks)
         done = order.number
         if ranks.is_first:
             channel.answer(done, dataclasses.asdict(outcome))
@@ -90,13 +92,16 @@ def _next_order(channel: GroupChannel, *, after: int) -> Order:
     return order
 
 
-def _train(experiment: Experiment, run_id: str, ranks: Ranks) -> Outcome:
-    """Train one experiment; return how that came back."""
+def _train(experiment: Experiment, order: Order, ranks: Ranks) -> Outcome:
+    """Train the experiment of an order; return how that came back."""
     if ranks.device.type == "cpu":
         torch.set_num_threads(experiment.threads_per_worker)
-    store = open_store(experiment.run_uri)
+    store: Store = open_store(experiment.run_uri)
+    if ranks.is_first:
+        # From here on no earlier rank 0 of this run writes: one that the cluster has lost, and that still trains somewhere.
+        store = GuardedStore(store, join(store, order.lease))
     state = _state(experiment, store, ranks)
-    channel = RunChannel(run_id) if ranks.is_first else None
+    channel = RunChannel(order.run_id) if ranks.is_first else None
     signals = WorkerSignals(channel)
     stream = RayStream(
         experiment.data,
@@ -114,7 +119,7 @@ def _train(experiment: Experiment, run_id: str, ranks: Ranks) -> Outcome:
             state=state,
             ranks=ranks,
             meta=_meta(experiment, stream.catalog),
-            files=_run_files(experiment, run_id, store, state, channel, stream.catalog) if channel is not None else None,
+            files=_run_files(experiment, order.run_id, store, state, channel, stream.catalog) if channel is not None else None,
             signal=signals,
         ).fit()
     finally:
@@ -157,6 +162,7 @@ def _meta(experiment: Experiment, catalog: Catalog) -> CheckpointMeta:
 
 def _run_files(experiment: Experiment, run_id: str, store: Store, state: TrainState, channel: RunChannel, catalog: Catalog) -> RunFiles:
     """Open everything that rank 0 writes to."""
+    metrics = JsonLinesSink(store, lines=state.position.lines)
     sinks: list[Sink] = [CallSink(channel.publish)]
     if experiment.wandb.enabled:
         sinks.append(
@@ -167,12 +173,13 @@ def _run_files(experiment: Experiment, run_id: str, store: Store, state: TrainSt
                 name=experiment.wandb.name or experiment.name,
                 experiment=to_dict(experiment),
                 catalog=(f"{catalog.root}@{catalog.version}", catalog_identity(catalog)),
+                past=metrics.records(),
             )
         )
     if has_dashboard():  # A cluster that ``connect`` started is scraped by nobody.
         sinks.append(PrometheusSink(experiment.name))
     return RunFiles(
         writer=CheckpointWriter(store, keep=experiment.keep_checkpoints),
-        metrics=JsonLinesSink(store, lines=state.position.lines),
+        metrics=metrics,
         sinks=sinks,
     )

@@ -47,6 +47,11 @@ class Book:
         self.metric = metric
 
     @property
+    def uri(self) -> str:
+        """URI of the sweep's folder."""
+        return self._folder.uri
+
+    @property
     def trials(self) -> Sequence[Trial]:
         """All known trials by number."""
         return [self._trials[number] for number in sorted(self._trials)]

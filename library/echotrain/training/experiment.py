@@ -15,6 +15,7 @@ from echotrain.data.config import DataConfig, StreamConfig
 from echotrain.errors import ConfigError
 from echotrain.models.bridge.network import BridgeNetworkConfig
 from echotrain.models.unrolled.varnet import VarNetConfig
+from echotrain.storage.lease import LONGEST_SILENCE_S, SILENCE_S
 from echotrain.tasks.bridge import BridgeConfig
 from echotrain.tasks.reconstruction import ReconstructionConfig
 from echotrain.training.optim import OptimConfig
@@ -109,6 +110,7 @@ class Place:
         log_every: Steps between lines of the metric sinks.
         checkpoint_every: Steps between checkpoints; 0 writes them at the end of epochs only.
         keep_checkpoints: Latest checkpoints to keep, besides the best.
+        lease_s: Seconds without a sign of a run's driver on another machine, after which the run may be taken over from there.
         stream: How payload is fetched.
         wandb: The W&B sink.
     """
@@ -123,6 +125,7 @@ class Place:
     log_every: int = 20
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+    lease_s: float = SILENCE_S
     stream: StreamConfig = field(default_factory=StreamConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
@@ -131,6 +134,8 @@ class Place:
             _at_least(name, getattr(self, name), 1)
         _at_least("checkpoint_every", self.checkpoint_every, 0)
         _at_least("max_failures", self.max_failures, -1)
+        if not 1 <= self.lease_s <= LONGEST_SILENCE_S:
+            raise ConfigError(f"lease_s={self.lease_s:g}", f"must lie in [1, {LONGEST_SILENCE_S:g}]", f"Use {SILENCE_S:g} where in doubt.")
         if self.cpus_per_worker <= 0:
             raise ConfigError(f"cpus_per_worker={self.cpus_per_worker}", "must be positive", "Use 1 where in doubt.")
         if not self.name or any(part in {"", ".", ".."} for part in self.name.split("/")):

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass, field
 
+from echotrain.errors import LeaseError
 from echotrain.tasks.task import Panel, ScoreTable
 from echotrain.training.checkpoint import CheckpointWriter
 from echotrain.training.sinks import JsonLinesSink, Record, Sink
@@ -27,12 +28,12 @@ class RunFiles:
 
     def show(self, panels: list[Panel], step: int) -> None:
         """Hand pictures to every sink."""
-        for sink in self.sinks if panels else ():
+        for sink in [self.metrics, *self.sinks] if panels else ():
             sink.show(panels, step)
 
     def tabulate(self, table: ScoreTable, step: int) -> None:
         """Hand a table to every sink."""
-        for sink in self.sinks:
+        for sink in [self.metrics, *self.sinks]:
             sink.tabulate(table, step)
 
     def close(self) -> None:
@@ -43,5 +44,7 @@ class RunFiles:
             for sink in [self.metrics, *self.sinks]:
                 try:
                     sink.close()
+                except LeaseError as error:
+                    logger.warning("%s", error)  # What was written since belongs to whoever has the folder now.
                 except Exception:
                     logger.exception("%s could not be closed; the checkpoints are written", type(sink).__name__)

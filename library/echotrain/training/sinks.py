@@ -1,8 +1,9 @@
 """Where the numbers of a run go: JSON lines beside the checkpoints, a console, and (``wandb_sink``) Weights & Biases.
 
 A record is a flat dictionary with a ``kind``: ``start`` (sizes of the run), ``train`` (means since the last such record),
-``epoch`` (mean training loss and validation scores). Only rank 0 has sinks. No record names a patient. The driver alone hears of
-``waiting``, where workers wait for nodes.
+``epoch`` (mean training loss and validation scores); and in ``metrics.jsonl``, from which everything else can be made again, ``pictures``
+(their captions and files) and ``table`` (validation scores by group). Only rank 0 has sinks. No record names a patient. The driver alone
+hears of ``waiting``, where workers wait for nodes.
 """
 
 import json
@@ -16,6 +17,7 @@ import numpy as np
 from echotrain.errors import ObjectMissingError
 from echotrain.storage.store import Store
 from echotrain.tasks.task import Panel, ScoreTable
+from echotrain.training.pictures import as_pictures, encode
 
 __all__ = ["CallSink", "JsonLinesSink", "Record", "Sink"]
 
@@ -42,7 +44,9 @@ class Sink(Protocol):
 
 
 class JsonLinesSink:
-    """``metrics.jsonl`` in the run's folder, one line per ``train`` and ``epoch`` record.
+    """``metrics.jsonl`` in the run's folder, one line per record but ``start``, and the pictures that it names.
+
+    A line also says at what ``time`` it was logged, in seconds since 1970.
 
     An object store cannot append, so the lines are held and the whole file is written: every ``period_s`` at most, and
     before each checkpoint's marker.
@@ -64,6 +68,10 @@ class JsonLinesSink:
         """Lines so far."""
         return len(self._lines)
 
+    def records(self) -> list[Record]:
+        """Return what the lines say."""
+        return [json.loads(line) for line in self._lines]
+
     def content(self) -> bytes:
         """Return the whole file."""
         return "".join(f"{line}\n" for line in self._lines).encode()
@@ -73,16 +81,24 @@ class JsonLinesSink:
         if record["kind"] == "start":
             return
         plain = {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in record.items()}
-        self._lines.append(json.dumps(plain))
+        self._lines.append(json.dumps({**plain, "time": round(time.time(), 3)}))
         self._is_dirty = True
         if time.monotonic() - self._written_at > self._period_s:
             self._write()
 
     def show(self, panels: list[Panel], step: int) -> None:
-        """Pictures have no place in a text file."""
+        """Keep the pictures as files beside the line that names them; a step that is repeated writes over its own."""
+        files, captions = [], []
+        for number, (caption, pixels) in enumerate(as_pictures(panels)):
+            files.append(f"pictures/step-{step:09d}-{number}.png")
+            captions.append(caption)
+            self._store.write(files[-1], encode(pixels))
+        self.log({"kind": "pictures", "global_step": step, "files": files, "captions": captions})
 
     def tabulate(self, table: ScoreTable, step: int) -> None:
-        """Nor have tables; an evaluation makes its own."""
+        """Add a line of scores by group."""
+        rows = [[None if isinstance(value, float) and not np.isfinite(value) else value for value in row] for row in table.rows]
+        self.log({"kind": "table", "global_step": step, "title": table.title, "columns": list(table.columns), "rows": rows})
 
     def close(self) -> None:
         """Write the file."""

@@ -3,35 +3,38 @@
 import functools
 import logging
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from echotrain.errors import ConfigError
+from echotrain.errors import ConfigError, ObjectMissingError
 from echotrain.redaction import redacted, without_credentials
 from echotrain.storage.store import Store
 from echotrain.tasks.task import Panel, ScoreTable
 from echotrain.training.checkpoint import find_checkpoint
 from echotrain.training.experiment import WandbConfig
+from echotrain.training.pictures import Pixels, as_pictures, decode
 from echotrain.training.sinks import Record
 
 __all__ = ["WandbSink"]
 
 logger = logging.getLogger(__name__)
 
-Pixels = NDArray[np.uint8]
-
 
 class WandbSink:
     """A Weights & Biases run.
 
     ``wandb.init`` is called directly, on rank 0, with the run's own id and ``resume="allow"``, so that a restart goes on in the same run.
-    Offline, the run's files end in ``<run>/wandb/``, ready for ``wandb sync``. Data sets and checkpoints are artifacts by reference:
-    W&B learns their URIs and never their bytes.
+    Data sets and checkpoints are artifacts by reference: W&B learns their URIs and never their bytes.
+
+    Every ``train`` and every ``epoch`` record is one row of the run's history, the pictures and the table of an epoch in the same row, so
+    that a row is there with all it has or not at all. A restart first logs what ``metrics.jsonl`` says of the time before. Online, rows
+    that W&B has are left out, logged before the position that the run resumes from or repeated after it, and those that it has not are
+    added. Offline there is nothing to go on with, so that the history is whole in the new file; at the end that takes the place of the
+    older one in ``<run>/wandb/``, ready for ``wandb sync``. What cannot be had again is what W&B itself measures, such as the machine's
+    load: the file has the last start's. A number that was not finite is missing in a row that is logged again.
 
     Args:
         config: The W&B settings.
@@ -40,6 +43,7 @@ class WandbSink:
         name: Shown in W&B.
         experiment: The resolved configuration, as plain values.
         catalog: What the run learns from: its URI, and what identifies its content.
+        past: The records of ``metrics.jsonl`` up to the position that the run resumes from.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class WandbSink:
         name: str,
         experiment: dict[str, Any],
         catalog: tuple[str, Mapping[str, Any]] | None = None,
+        past: Sequence[Record] = (),
     ) -> None:
         import wandb
 
@@ -87,46 +92,85 @@ class WandbSink:
         self._run.define_metric("*", step_metric="global_step")
         if catalog is not None:
             self._note_data(*catalog)
+        # What the next row has besides its numbers; made when it is known that W&B has not that row yet.
+        self._beside: list[Callable[[], dict[str, Any]]] = []
+        self._known = self._received() if self._is_online else {}
+        for record in past:
+            self._log_again(record)
 
     def log(self, record: Record) -> None:
-        """Log the numbers as ``train/…`` and ``epoch/…`` over the global step."""
+        """Log the numbers as ``train/…`` and ``epoch/…`` over the global step, once."""
         if record["kind"] == "start":
             self._run.config.update({key: value for key, value in record.items() if key != "kind"}, allow_val_change=True)
-            return
-        numbers = {f"{record['kind']}/{key}": value for key, value in record.items() if isinstance(value, int | float)}
-        self._run.log({**numbers, "global_step": record["global_step"]})
+        else:
+            self._log_row(record, {})
 
     def show(self, panels: list[Panel], step: int) -> None:
-        """Log each panel as one picture, its images side by side."""
-        import wandb
-
-        rows = _of_one_size([_side_by_side(panel) for panel in panels])
-        captions = [f"{panel.caption}: {' | '.join(panel.images)}" for panel in panels]
-        pictures = [wandb.Image(row, caption=caption) for row, caption in zip(rows, captions, strict=True)]
-        self._run.log({"validation": pictures, "global_step": step})
+        """Add each panel as one picture, its images side by side, to the epoch that is logged next."""
+        pictures = as_pictures(panels)
+        self._beside.append(lambda: _shown(pictures))
 
     def tabulate(self, table: ScoreTable, step: int) -> None:
-        """Log a table, and its numbers as curves: ``anatomy/knee/ssim``."""
-        import wandb
-
-        curves = {
-            f"{table.title}/{row[0]}/{column}": value
-            for row in table.rows
-            for column, value in zip(table.columns[2:], row[2:], strict=True)
-            if not isinstance(value, str)
-        }
-        shown = wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
-        self._run.log({f"by {table.title}": shown, **curves, "global_step": step})
+        """Add a table, and its numbers as curves (``anatomy/knee/ssim``), to the epoch that is logged next."""
+        self._beside.append(lambda: _tabulated(table.title, table.columns, table.rows))
 
     def close(self) -> None:
-        """Finish the run; an offline one is put into the run's folder."""
+        """Finish the run; an offline one is put into the run's folder, in the place of what an earlier start left there."""
         self._note_checkpoints()
         self._run.finish()
-        if not self._is_online:
-            root = Path(self._folder.name)
-            for path in sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink()):
-                self._store.upload(path, path.relative_to(root).as_posix())
+        root = Path(self._folder.name)
+        written = [] if self._is_online else sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+        # The history last, and the older one before it: there are never two to be uploaded.
+        for path in sorted(written, key=_is_history):
+            if _is_history(path):
+                self._supersede()
+            self._store.upload(path, path.relative_to(root).as_posix())
+        if self._is_online:
+            self._supersede()
         self._folder.cleanup()
+
+    def _log_again(self, record: Record) -> None:
+        """Log a line of ``metrics.jsonl``, at the time at which it was logged."""
+        if record["kind"] == "pictures":
+            self._beside.append(lambda: _shown(self._kept_pictures(record)))
+        elif record["kind"] == "table":
+            self._beside.append(lambda: _tabulated(record["title"], record["columns"], record["rows"]))
+        else:
+            self._log_row(record, {"_timestamp": record["time"]} if "time" in record else {})
+
+    def _log_row(self, record: Record, more: Mapping[str, float]) -> None:
+        kind, step = record["kind"], record["global_step"]
+        beside, self._beside = self._beside, []
+        if step <= self._known.get(kind, -1):
+            return
+        numbers = {f"{kind}/{key}": value for key, value in record.items() if isinstance(value, int | float) and key != "time"}
+        for further in beside:
+            numbers |= further()
+        self._run.log({**numbers, "global_step": step, **more})
+
+    def _received(self) -> dict[str, int]:
+        """Return the last global step of each kind of record that W&B has of this run."""
+        found = {kind: self._run.summary.get(f"{kind}/global_step") for kind in ("train", "epoch")}
+        return {kind: int(step) for kind, step in found.items() if step is not None}
+
+    def _kept_pictures(self, record: Record) -> list[tuple[str, Pixels]]:
+        """Return the pictures of an epoch as far as they are still in the run's folder."""
+        pictures = []
+        for key, caption in zip(record["files"], record["captions"], strict=True):
+            try:
+                pictures.append((caption, decode(self._store.read(key))))
+            except ObjectMissingError:
+                logger.info("%s/%s is gone; the W&B run is without it", self._store.uri, key)
+        return pictures
+
+    def _supersede(self) -> None:
+        """Remove the offline files of earlier starts of this run."""
+        own = re.compile(rf"wandb/offline-run-[^/]+-{re.escape(self._run.id)}/.*")
+        here = Path(self._folder.name)
+        keys = [info.key for info in self._store.list("wandb/offline-run-") if own.fullmatch(info.key)]
+        for key in sorted(keys, key=lambda key: not _is_history(Path(key))):
+            if self._is_online or not (here / key).is_file():
+                self._store.delete(key)
 
     def _note_data(self, uri: str, identity: Mapping[str, Any]) -> None:
         """Say where the data lie. Offline there is no service to ask for it, so that it counts as the run's own."""
@@ -156,13 +200,23 @@ def _reference(name: str, kind: str, places: Mapping[str, str], metadata: dict[s
     return artifact
 
 
-def _of_one_size(rows: list[Pixels]) -> list[Pixels]:
-    """Add black to the right and below: W&B shows the pictures of one step in one window."""
-    height, width = (max(row.shape[axis] for row in rows) for axis in (0, 1))
-    return [np.pad(row, ((0, height - row.shape[0]), (0, width - row.shape[1]))) for row in rows]
+def _is_history(path: Path) -> bool:
+    return path.suffix == ".wandb"
 
 
-def _side_by_side(panel: Panel) -> Pixels:
-    """Return the images of a panel in one row, white at the panel's scale."""
-    images = [np.clip(image / panel.scale, 0, 1) for image in panel.images.values()]
-    return (np.concatenate(images, axis=1) * 255).astype(np.uint8)
+def _shown(pictures: Sequence[tuple[str, Pixels]]) -> dict[str, Any]:
+    import wandb
+
+    return {"validation": [wandb.Image(pixels, caption=caption) for caption, pixels in pictures]} if pictures else {}
+
+
+def _tabulated(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    import wandb
+
+    curves = {
+        f"{title}/{row[0]}/{column}": value
+        for row in rows
+        for column, value in zip(columns[2:], row[2:], strict=True)
+        if isinstance(value, int | float)
+    }
+    return {f"by {title}": wandb.Table(columns=list(columns), data=[list(row) for row in rows]), **curves}

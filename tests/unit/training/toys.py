@@ -22,7 +22,7 @@ from echotrain.training.sinks import CallSink, JsonLinesSink
 from echotrain.training.state import TrainState
 
 NUM_TRAIN, NUM_VAL = 10, 4
-TIMINGS = {"samples_per_s", "bytes_per_s", "step_s", "data_wait_s", "validation_s"}
+TIMINGS = {"samples_per_s", "bytes_per_s", "step_s", "data_wait_s", "validation_s", "time"}
 
 
 class ToyNetwork(nn.Module):
