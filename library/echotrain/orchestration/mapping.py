@@ -3,18 +3,23 @@
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ray
 from ray.data import DataContext
+from ray.exceptions import RayActorError
 
 from echotrain import errors
-from echotrain.errors import EchotrainError
+from echotrain.errors import EchotrainError, ResourceError
 
 __all__ = ["Result", "map_items"]
 
+logger = logging.getLogger(__name__)
+
 Work = Callable[..., Any]
+# Deaths of workers with no item done between them.
+_MOST_DEATHS = 3
 
 
 class Result(NamedTuple):
@@ -36,23 +41,47 @@ def map_items(items: Sequence[dict[str, Any]], work: Work, *arguments: Any, **re
 
     Raises:
         EchotrainError: As a worker raised it.
+        ResourceError: Workers that keep an instance of a class died again and again.
     """
-    if not items:
-        return
+    left = dict(enumerate(items))
+    deaths = 0
+    while left:
+        try:
+            for number, result in _map_once(left, work, arguments, resources):
+                del left[number]
+                deaths = 0
+                yield result
+        except RayActorError as error:
+            deaths += 1
+            if deaths > _MOST_DEATHS:
+                raise ResourceError(
+                    f"{len(left)} of {len(items)} items",
+                    f"are not done: workers died {deaths} times in a row without doing one",
+                    "Where memory ran out, lower workers or give each a larger share; see the log of Ray's nodes.",
+                ) from error
+            logger.warning("a worker died; going on with the %d of %d items that are not done", len(left), len(items))
+
+
+def _map_once(
+    items: Mapping[int, dict[str, Any]], work: Work, arguments: tuple[Any, ...], resources: Mapping[str, float | None]
+) -> Iterator[tuple[int, Result]]:
+    """Yield the results of numbered items, in any order, as long as no worker that keeps an instance of a class dies."""
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    rows = [{"item": json.dumps(item)} for item in items]
+    rows = [{"number": number, "item": json.dumps(item)} for number, item in items.items()]
     with DataContext.current(context), _quiet("ray.data"):
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
         if isinstance(work, type):
-            mapped = dataset.map(_Worker, fn_constructor_args=(work, arguments), **resources)
+            # Not started again by Ray, which could not promise it, and says so on the console for every worker: what a worker is made
+            # of lies in the object store, which may have lost it by then. ``map_items`` starts new ones.
+            mapped = dataset.map(_Worker, fn_constructor_args=(work, arguments), max_restarts=0, **resources)
         else:
             mapped = dataset.map(_call, fn_args=(work, arguments), **resources)
         for row in mapped.iter_rows():
             if row["error"]:
                 raise _restored(row["error"])
-            yield Result(json.loads(row["values"]), row["data"])
+            yield row["number"], Result(json.loads(row["values"]), row["data"])
 
 
 class _Worker:
@@ -67,7 +96,7 @@ class _Worker:
             self._error = _as_text(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return _told("", b"", self._error) if self._error else _call(row, self._work, ())
+        return _told(row, "", b"", self._error) if self._error else _call(row, self._work, ())
 
 
 def _call(row: dict[str, Any], work: Work, arguments: tuple[Any, ...]) -> dict[str, Any]:
@@ -75,12 +104,12 @@ def _call(row: dict[str, Any], work: Work, arguments: tuple[Any, ...]) -> dict[s
     try:
         result = work(json.loads(row["item"]), *arguments)
     except EchotrainError as error:
-        return _told("", b"", _as_text(error))
-    return _told(json.dumps(result.values), result.data, "")
+        return _told(row, "", b"", _as_text(error))
+    return _told(row, json.dumps(result.values), result.data, "")
 
 
-def _told(values: str, data: bytes, error: str) -> dict[str, Any]:
-    return {"values": values, "data": data, "error": error}
+def _told(row: dict[str, Any], values: str, data: bytes, error: str) -> dict[str, Any]:
+    return {"number": row["number"], "values": values, "data": data, "error": error}
 
 
 def _as_text(error: EchotrainError) -> str:
