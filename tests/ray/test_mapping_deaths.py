@@ -35,5 +35,5 @@ def test_items_of_a_worker_that_dies_are_done_by_another_and_come_once(tmp_path)
 
 
 def test_an_item_that_kills_every_worker_is_given_up(tmp_path):
-    with pytest.raises(ResourceError, match="1 of 1 items: are not done: workers died 4 times in a row"):
+    with pytest.raises(ResourceError, match="1 of 1 items: are not done: workers died 4 times"):
         list(map_items([{"item": 2}], Dying, str(tmp_path), 99, concurrency=1))

@@ -304,6 +304,56 @@ class CarelessView:
         return self.gated.write(key, data)
 
 
+class HeldUp(Memory):
+    """Something happens just before, or just after, the first entry is created."""
+
+    def __init__(self, *, before=lambda: None, after=lambda: None):
+        super().__init__()
+        self.before, self.after = before, after
+
+    def write(self, key, data, *, only_if_absent=False):
+        before, after = (self.before, self.after) if only_if_absent else (lambda: None, lambda: None)
+        if only_if_absent:
+            self.before = self.after = lambda: None
+        before()
+        is_new = super().write(key, data, only_if_absent=only_if_absent)
+        after()
+        return is_new
+
+
+def test_one_that_was_held_up_while_others_came_and_went_does_not_take_the_place_of_a_removed_entry():
+    others = []
+
+    def come_and_go():
+        for _ in range(3):
+            others.append(take(store))
+            others[-1].release()
+        others.append(take(store))
+
+    store = HeldUp(before=come_and_go)
+    with pytest.raises(LeaseError, match="is being written by another"):
+        take(store)
+    others[-1].check()
+    assert len([key for key in store.objects if "entry" in key]) == 1
+    others[-1].release()
+
+
+def test_one_whose_entry_was_overwritten_by_a_store_that_ignores_conditions_has_not_taken_the_folder():
+    others = []
+
+    def overwrite():
+        entry = dict(store.objects)
+        store.objects.clear()
+        others.append(take(store))
+        assert entry.keys() <= store.objects.keys()
+
+    store = HeldUp(after=overwrite)
+    with pytest.raises(LeaseError, match="is being written by another"):
+        take(store)
+    others[-1].check()
+    others[-1].release()
+
+
 def still_theirs(store, taken):
     found = []
     for lease in taken:
