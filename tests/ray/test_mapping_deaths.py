@@ -1,31 +1,14 @@
 """Workers that die while they map: what is done stays done, what is not is done by others, and not for ever."""
 
-import os
-import signal
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from echotrain.errors import ResourceError
-from echotrain.orchestration.mapping import Result, map_items
+from echotrain.orchestration.mapping import map_items
+from tests.dying_worker import Dying
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
-
-
-class Dying:
-    """Dies at one item, as often as it is told to."""
-
-    def __init__(self, folder: str, times: int) -> None:
-        self.folder, self.times = Path(folder), times
-
-    def __call__(self, item: dict[str, int]) -> Result:
-        if item["item"] == 2:
-            died = len(list(self.folder.iterdir()))
-            if died < self.times:
-                (self.folder / str(died)).touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-        return Result({"item": item["item"]}, b"x")
 
 
 def test_items_of_a_worker_that_dies_are_done_by_another_and_come_once(tmp_path):

@@ -94,6 +94,8 @@ def _on_actors(
         try:
             row = ray.get(ref)
         except RayActorError as error:
+            if error.actor_init_failed:  # No death, and no error of ours: a bug, which starting another would only repeat.
+                raise
             lost = [other for other, (owner, _) in given.items() if owner == actor]
             waiting += [text for text in (text, *(given.pop(other)[1] for other in lost)) if text]
             deaths += 1
@@ -108,7 +110,8 @@ def _on_actors(
             continue
         for _ in range(1 if text else _ITEMS_AHEAD):
             if waiting:
-                given[actor.do.remote(waiting[-1])] = actor, waiting.pop()
+                following = waiting.pop()
+                given[actor.do.remote(following)] = actor, following
         if text:
             deaths = 0
             left -= 1

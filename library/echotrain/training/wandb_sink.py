@@ -34,7 +34,8 @@ class WandbSink:
     that W&B has are left out, logged before the position that the run resumes from or repeated after it, and those that it has not are
     added. Offline there is nothing to go on with, so that the history is whole in the new file; at the end that takes the place of the
     older one in ``<run>/wandb/``, ready for ``wandb sync``. What cannot be had again is what W&B itself measures, such as the machine's
-    load: the file has the last start's. A number that was not finite is missing in a row that is logged again.
+    load and the seconds since the run's start: the file has the last start's (rows keep their times of day). A number that was not finite
+    is missing in a row that is logged again.
 
     Args:
         config: The W&B settings.
