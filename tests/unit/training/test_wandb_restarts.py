@@ -71,6 +71,8 @@ def check_whole(folder, last):
     assert [row["_step"] for row in rows] == list(range(len(rows)))
     assert [row["_timestamp"] for row in rows] == sorted(row["_timestamp"] for row in rows)
     epochs = [row for row in rows if "epoch/ssim" in row]
+    others = [row for row in rows if "epoch/ssim" not in row]
+    assert not any(name.startswith(("validation", "anatomy", "by ")) for row in others for name in row)
     ends = [step for step in range(1, last + 1) if step % STEPS_PER_EPOCH == 0]
     assert [row["global_step"] for row in epochs] == ends
     assert [row["anatomy/knee/ssim"] for row in epochs] == [row["epoch/ssim"] for row in epochs] == [step / 10 for step in ends]
