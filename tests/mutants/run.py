@@ -75,6 +75,8 @@ def _try(mutant: Mutant, copy: Path) -> tuple[str, str]:
     path.write_text(mutant.applied(whole))
     try:
         ended = _run_tests(copy, mutant.tests)
+    except subprocess.TimeoutExpired:
+        return "died", f"no test ended within {_TIMEOUT_S} s"
     finally:
         path.write_text(whole)
     if ended.returncode == _PASSED:
