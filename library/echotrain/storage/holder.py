@@ -56,7 +56,7 @@ class Process:
         if not self.is_here:
             return False
         state, started = _state_and_start(self.pid)
-        return state in _DEAD or not started or started != self.started
+        return state in _DEAD or started != self.started if started else not _exists(self.pid)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
@@ -68,6 +68,17 @@ def _machine() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()} {socket.gethostname()}"
     return ""
+
+
+def _exists(pid: int) -> bool:
+    """Whether there is a process of that number, also one that another user may not look at."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _state_and_start(pid: int) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """One writer per folder: of two only one wins, whoever is gone is followed, and whoever was followed writes no more."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from interleaved import Turns
 
 from echotrain.errors import LeaseError, ObjectMissingError, StorageError
+from echotrain.storage import holder
 from echotrain.storage import lease as leases
 from echotrain.storage.guarded import GuardedStore
 from echotrain.storage.holder import Process
@@ -109,12 +111,12 @@ time.sleep(600)
 
 
 def test_a_holder_that_was_killed_on_this_machine_is_followed_at_once(store):
-    with subprocess.Popen([sys.executable, "-c", HOLD_FOR_EVER, store.uri], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(LeaseError, match=f"process {holder.pid} on"):
+    with subprocess.Popen([sys.executable, "-c", HOLD_FOR_EVER, store.uri], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(LeaseError, match=f"process {other.pid} on"):
             take(store)
-        holder.kill()
-        os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # Dead, and not yet waited for: a process that is no more than a number.
+        other.kill()
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # Dead, and not yet waited for: a process that is no more than a number.
         take(store, clock=Time(), sleep=None).release()
 
 
@@ -124,6 +126,16 @@ def test_a_holder_that_was_killed_on_this_machine_is_followed_at_once(store):
 )
 def test_a_process_is_known_to_be_dead_only_by_its_own_machine_and_its_own_start(changes, is_dead):
     assert dataclasses.replace(Process.this(), **changes).is_known_dead is is_dead
+
+
+def test_a_process_that_another_user_hides_is_not_known_to_be_dead(monkeypatch):
+    other = dataclasses.replace(Process.this(), pid=os.getppid())
+    monkeypatch.setattr(holder, "_state_and_start", lambda pid: ("", ""))
+    assert not other.is_known_dead
+    monkeypatch.setattr(os, "kill", lambda pid, number: (_ for _ in ()).throw(PermissionError))
+    assert not other.is_known_dead
+    monkeypatch.setattr(os, "kill", lambda pid, number: (_ for _ in ()).throw(ProcessLookupError))
+    assert other.is_known_dead
 
 
 def test_a_holder_elsewhere_is_followed_after_a_silence_of_its_own_length_and_not_before(store):
@@ -267,15 +279,12 @@ class Failing(Memory):
 def test_a_store_that_fails_at_any_moment_locks_nobody_out(at, is_done):
     store = Failing(at, is_done)
     for _ in range(3):
-        try:
+        with contextlib.suppress(StorageError):
             lease = take(store)
-            join(store, lease.token).check()
-        except StorageError:
-            # Whoever has a lease gives it back, also where it could not be joined.
-            if "lease" in locals() and lease.token in leases._held_here:
+            try:
+                join(store, lease.token).check()
+            finally:  # Whoever has a lease gives it back, also where nobody could join.
                 lease.release()
-            continue
-        lease.release()
     lease = take(store)
     lease.check()
     lease.release()
@@ -302,6 +311,56 @@ class CarelessView:
         if only_if_absent and self.gated.size(key) is not None:
             return False
         return self.gated.write(key, data)
+
+
+class HeldUp(Memory):
+    """Something happens just before, or just after, the first entry is created."""
+
+    def __init__(self, *, before=lambda: None, after=lambda: None):
+        super().__init__()
+        self.before, self.after = before, after
+
+    def write(self, key, data, *, only_if_absent=False):
+        before, after = (self.before, self.after) if only_if_absent else (lambda: None, lambda: None)
+        if only_if_absent:
+            self.before = self.after = lambda: None
+        before()
+        is_new = super().write(key, data, only_if_absent=only_if_absent)
+        after()
+        return is_new
+
+
+def test_one_that_was_held_up_while_others_came_and_went_does_not_take_the_place_of_a_removed_entry():
+    others = []
+
+    def come_and_go():
+        for _ in range(3):
+            others.append(take(store))
+            others[-1].release()
+        others.append(take(store))
+
+    store = HeldUp(before=come_and_go)
+    with pytest.raises(LeaseError, match="is being written by another"):
+        take(store)
+    others[-1].check()
+    assert len([key for key in store.objects if "entry" in key]) == 1
+    others[-1].release()
+
+
+def test_one_whose_entry_was_overwritten_by_a_store_that_ignores_conditions_has_not_taken_the_folder():
+    others = []
+
+    def overwrite():
+        entry = dict(store.objects)
+        store.objects.clear()
+        others.append(take(store))
+        assert entry.keys() <= store.objects.keys()
+
+    store = HeldUp(after=overwrite)
+    with pytest.raises(LeaseError, match="is being written by another"):
+        take(store)
+    others[-1].check()
+    others[-1].release()
 
 
 def still_theirs(store, taken):
