@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 class WandbSink:
     """A Weights & Biases run.
 
-    ``wandb.init`` is called directly, on rank 0, with the run's own id and ``resume="allow"``, so that a restart goes on in the same run.
+    ``wandb.init`` is called directly, on rank 0, with the run's own id and, online, ``resume="allow"``: a restart goes on in the same run.
+    Offline nothing is resumed, for ``wandb sync`` would then add a whole history to the part that was uploaded before a restart.
     Data sets and checkpoints are artifacts by reference: W&B learns their URIs and never their bytes.
 
     Every ``train`` and every ``epoch`` record is one row of the run's history, the pictures and the table of an epoch in the same row, so
@@ -34,7 +35,8 @@ class WandbSink:
     that W&B has are left out, logged before the position that the run resumes from or repeated after it, and those that it has not are
     added. Offline there is nothing to go on with, so that the history is whole in the new file; at the end that takes the place of the
     older one in ``<run>/wandb/``, ready for ``wandb sync``. What cannot be had again is what W&B itself measures, such as the machine's
-    load: the file has the last start's. A number that was not finite is missing in a row that is logged again.
+    load and the seconds since the run's start: the file has the last start's (rows keep their times of day). A number that was not finite
+    is missing in a row that is logged again.
 
     Args:
         config: The W&B settings.
@@ -71,14 +73,13 @@ class WandbSink:
             group=config.group or None,
             id=run_id,
             name=name,
-            resume="allow",
             dir=self._folder.name,
             config=redacted(experiment),
             settings=wandb.Settings(silent=True, console="off"),
         )
         try:
             try:
-                self._run = start(mode="online" if self._is_online else "offline")
+                self._run = start(mode="online", resume="allow") if self._is_online else start(mode="offline")
             except wandb.errors.CommError as error:
                 if not self._is_online or isinstance(error, wandb.errors.AuthenticationError):
                     raise
@@ -118,15 +119,11 @@ class WandbSink:
         """Finish the run; an offline one is put into the run's folder, in the place of what an earlier start left there."""
         self._note_checkpoints()
         self._run.finish()
-        root = Path(self._folder.name)
-        written = [] if self._is_online else sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
-        # The history last, and the older one before it: there are never two to be uploaded.
-        for path in sorted(written, key=_is_history):
-            if _is_history(path):
-                self._supersede()
-            self._store.upload(path, path.relative_to(root).as_posix())
         if self._is_online:
-            self._supersede()
+            for key in self._offline_files():
+                self._store.delete(key)
+        else:
+            self._keep_offline()
         self._folder.cleanup()
 
     def _log_again(self, record: Record) -> None:
@@ -163,14 +160,26 @@ class WandbSink:
                 logger.info("%s/%s is gone; the W&B run is without it", self._store.uri, key)
         return pictures
 
-    def _supersede(self) -> None:
-        """Remove the offline files of earlier starts of this run."""
-        own = re.compile(rf"wandb/offline-run-[^/]+-{re.escape(self._run.id)}/.*")
-        here = Path(self._folder.name)
-        keys = [info.key for info in self._store.list("wandb/offline-run-") if own.fullmatch(info.key)]
-        for key in sorted(keys, key=lambda key: not _is_history(Path(key))):
-            if self._is_online or not (here / key).is_file():
+    def _keep_offline(self) -> None:
+        """Put the run's files where those of an earlier start are: the history last, over the older one, so that there is always one."""
+        root = Path(self._folder.name) / "wandb"
+        (made,) = (path for path in root.iterdir() if path.is_dir() and not path.is_symlink())
+        before = self._offline_files()
+        folder = next((key.rpartition("/")[0] for key in reversed(before) if _is_history(key)), f"wandb/{made.name}")
+        written = {f"{folder}/{path.relative_to(made).as_posix()}": path for path in sorted(made.rglob("*")) if path.is_file()}
+        # A mark that the older history was uploaded would keep this one from being.
+        for key in (key for key in before if _is_history(key.removesuffix(".synced")) and key not in written):
+            self._store.delete(key)
+        for key in sorted(written, key=_is_history):
+            self._store.upload(written[key], key)
+        for key in before:
+            if key not in written:
                 self._store.delete(key)
+
+    def _offline_files(self) -> list[str]:
+        """Return what earlier starts of this run have left to be uploaded, in the order of the starts."""
+        own = re.compile(rf"wandb/offline-run-[^/]+-{re.escape(self._run.id)}/.*")
+        return [info.key for info in self._store.list("wandb/offline-run-") if own.fullmatch(info.key)]
 
     def _note_data(self, uri: str, identity: Mapping[str, Any]) -> None:
         """Say where the data lie. Offline there is no service to ask for it, so that it counts as the run's own."""
@@ -200,8 +209,8 @@ def _reference(name: str, kind: str, places: Mapping[str, str], metadata: dict[s
     return artifact
 
 
-def _is_history(path: Path) -> bool:
-    return path.suffix == ".wandb"
+def _is_history(key: str) -> bool:
+    return key.endswith(".wandb")
 
 
 def _shown(pictures: Sequence[tuple[str, Pixels]]) -> dict[str, Any]:
