@@ -1,8 +1,11 @@
 """The driver of one trial at a time, as the actor that Ray Tune hands from trial to trial."""
 
+import os
 import queue
+import signal
 import threading
 import time
+from types import FrameType
 from typing import Any
 
 from ray import tune
@@ -35,6 +38,8 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any], *, environment: DriverEnvironment, sweep_id: str) -> None:
         """Prepare this process and start the first trial."""
+        # Tune ends a driver that takes its time to send the workers home: at once, then, and not with a SystemExit wherever it stands.
+        signal.signal(signal.SIGTERM, _leave)
         environment.apply()
         setup_logging("ERROR")
         connect()
@@ -137,6 +142,10 @@ class _Run:
 
     def _training_s(self) -> float:
         return time.monotonic() - self._began_training if self._began_training else 0.0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os._exit(128 + number)
 
 
 def _past_epochs(experiment: Experiment) -> list[Record]:

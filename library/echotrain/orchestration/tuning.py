@@ -267,7 +267,7 @@ def _start_statistics() -> None:
     Else the first training worker that reads data starts it, among its own group's resources, and takes it along when it leaves: the
     next one starts it again, and is in the midst of that when the sweep ends, which Ray reports with a stack trace.
     """
-    ray.data.from_items([{}])
+    ray.data.from_items([{"nothing": 0}])
 
 
 class _Search(Searcher):  # type: ignore[misc]
