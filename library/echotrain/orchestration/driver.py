@@ -121,7 +121,8 @@ def fit(
         group = workers if workers is not None else stack.enter_context(Workers())
         try:
             outcome = group.run(experiment, device=device, run_id=run_id, lease=lease.token, asked=stop, show=show)
-            lease.check()
+            if lease.lost.is_set():
+                lease.check()
         except EchotrainError as error:
             if has_dashboard():
                 count_failed_run(experiment.name, error)

@@ -1,4 +1,4 @@
-"""Running a method over many volumes: Ray Data hands out the work, every worker keeps the method ready."""
+"""Running a method over many volumes: Ray hands out the work, every worker keeps the method ready."""
 
 import dataclasses
 import logging
@@ -174,7 +174,7 @@ class WorkerSetup:
 
 
 def actor_resources(method: Method, num_items: int) -> dict[str, float]:
-    """Return Ray Data's ``concurrency``, ``num_cpus`` and ``num_gpus`` for the workers.
+    """Return ``concurrency``, ``num_cpus`` and ``num_gpus`` for the workers of ``map_items``.
 
     Raises:
         ResourceError: The cluster cannot hold as many as were asked for, and cannot grow to.

@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 class WandbSink:
     """A Weights & Biases run.
 
-    ``wandb.init`` is called directly, on rank 0, with the run's own id and ``resume="allow"``, so that a restart goes on in the same run.
+    ``wandb.init`` is called directly, on rank 0, with the run's own id and, online, ``resume="allow"``: a restart goes on in the same run.
+    Offline nothing is resumed, for ``wandb sync`` would then add a whole history to the part that was uploaded before a restart.
     Data sets and checkpoints are artifacts by reference: W&B learns their URIs and never their bytes.
 
     Every ``train`` and every ``epoch`` record is one row of the run's history, the pictures and the table of an epoch in the same row, so
@@ -72,14 +73,13 @@ class WandbSink:
             group=config.group or None,
             id=run_id,
             name=name,
-            resume="allow",
             dir=self._folder.name,
             config=redacted(experiment),
             settings=wandb.Settings(silent=True, console="off"),
         )
         try:
             try:
-                self._run = start(mode="online" if self._is_online else "offline")
+                self._run = start(mode="online", resume="allow") if self._is_online else start(mode="offline")
             except wandb.errors.CommError as error:
                 if not self._is_online or isinstance(error, wandb.errors.AuthenticationError):
                     raise

@@ -34,6 +34,8 @@ LBM = Experiment(
         (["optim.learning_rate=1"], "Did you mean 'optim.lr'"),
         (["cpus_per_worker=0"], "cpus_per_worker"),
         (["max_failures=-2"], "max_failures"),
+        (["lease_s=0.5"], r"lease_s=0.5.*\[1, 3600\]"),
+        (["lease_s=1e9"], "lease_s"),
         (["data.fraction=0"], "fraction"),
         (["data.train_split=[trian]"], "must be some of"),
         (["data.train_split=[train,test]"], "holds the test split"),

@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from echotrain.training.files import RunFiles
 from echotrain.training.sinks import JsonLinesSink
 from echotrain.training.wandb_sink import WandbSink
 from tests.wandb_files import read_history_rows, read_records
+from tests.wandb_service import serve_wandb
 
 STEPS_PER_EPOCH = 3
 
@@ -192,3 +196,33 @@ def test_an_offline_file_is_superseded_by_a_run_that_goes_on_online(tmp_path, mo
     Start(store, lines=first.positions[4], step=4).train(6).files.close()
     assert [row["global_step"] for row in service.rows if "train/loss" in row] == list(range(1, 7))
     assert not list((tmp_path / "wandb").rglob("*.wandb"))
+
+
+@pytest.fixture
+def service():
+    with serve_wandb() as service:
+        yield service
+
+
+def sync(folder, service):
+    """Upload a run's folder as a person does."""
+    environment = {**os.environ, "WANDB_BASE_URL": service.url, "WANDB_API_KEY": "x" * 40}
+    folders = sorted(str(path) for path in (folder / "wandb").glob("offline-run-*"))
+    command = [sys.executable, "-m", "wandb", "sync", *folders]
+    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_wandb_sync_makes_one_run_of_it_with_every_row_once_also_when_a_part_was_uploaded_before(tmp_path, service):
+    store = open_store(str(tmp_path))
+    first = Start(store).train(5)
+    first.files.close()
+    sync(tmp_path, service)
+    assert [row["global_step"] for row in service.history("abc")] == [1, 2, 3, 3, 4, 5]
+    Start(store, lines=first.positions[2], step=2).train(7).files.close()
+    sync(tmp_path, service)
+    assert list(service.streams) == ["abc"]
+    rows = service.history("abc")
+    assert [row["global_step"] for row in rows] == [1, 2, 3, 3, 4, 5, 6, 6, 7]
+    assert [row["global_step"] for row in rows if "epoch/ssim" in row] == [3, 6]
+    assert sum("media/images" in path for path in service.uploaded) >= 2
