@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pytest
 from ray.data._internal.metadata_exporter import sanitize_for_struct
 
-from echotrain.config import parse_assignment
+from echotrain.config import override
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.config import DataConfig
 from echotrain.data.convert import ConvertConfig
@@ -36,6 +36,7 @@ from echotrain.storage.local import LocalStore
 from echotrain.storage.open import open_store
 from echotrain.storage.ranged import RangeReader
 from echotrain.storage.throttled import Fault, serve_throttled
+from echotrain.training.experiment import Experiment
 from ray_jobs.prepare import main, parser, read
 from tests.faults.test_bad_scans import not_hdf5, truncated, with_a_terabyte_never_written, with_an_xml_bomb
 from tests.s3_fake import serve_keys
@@ -455,11 +456,10 @@ def test_the_job_indexes_scans_of_any_name_and_what_it_tells_to_trust_reads_them
         command = [source, "--to", str(tmp_path / "to"), "--payload", "raw", "--index-only", "--safe-names", ".*", "--split", "100/0/0"]
         assert main(command) == 0
         told = capsys.readouterr().out.partition("that they trust that place: ")[2].splitlines()[0]
-        name, trusted = parse_assignment(shlex.split(told)[0])
-        stream = PlannedStream(DataConfig(catalog=str(tmp_path / "to"), trusted=tuple(trusted)), seed=0, batch_size=6)
+        trusted = override(Experiment(), [shlex.split(told)[0]]).data.trusted
+        stream = PlannedStream(DataConfig(catalog=str(tmp_path / "to"), trusted=trusted), seed=0, batch_size=6)
         (step,) = stream.steps(0)
         stream.close()
-    assert name == "data.trusted"
     assert set(stream.catalog.table["uri"].to_pylist()) == {f"{source}/{place}" for place in places}
     read = {step.batches[0].kspace[i].numpy().tobytes() for i in range(6)}
     assert read == {kspace.tobytes() for number in range(3) for kspace in object_kspace((2, 2, 32, 24), seed=number)}

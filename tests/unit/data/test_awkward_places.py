@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from echotrain.config import parse_assignment
+from echotrain.config import override
 from echotrain.data.assemble import assemble
 from echotrain.data.catalog import Catalog
 from echotrain.data.catalog_store import commit_catalog, load_catalog
@@ -19,6 +19,7 @@ from echotrain.data.sources import ScanSource, find_sources, local_copy, opened_
 from echotrain.data.splits import SplitConfig
 from echotrain.errors import CatalogError
 from echotrain.storage.open import open_store
+from echotrain.training.experiment import Experiment
 from tests.s3_fake import FakeS3, serve_keys
 from tests.scans import object_kspace, write_scan
 
@@ -105,9 +106,7 @@ def assert_read(catalog: Catalog, num_scans: int, *, trusted: tuple[str, ...] = 
 def trusted_of(catalog: Catalog) -> tuple[str, ...]:
     """Return what a person gives who copies the told setting into a shell."""
     (assignment,) = shlex.split(trust_setting(catalog.table, catalog.root))
-    name, value = parse_assignment(assignment)
-    assert name == "data.trusted"
-    return tuple(value)
+    return override(Experiment(), [assignment]).data.trusted
 
 
 def test_files_and_folders_of_any_name_are_indexed_and_read(tmp_path):

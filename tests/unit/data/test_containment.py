@@ -10,13 +10,14 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echotrain.config import parse_assignment
+from echotrain.config import override
 from echotrain.data import containment
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.config import DataConfig
 from echotrain.data.containment import absolute_trusted, check_contained, check_key, trust_setting
 from echotrain.data.planned import PlannedStream
 from echotrain.errors import CatalogError, ConfigError
+from echotrain.training.experiment import Experiment
 from tests.catalogs import write_catalog
 from tests.unit.data.test_catalog import commit, row
 
@@ -168,7 +169,7 @@ def test_the_told_setting_is_what_a_shell_and_the_settings_take_and_trusts_these
     rows = table(*(f"s3://lab/{key}" for key in keys))
     for told in (trust_setting(rows, "s3://other"), _remedy_of(rows)):
         (word,) = shlex.split(told)
-        assert parse_assignment(word) == ("data.trusted", [place])
+        assert override(Experiment(), [word]).data.trusted == (place,)
     check_contained(rows, "s3://other", [place])
     if place.endswith("//"):
         with pytest.raises(CatalogError):
