@@ -35,7 +35,7 @@ print("there was a CPU node:", before["CPU"] > 0, "GPU nodes:", before["GPU"], "
 sys.exit(code)
 """
 
-# A driver that prepares once the workers of whoever came before have left.
+# A driver that prepares once the workers of whoever came before have left, which they do after 12 idle seconds.
 FROM_ZERO = """
 import sys
 import time
@@ -43,7 +43,10 @@ import ray
 from echotrain.orchestration.cluster import connect
 from ray_jobs import prepare
 connect()
+deadline = time.monotonic() + 90
 while sum(node["Alive"] for node in ray.nodes()) > 1:
+    if time.monotonic() > deadline:
+        sys.exit("workers without work have not left")
     time.sleep(0.5)
 sys.exit(prepare.main(sys.argv[1:]))
 """
@@ -118,7 +121,7 @@ def test_a_run_that_waits_for_nodes_is_stopped_like_any_other(cluster, catalog_u
     assert "Traceback" not in rest
 
 
-def test_scans_are_prepared_by_workers_that_come_for_it(cluster, tmp_path):
+def test_workers_leave_after_their_run_and_scans_are_prepared_by_others_that_come_for_it(cluster, tmp_path):
     env = publish(tmp_path / "groups.json", {"data": GROUPS["data"]})
     simulate(SimulationConfig(num_patients=2, volumes_per_patient=1, num_slices=2, matrix=32), tmp_path / "scans")
     code, said = cluster.run("-c", FROM_ZERO, str(tmp_path / "scans"), "--to", str(tmp_path / "prepared"), **env)

@@ -26,6 +26,8 @@ from echotrain.orchestration.cluster import connect, has_dashboard
 from echotrain.orchestration.group import Workers
 from echotrain.orchestration.prometheus import count_failed_run
 from echotrain.orchestration.signals import catch_signals
+from echotrain.orchestration.streaming import settle_ray_data
+from echotrain.orchestration.worker_groups import published_groups
 from echotrain.storage.guarded import GuardedStore
 from echotrain.storage.lease import held
 from echotrain.storage.open import open_store
@@ -100,6 +102,8 @@ def fit(
     if latest is not None and latest.position["epoch"] >= experiment.epochs:
         return _finished(experiment, latest)
     connect()
+    if published_groups() is not None:
+        settle_ray_data()
     warn_of_unshared_folder(experiment)
     device = choose_device(experiment)
     progress = ConsoleProgress(console or default_console)

@@ -14,7 +14,7 @@ import ray.data
 from echotrain.data.config import DataConfig, StreamConfig
 from echotrain.data.planned import PlannedStream
 
-__all__ = ["RayStream", "ray_pieces"]
+__all__ = ["RayStream", "ray_pieces", "settle_ray_data"]
 
 _PREFETCH_PIECES = 2
 
@@ -51,3 +51,12 @@ def ray_pieces(table: pa.Table, num_rows: int) -> Iterator[pa.Table]:
     logging.getLogger("ray.data._internal.execution.streaming_executor").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     yield from dataset.iterator().iter_batches(batch_size=num_rows, batch_format="pyarrow", prefetch_batches=_PREFETCH_PIECES)
+
+
+def settle_ray_data() -> None:
+    """Have what Ray Data leaves on the node where it first ran, actors that outlive every job, live on this one.
+
+    On a worker's node they would keep it from ever leaving, whatever it costs.
+    """
+    for _ in ray_pieces(pa.table({"row": [0]}), 1):
+        pass
