@@ -50,7 +50,7 @@ def check_sweep(spec: SweepSpec, base: Experiment, *, seed: int = 0) -> list[Exp
     swept_metric(spec, base)
     corners = _corners(spec) if spec.method == "bayes" else trial_values(spec, seed=seed)
     seen: dict[Experiment, str] = {}
-    experiments = []
+    experiments: list[Experiment] = []
     for number, values in enumerate(itertools.islice(corners, _MOST_CHECKED)):
         trial = new_trial(spec, base.storage, number, values)
         experiment = swept_experiment(spec, base, trial)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import io
+import json
 import zipfile
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from toys import ToyNetwork, run_toy, toy_experiment, toy_meta, toy_state
 
 from echotrain.errors import CheckpointError, StorageError, StorageFullError
+from echotrain.storage.local import LocalStore
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import CheckpointWriter, find_checkpoint, load_file, load_weights, read_meta
 from echotrain.training.experiment import changed_keys, science
@@ -173,3 +175,46 @@ def test_a_store_that_is_full_fails_the_next_save_and_moves_no_marker(tmp_path):
         writer.close()
     assert find_checkpoint(store).name == "step-000000001-00000"
     assert find_checkpoint(store, "best") is None
+
+
+def test_what_goes_before_the_marker_is_stored_when_the_marker_is(tmp_path):
+    class Ordered(LocalStore):
+        def write(self, key, data, **options):
+            order.append(key)
+            super().write(key, data, **options)
+
+    order, store = [], Ordered(tmp_path)
+    experiment = toy_experiment()
+    writer = CheckpointWriter(store, keep=2)
+    meta = dataclasses.replace(toy_meta(experiment), name="step-000000001-00000")
+    writer.save(meta, toy_state(experiment).files(), is_best=True, before_marker={"metrics.jsonl": b"{}\n"})
+    writer.close()
+    assert order[-3:] == ["metrics.jsonl", "BEST", "LATEST"]
+    assert store.read("metrics.jsonl") == b"{}\n"
+
+
+@pytest.mark.parametrize("format", [1, 3])
+def test_a_checkpoint_of_another_format_is_refused_with_both(store, format):
+    key = f"checkpoints/{find_checkpoint(store).name}/meta.json"
+    store.write(key, json.dumps({**json.loads(store.read(key)), "format": format}).encode())
+    with pytest.raises(CheckpointError, match=f"has format {format}, this version reads 2"):
+        find_checkpoint(store)
+
+
+def test_a_failed_upload_is_raised_by_the_next_save_and_by_no_other(tmp_path):
+    class Failing(LocalStore):
+        def write(self, key, data, **options):
+            if "step-000000001" in key:
+                raise StorageFullError(key, "no space left", "Free some.")
+            super().write(key, data, **options)
+
+    store, experiment = Failing(tmp_path), toy_experiment()
+    writer = CheckpointWriter(store, keep=2)
+    files = toy_state(experiment).files()
+    first, second = (dataclasses.replace(toy_meta(experiment), name=f"step-00000000{step}-00000") for step in (1, 2))
+    writer.save(first, files, is_best=False, before_marker={})
+    with pytest.raises(StorageFullError):
+        writer.save(second, files, is_best=False, before_marker={})
+    writer.save(second, files, is_best=False, before_marker={})
+    writer.close()
+    assert find_checkpoint(store).name == second.name

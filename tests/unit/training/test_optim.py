@@ -1,9 +1,13 @@
 """Schedules as pure functions, and the average of weights."""
 
+import itertools
+import math
+
 import pytest
 import torch
 from torch import nn
 
+from echotrain.errors import ConfigError
 from echotrain.training.ema import Ema
 from echotrain.training.optim import OptimConfig, ScheduleConfig
 
@@ -31,6 +35,38 @@ def test_warm_up_climbs_linearly_and_then_leaves_the_schedule_alone():
     schedule = ScheduleConfig(kind="constant", warmup_steps=3)
     factors = [schedule.factor(epoch=0, step=step, steps_per_epoch=9, global_step=step) for step in range(6)]
     assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+
+
+@pytest.mark.parametrize("kind", ["constant", "step", "cosine"])
+def test_warm_up_is_a_factor_of_every_schedule(kind):
+    plain, warmed = (ScheduleConfig(kind=kind, step_epochs=2, cosine_epochs=5, warmup_steps=steps) for steps in (0, 9))
+    for epoch, step in itertools.product(range(4), range(3)):
+        where = {"epoch": epoch, "step": step, "steps_per_epoch": 3, "global_step": 3 * epoch + step}
+        assert warmed.factor(**where) == pytest.approx(plain.factor(**where) * min(1, (where["global_step"] + 1) / 10))
+
+
+def test_the_cosine_falls_at_every_step_and_is_half_way_in_the_middle():
+    schedule = ScheduleConfig(kind="cosine", cosine_epochs=2)
+    factors = [schedule.factor(epoch=epoch, step=step, steps_per_epoch=4, global_step=0) for epoch in range(2) for step in range(4)]
+    assert factors == pytest.approx([(1 + math.cos(math.pi * share / 8)) / 2 for share in range(8)])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OptimConfig(clip_norm=-1), "optim.clip_norm=-1, .*must not be negative"),
+        (lambda: OptimConfig(weight_decay=-1), "optim.weight_decay=-1: must not be negative"),
+        (lambda: OptimConfig(lr=0), "optim.lr=0: must be positive"),
+        (lambda: ScheduleConfig(gamma=1.1), r"gamma=1.1: must lie in \(0, 1\]"),
+        (lambda: ScheduleConfig(gamma=0), r"gamma=0: must lie in"),
+        (lambda: ScheduleConfig(step_epochs=0), "step_epochs=0: must be at least 1"),
+        (lambda: ScheduleConfig(cosine_epochs=0), "cosine_epochs=0: must be at least 1"),
+        (lambda: ScheduleConfig(warmup_steps=-1), "warmup_steps=-1: must not be negative"),
+    ],
+)
+def test_a_setting_of_the_optimiser_that_cannot_be_is_refused(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
 
 
 def test_adamw_without_decay_warns():
