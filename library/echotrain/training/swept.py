@@ -49,14 +49,17 @@ def check_sweep(spec: SweepSpec, base: Experiment, *, seed: int = 0) -> list[Exp
             )
     swept_metric(spec, base)
     corners = _corners(spec) if spec.method == "bayes" else trial_values(spec, seed=seed)
-    names: set[str] = set()
-    experiments = []
+    seen: dict[Experiment, str] = {}
+    experiments: list[Experiment] = []
     for number, values in enumerate(itertools.islice(corners, _MOST_CHECKED)):
         trial = new_trial(spec, base.storage, number, values)
-        if spec.method in ("grid", "list") and trial.run in names:
-            raise ConfigError(f"trial {trial.name}", f"comes twice in the {spec.method}", "Name every value once.")
-        names.add(trial.run)
-        experiments.append(swept_experiment(spec, base, trial))
+        experiment = swept_experiment(spec, base, trial)
+        # Whatever it is called: 1e-3 and 0.001 are one learning rate.
+        other = seen.setdefault(dataclasses.replace(experiment, name=base.name, wandb=base.wandb), trial.name)
+        if spec.method in ("grid", "list") and len(seen) == len(experiments):
+            twice = "comes twice" if other == trial.name else f"is {other} again"
+            raise ConfigError(f"trial {trial.name}", f"{twice} in the {spec.method}", "Name every value once.")
+        experiments.append(experiment)
     return experiments
 
 

@@ -56,6 +56,18 @@ def test_a_time_limit_is_said_in_its_unit(text, expected):
             "cpu",
             {"data.catalog=": "s3://lab/mosaic", "storage=": "s3://a"},
         ),
+        (
+            ["train", "varnet_mosaic_x8", "data.catalog=s3://lab/mosaic #2", "storage=s3://12:30", "name=on"],
+            4,
+            "gpu",
+            {"data.catalog=": "s3://lab/mosaic #2", "storage=": "s3://12:30"},
+        ),
+        (
+            ["evaluate", "s3://lab/runs/x8", "data.catalog=s3://lab/b #1", "--to", "s3://c"],
+            0,
+            "gpu",
+            {"data.catalog=": "s3://lab/b #1"},
+        ),
         (["study", "mosaic", CATALOG, "workers=2", "--concurrency", "3", "storage=s3://a"], 6, "gpu", {}),
         (
             ["evaluate", "s3://lab/runs/x8", "data.catalog=s3://lab/b", "--to", "s3://c"],

@@ -2,12 +2,16 @@
 
 import pytest
 import torch
-from toys import NUM_VAL, StopAt, ToyTask, ToyValidation, lines_of, restored, run_toy, toy_experiment, toy_state
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from toys import NUM_TRAIN, NUM_VAL, StopAt, ToyTask, ToyValidation, lines_of, restored, run_toy, toy_experiment, toy_state
 
+from echotrain.storage.local import LocalStore
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint, load_file, load_weights
 from echotrain.training.optim import OptimConfig, ScheduleConfig
 from echotrain.training.outcome import Signal
+from echotrain.training.ranks import Ranks
 from echotrain.training.state import Position
 
 
@@ -163,7 +167,72 @@ def test_gradients_of_one_step_do_not_reach_into_the_next(tmp_path):
     assert max(task.norms[-3:]) < 3 * max(task.norms[:3])
 
 
-def test_the_strongest_signal_counts_and_stopping_saves(tmp_path):
+class SeededTask(ToyTask):
+    """Notes what torch's generator was seeded with for each batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.seeds = []
+
+    def loss(self, model, batch):
+        self.seeds.append(torch.initial_seed())
+        return super().loss(model, batch)
+
+
+def test_every_sample_of_every_epoch_draws_anew_and_a_run_again_draws_the_same(tmp_path):
+    seeds = {}
+    for name, seed in (("first", 42), ("again", 42), ("other", 43)):
+        task = SeededTask()
+        run_toy(toy_experiment(epochs=2, seed=seed), open_store(str(tmp_path / name)), task=task)
+        seeds[name] = task.seeds
+    assert len(set(seeds["first"])) == len(seeds["first"]) == 2 * NUM_TRAIN
+    assert seeds["again"] == seeds["first"]
+    assert not set(seeds["other"]) & set(seeds["first"])
+
+
+class Watching(LocalStore):
+    """Notes what became the latest checkpoint."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.latest = []
+
+    def write(self, key, data, **options):
+        if key == "LATEST":
+            self.latest.append(data.decode())
+        super().write(key, data, **options)
+
+
+@pytest.mark.parametrize(
+    ("every", "latest"),
+    [
+        (0, ["step-000000003-00001", "step-000000006-00002"]),
+        (2, ["step-000000002-00000", "step-000000003-00001", "step-000000004-00001", "step-000000006-00002"]),
+        (3, ["step-000000003-00001", "step-000000006-00002"]),
+    ],
+)
+def test_checkpoints_come_every_so_many_steps_and_once_at_an_epochs_end(tmp_path, every, latest):
+    store = Watching(tmp_path)
+    run_toy(toy_experiment(epochs=2, checkpoint_every=every), store)
+    assert store.latest == latest
+
+
+def _rank_that_is_asked(rank, world, port, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    ranks = Ranks.of_process_group(torch.device("cpu"))
+    signal = StopAt(2, Signal.LEAVE) if rank == 1 else lambda: Signal.SAVE
+    outcome = run_toy(toy_experiment(workers=world, checkpoint_every=0), open_store(folder), ranks=ranks, signal=signal)
+    assert (outcome.signal, outcome.global_step) == (Signal.LEAVE, 2)
+    dist.destroy_process_group()
+
+
+def test_of_the_signals_of_several_ranks_the_strongest_counts_for_all(tmp_path, free_port):
+    mp.spawn(_rank_that_is_asked, args=(2, free_port, str(tmp_path)), nprocs=2)
+    assert find_checkpoint(open_store(str(tmp_path))).position["global_step"] == 2
+
+
+def test_a_stop_is_saved_first(tmp_path):
     store = open_store(str(tmp_path))
     outcome = run_toy(toy_experiment(checkpoint_every=0), store, signal=StopAt(2, Signal.LEAVE))
     assert (outcome.signal, outcome.epoch, outcome.global_step) == (Signal.LEAVE, 0, 2)

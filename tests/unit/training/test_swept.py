@@ -54,7 +54,8 @@ def test_the_corners_of_a_search_are_checked():
         ({"workers": Choice(values=(1, 2))}, r"parameter workers: says where.*ray_jobs.sweep FILE workers=VALUE"),
         ({"stream.threads": Choice(values=(1, 2))}, r"parameter stream.threads: says where"),
         ({"model.activation_checkpointing": Choice(values=(True,))}, r"parameter model.activation_checkpointing: says where or how"),
-        ({"seed": Choice(values=(1, 2, 1))}, r"trial seed=1: comes twice"),
+        ({"seed": Choice(values=(1, 2, 1))}, r"trial seed=1: comes twice in the grid"),
+        ({"optim.lr": Choice(values=(0.001, "1e-3"))}, r"trial lr=1e-3: is lr=0.001 again in the grid"),
     ],
 )
 def test_what_no_trial_could_run_is_refused_by_name(parameters, message):
