@@ -10,15 +10,14 @@ __all__ = ["Dying"]
 
 
 class Dying:
-    """Dies at one item, as often as it is told to."""
+    """Dies at each item as often as that says, and then does it."""
 
-    def __init__(self, folder: str, times: int) -> None:
-        self.folder, self.times = Path(folder), times
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
 
     def __call__(self, item: dict[str, int]) -> Result:
-        if item["item"] == 2:
-            died = len(list(self.folder.iterdir()))
-            if died < self.times:
-                (self.folder / str(died)).touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+        died = len(list(self.folder.glob(f"{item['item']}-*")))
+        if died < item["deaths"]:
+            (self.folder / f"{item['item']}-{died}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         return Result({"item": item["item"]}, b"x")

@@ -11,12 +11,14 @@ from tests.dying_worker import Dying
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 
-def test_items_of_a_worker_that_dies_are_done_by_another_and_come_once(tmp_path):
-    done = [result.values["item"] for result in map_items([{"item": n} for n in range(6)], Dying, str(tmp_path), 1, concurrency=1)]
+def test_items_of_workers_that_die_are_done_by_others_and_come_once(tmp_path):
+    items = [{"item": number, "deaths": 1} for number in range(6)]
+    done = [result.values["item"] for result in map_items(items, Dying, str(tmp_path), concurrency=1)]
     assert Counter(done) == Counter(range(6))
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.iterdir())) == 6
 
 
 def test_an_item_that_kills_every_worker_is_given_up(tmp_path):
-    with pytest.raises(ResourceError, match="1 of 1 items: are not done: workers died 4 times"):
-        list(map_items([{"item": 2}], Dying, str(tmp_path), 99, concurrency=1))
+    with pytest.raises(ResourceError, match="1 of 3 items: are not done: workers died 4 times"):
+        list(map_items([{"item": number, "deaths": 99 * (number == 0)} for number in range(3)], Dying, str(tmp_path), concurrency=1))
+    assert len(list(tmp_path.iterdir())) == 4

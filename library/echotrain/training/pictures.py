@@ -1,4 +1,4 @@
-"""Pictures of validation samples as files: each panel a row of images, which W&B shows and a restart reads back."""
+"""Pictures of validation samples as files, each a panel's images in a row with its caption: for W&B, also after a restart."""
 
 import io
 from collections.abc import Sequence
@@ -6,12 +6,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from echotrain.tasks.task import Panel
 
-__all__ = ["as_pictures", "decode", "encode"]
+__all__ = ["PICTURES", "Pixels", "as_pictures", "decode", "encode", "picture_key"]
 
 Pixels = NDArray[np.uint8]
+PICTURES = "pictures/"
+_CAPTION = "Description"
 
 
 def as_pictures(panels: Sequence[Panel]) -> list[tuple[str, Pixels]]:
@@ -20,17 +23,23 @@ def as_pictures(panels: Sequence[Panel]) -> list[tuple[str, Pixels]]:
     return [(f"{panel.caption}: {' | '.join(panel.images)}", row) for panel, row in zip(panels, rows, strict=True)]
 
 
-def encode(pixels: Pixels) -> bytes:
-    """Return a picture as a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG")
+def picture_key(step: int, number: int | str) -> str:
+    """Return the name, in a run's folder, of a picture of a global step."""
+    return f"{PICTURES}step-{step:09d}-{number}"
+
+
+def encode(caption: str, pixels: Pixels) -> bytes:
+    """Return a picture as a PNG file, its caption within."""
+    file, info = io.BytesIO(), PngInfo()
+    info.add_itxt(_CAPTION, caption)
+    Image.fromarray(pixels).save(file, format="PNG", pnginfo=info)
     return file.getvalue()
 
 
-def decode(data: bytes) -> Pixels:
-    """Return the picture of a PNG file of ours."""
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("L"))
+def decode(data: bytes) -> tuple[str, Pixels]:
+    """Return the caption and the picture of a PNG file of ours."""
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        return str(image.info.get(_CAPTION, "")), np.asarray(image.convert("L"))
 
 
 def _of_one_size(rows: list[Pixels]) -> list[Pixels]:

@@ -1,9 +1,9 @@
 """Where the numbers of a run go: JSON lines beside the checkpoints, a console, and (``wandb_sink``) Weights & Biases.
 
 A record is a flat dictionary with a ``kind``: ``start`` (sizes of the run), ``train`` (means since the last such record),
-``epoch`` (mean training loss and validation scores); and in ``metrics.jsonl``, from which everything else can be made again, ``pictures``
-(their captions and files) and ``table`` (validation scores by group). Only rank 0 has sinks. No record names a patient. The driver alone
-hears of ``waiting``, where workers wait for nodes.
+``epoch`` (mean training loss and validation scores); and in ``metrics.jsonl``, from which everything else can be made again, ``table``
+(validation scores by group). Only rank 0 has sinks. No record names a patient. The driver alone hears of ``waiting``, where workers wait
+for nodes.
 """
 
 import json
@@ -17,7 +17,7 @@ import numpy as np
 from echotrain.errors import ObjectMissingError
 from echotrain.storage.store import Store
 from echotrain.tasks.task import Panel, ScoreTable
-from echotrain.training.pictures import as_pictures, encode
+from echotrain.training.pictures import as_pictures, encode, picture_key
 
 __all__ = ["CallSink", "JsonLinesSink", "Record", "Sink"]
 
@@ -44,7 +44,7 @@ class Sink(Protocol):
 
 
 class JsonLinesSink:
-    """``metrics.jsonl`` in the run's folder, one line per record but ``start``, and the pictures that it names.
+    """``metrics.jsonl`` in the run's folder, one line per record but ``start``, and beside it ``pictures/``.
 
     A line also says at what ``time`` it was logged, in seconds since 1970.
 
@@ -87,13 +87,12 @@ class JsonLinesSink:
             self._write()
 
     def show(self, panels: list[Panel], step: int) -> None:
-        """Keep the pictures as files beside the line that names them; a step that is repeated writes over its own."""
-        files, captions = [], []
+        """Keep the pictures as files of their step; one that is repeated writes over its own.
+
+        They have no lines: whether a run shows pictures must change nothing in its numbers, which the lines of a position are among.
+        """
         for number, (caption, pixels) in enumerate(as_pictures(panels)):
-            files.append(f"pictures/step-{step:09d}-{number}.png")
-            captions.append(caption)
-            self._store.write(files[-1], encode(pixels))
-        self.log({"kind": "pictures", "global_step": step, "files": files, "captions": captions})
+            self._store.write(picture_key(step, f"{number:03d}.png"), encode(caption, pixels))
 
     def tabulate(self, table: ScoreTable, step: int) -> None:
         """Add a line of scores by group."""

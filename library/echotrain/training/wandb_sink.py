@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from echotrain.errors import ConfigError, ObjectMissingError
+from echotrain.errors import ConfigError
 from echotrain.redaction import redacted, without_credentials
 from echotrain.storage.store import Store
 from echotrain.tasks.task import Panel, ScoreTable
 from echotrain.training.checkpoint import find_checkpoint
 from echotrain.training.experiment import WandbConfig
-from echotrain.training.pictures import Pixels, as_pictures, decode
+from echotrain.training.pictures import Pixels, as_pictures, decode, picture_key
 from echotrain.training.sinks import Record
 
 __all__ = ["WandbSink"]
@@ -128,11 +128,11 @@ class WandbSink:
 
     def _log_again(self, record: Record) -> None:
         """Log a line of ``metrics.jsonl``, at the time at which it was logged."""
-        if record["kind"] == "pictures":
-            self._beside.append(lambda: _shown(self._kept_pictures(record)))
-        elif record["kind"] == "table":
+        if record["kind"] == "table":
             self._beside.append(lambda: _tabulated(record["title"], record["columns"], record["rows"]))
         else:
+            if record["kind"] == "epoch":
+                self._beside.append(lambda: _shown(self._kept_pictures(record["global_step"])))
             self._log_row(record, {"_timestamp": record["time"]} if "time" in record else {})
 
     def _log_row(self, record: Record, more: Mapping[str, float]) -> None:
@@ -150,15 +150,9 @@ class WandbSink:
         found = {kind: self._run.summary.get(f"{kind}/global_step") for kind in ("train", "epoch")}
         return {kind: int(step) for kind, step in found.items() if step is not None}
 
-    def _kept_pictures(self, record: Record) -> list[tuple[str, Pixels]]:
-        """Return the pictures of an epoch as far as they are still in the run's folder."""
-        pictures = []
-        for key, caption in zip(record["files"], record["captions"], strict=True):
-            try:
-                pictures.append((caption, decode(self._store.read(key))))
-            except ObjectMissingError:
-                logger.info("%s/%s is gone; the W&B run is without it", self._store.uri, key)
-        return pictures
+    def _kept_pictures(self, step: int) -> list[tuple[str, Pixels]]:
+        """Return the pictures of a step as far as they are still in the run's folder."""
+        return [decode(self._store.read(info.key)) for info in list(self._store.list(picture_key(step, "")))]
 
     def _keep_offline(self) -> None:
         """Put the run's files where those of an earlier start are: the history last, over the older one, so that there is always one."""

@@ -16,6 +16,7 @@ from echotrain.storage.open import open_store
 from echotrain.tasks.task import Panel, ScoreTable
 from echotrain.training.experiment import WandbConfig
 from echotrain.training.files import RunFiles
+from echotrain.training.pictures import decode
 from echotrain.training.sinks import JsonLinesSink
 from echotrain.training.wandb_sink import WandbSink
 from tests.wandb_files import read_history_rows, read_records
@@ -226,3 +227,12 @@ def test_wandb_sync_makes_one_run_of_it_with_every_row_once_also_when_a_part_was
     assert [row["global_step"] for row in rows] == [1, 2, 3, 3, 4, 5, 6, 6, 7]
     assert [row["global_step"] for row in rows if "epoch/ssim" in row] == [3, 6]
     assert sum("media/images" in path for path in service.uploaded) >= 2
+
+
+def test_whether_pictures_are_shown_changes_no_line_of_the_metrics(tmp_path):
+    image = Panel(sample=SampleId("d", "v", 0), caption="d/v \u2192 0", images={"target": np.ones((2, 2), np.float32)}, scale=1.0)
+    sink = JsonLinesSink(open_store(str(tmp_path)))
+    sink.show([image], 3)
+    assert sink.num_lines == 0
+    ((caption, pixels),) = [decode(path.read_bytes()) for path in (tmp_path / "pictures").iterdir()]
+    assert (caption, pixels.tolist()) == ("d/v \u2192 0: target", [[255, 255], [255, 255]])
