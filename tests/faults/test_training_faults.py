@@ -57,8 +57,8 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_names_the_slices(experiment
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        (["workers=5", "batch_size=5"], ResourceError, r"workers=5.*need 5 CPUs.*has 4"),
-        (["device=cuda"], ResourceError, "on GPUs"),
+        (["workers=5", "batch_size=5"], ResourceError, r"workers=5 of 1 CPU each.*more than the 4 that fit.*has 4 CPUs"),
+        (["device=cuda"], ResourceError, "1 GPU each.*0 that fit.*device=cpu"),
         (["data.catalog=/nowhere/at/all"], CatalogError, "/nowhere/at/all.*holds no catalog"),
         (["data.catalog="], ConfigError, "data.catalog"),
         (["storage=/proc/runs"], StorageError, "/proc/runs"),

@@ -1,6 +1,7 @@
 """A study from beginning to end, in small: models, tests, the page; what was done is not done again."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,7 @@ def test_what_cannot_be_studied_is_refused_before_anything_is_written(local_ray,
     assert main(["mosaik"]) == 2
     assert "Did you mean 'mosaic'" in capsys.readouterr().err
     assert main(["mosaic", "--show", "seeds=[1,2]"]) == 0
-    shown = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
+    # As a shell takes it.
+    shown = dict(shlex.split(line)[0].split("=", 1) for line in capsys.readouterr().out.splitlines())
     assert json.loads(shown["seeds"]) == [1, 2]
     assert shown["model.num_cascades"] == "8"

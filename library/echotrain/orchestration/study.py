@@ -90,17 +90,24 @@ def run_study(
         trials_at_a_time(base, concurrency)
     if study.espirit_volumes and "benchmark" in study.sections:
         _check_bart()
+    # Before the folder is held: what cannot be chosen is refused, and the same is chosen every time.
+    filtered = _filter(study, base.data, catalog) if "filtering" in study.sections else None
     with held(store, silence_s=base.lease_s) as lease:
         folder = SweepFolder(GuardedStore(store, lease))
         train = functools.partial(run_sweep, retry_failed=retry_failed, concurrency=concurrency, console=console, lease=lease)
-        return _run_held(study, base, catalog, folder, train, generated)
+        return _run_held(study, base, catalog, filtered, folder, train, generated)
 
 
 def _run_held(
-    study: Study, base: Experiment, catalog: Catalog, folder: SweepFolder, train: Callable[..., SweepResult], generated: str
+    study: Study,
+    base: Experiment,
+    catalog: Catalog,
+    filtered: Filtered | None,
+    folder: SweepFolder,
+    train: Callable[..., SweepResult],
+    generated: str,
 ) -> StudyResult:
     """Run a study whose folder is held."""
-    filtered = _filter(study, base.data, catalog) if "filtering" in study.sections else None
     models = _models(study, catalog, subset=filtered.subset.name if filtered else "")
     trials: tuple[Trial, ...] = ()
     if points := models.points(study.seeds):
