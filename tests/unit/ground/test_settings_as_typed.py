@@ -43,6 +43,7 @@ class Far:
 class All:
     text: str = ""
     maybe: str | None = None
+    maybes: tuple[str | None, ...] = ()
     folder: Path = Path()
     count: int = 0
     limit: int | None = 3
@@ -68,6 +69,7 @@ WORDS = (
     "no",
     "NO",
     "null",
+    " null",
     "~",
     "",
     " ",
@@ -135,6 +137,16 @@ def test_a_text_is_what_was_typed_to_the_character(path, text):
 def test_a_text_that_may_be_none_is_none_for_null_alone(text):
     assert value_of(f"maybe={text}", "maybe") == (None if text == "null" else text)
     assert value_of(f"folder={text}", "folder") == Path(text)
+
+
+def test_a_text_called_null_is_written_in_quotes_inside_of_brackets():
+    assert value_of("maybes=[null, \"null\", 'null', None]", "maybes") == (None, "null", "null", "None")
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_each_word_that_yaml_reads_otherwise_is_a_text(text):
+    assert value_of(f"text={text}", "text") == text
+    assert value_of(f"maybe={text}", "maybe") == (None if text == "null" else text)
 
 
 def quoted(texts):

@@ -46,12 +46,12 @@ def test_none_ends_from_max_iter_on(tmp_path):
     assert ended_by(tmp_path, Hyperband(min_iter=2, max_iter=8, eta=2)) == list(range(2, 8))
 
 
-def test_a_score_that_is_missing_or_not_finite_ends_none(tmp_path):
+def test_a_score_that_is_missing_or_not_finite_ends_none_and_is_no_measure_for_others(tmp_path):
     metric = Metric(name="epoch/ssim", goal="maximize")
     spec = SweepSpec(name="s", recipe="r", method="grid", parameters={"seed": Choice(values=(1,))})
     book = Book(spec, metric, storage=str(tmp_path), folder=SweepFolder(LocalStore(tmp_path)))
     scheduler = _scheduler(Hyperband(min_iter=1, eta=2), EPOCHS, book)
-    for number, score in enumerate((0.9, 0.9, float("nan"), None)):
+    for number, score in enumerate((0.9, float("inf"), float("inf"), float("nan"), None, 0.95)):
         trial = SimpleNamespace(trial_id=str(number))
         scheduler.on_trial_add(None, trial)
         scores = {} if score is None else {"scores/ssim": score}

@@ -81,13 +81,14 @@ def test_what_yaml_writes_is_read_back(value):
 
 
 def as_text(value):
+    """Return values with every number, and every text that is one to Python, as one text: nan too is what it was."""
     if isinstance(value, dict):
         return {key: as_text(part) for key, part in value.items()}
     if isinstance(value, list):
         return [as_text(part) for part in value]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+    if value is None or isinstance(value, bool):
+        return value
     try:
-        return float(value) if isinstance(value, str) else value
+        return f"number {float(value)!r}"
     except ValueError:
         return value

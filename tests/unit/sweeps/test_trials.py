@@ -128,14 +128,16 @@ def test_a_search_that_was_killed_proposes_what_it_would_have_proposed(folder, t
     assert len({trial.name for trial in trials}) == 8
 
 
-def test_a_search_finds_the_better_end(folder):
-    search = dataclasses.replace(SEARCH, parameters={"lr": LogUniform(min=1e-5, max=1e-1)}, run_cap=40)
-    trials = book(search, folder)
+@pytest.mark.parametrize(("goal", "sign"), [("maximize", -1), ("minimize", 1)])
+def test_a_search_finds_the_better_end(folder, goal, sign):
+    metric = dataclasses.replace(SSIM, goal=goal)
+    search = dataclasses.replace(SEARCH, parameters={"lr": LogUniform(min=1e-5, max=1e-1)}, metric=metric, run_cap=40)
+    trials = Book(search, metric, storage="s3://b/runs", folder=folder)
     for _ in range(40):
         trial = trials.next()
-        score = -abs(trial.values["lr"] - 1e-2)
+        score = sign * abs(trial.values["lr"] - 1e-2)
         state = "failed" if trial.number == 3 else "stopped" if trial.number % 5 == 0 else "finished"
-        trials.update(dataclasses.replace(trial.validated(SSIM, 1, {"ssim": score}), state=state))
+        trials.update(dataclasses.replace(trial.validated(metric, 1, {"ssim": score}), state=state))
     late = [trial.values["lr"] for trial in trials.trials[20:]]
     assert sorted(late)[len(late) // 2] == pytest.approx(1e-2, rel=0.6)
 

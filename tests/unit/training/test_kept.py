@@ -68,6 +68,22 @@ def test_a_resumed_run_remembers_its_best(tmp_path):
     assert find_checkpoint(store, "best").position["epoch"] == 1
 
 
+def test_a_run_that_is_finished_already_comes_back_with_what_it_scored(tmp_path):
+    store, experiment = open_store(str(tmp_path)), toy_experiment(epochs=2)
+    done = run_toy(experiment, store)
+    again = run_toy(experiment, store, state=restored(experiment, store))
+    assert again == done
+    assert again.scores
+
+
+def test_the_loss_of_an_epoch_is_of_its_own_steps_alone(tmp_path):
+    store = open_store(str(tmp_path))
+    run_toy(toy_experiment(epochs=2, batch_size=5, log_every=1, optim=OptimConfig(lr=0.05)), store)
+    for epoch in epochs_of(store):
+        steps = [line["loss"] for line in lines_of(store) if line["kind"] == "train" and line["epoch"] == epoch["epoch"]]
+        assert epoch["loss"] == pytest.approx(sum(steps) / len(steps), rel=1e-6)
+
+
 def test_the_best_score_of_a_position_never_falls():
     position = Position()
     kept = []

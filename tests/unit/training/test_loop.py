@@ -91,7 +91,7 @@ def test_several_ranks_give_the_losses_of_one(tmp_path, batch_size, world, free_
     mp.spawn(_rank_main, args=(world, free_port, str(tmp_path / "many"), batch_size), nprocs=world)
     for ours, theirs in zip(lines_of(one), lines_of(many), strict=True):
         assert ours.keys() == theirs.keys()
-        for key in ours.keys() & {"loss", "accuracy", "grad_norm"}:
+        for key in ours.keys() & {"loss", "twice", "accuracy", "grad_norm"}:
             assert ours[key] == pytest.approx(theirs[key], rel=1e-5)
 
 

@@ -78,10 +78,11 @@ def test_adamw_without_decay_warns():
 def test_the_optimiser_has_what_was_configured_and_only_trainable_parameters(kind, cls):
     model = nn.Linear(2, 2)
     model.bias.requires_grad_(False)
-    optimizer = OptimConfig(kind=kind, lr=0.5, weight_decay=0.1).build(model.parameters())
+    optimizer = OptimConfig(kind=kind, lr=0.5, weight_decay=0.1, betas=(0.5, 0.75)).build(model.parameters())
     assert type(optimizer) is cls
     assert optimizer.param_groups[0]["params"] == [model.weight]
     assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]) == (0.5, 0.1)
+    assert optimizer.param_groups[0]["betas"] == (0.5, 0.75)
 
 
 def test_the_average_follows_its_recurrence_and_is_lent_only():

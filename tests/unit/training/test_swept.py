@@ -27,6 +27,12 @@ def test_each_trial_has_its_values_a_folder_and_a_name_in_one_group():
     assert dataclasses.replace(second, model=first.model, name=first.name, wandb=first.wandb) == first
 
 
+def test_a_group_that_was_given_stays():
+    base = dataclasses.replace(BASE, wandb=dataclasses.replace(BASE.wandb, group="mine"))
+    (only,) = check_sweep(sweep({"seed": Choice(values=(1,))}), base)
+    assert only.wandb.group == "mine"
+
+
 def test_values_of_one_group_come_together():
     masks = [{"accelerations": [4], "center_fractions": [0.08]}, {"accelerations": [8, 4], "center_fractions": [0.04, 0.08]}]
     spec = sweep({"data.mask.kind": Choice(values=("magic",)), "data.mask": Choice(values=tuple(masks))})
