@@ -1,0 +1,86 @@
+"""Shards: full ones travel while the next fills, and what goes wrong on the way is told."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from echotrain.data.payload import encode_packed
+from echotrain.data.shards import ShardWriter
+from echotrain.errors import StorageError
+from echotrain.storage.local import LocalStore
+from tests.scans import random_kspace
+
+NUM_SLICES = 5
+
+
+class Observed(LocalStore):
+    """A folder whose uploads wait until they are let through, or fail."""
+
+    def __init__(self, root, error=None):
+        super().__init__(root)
+        self.gate, self.error, self.begun = threading.Event(), error, []
+
+    def upload(self, path, key, *, consume=False):
+        self.begun.append(key)
+        assert self.gate.wait(10)
+        if self.error is not None:
+            raise self.error
+        super().upload(path, key, consume=consume)
+
+
+def write(store, slices, *, error=None):
+    """Write slices into shards of one each; with an error, raise it at the end of the block."""
+    with ShardWriter(store, "shards/a", max_bytes=1) as shards:
+        for each in slices:
+            shards.add(each)
+        if error is not None:
+            raise error
+
+
+def encoded_slices():
+    return [encode_packed(kspace, np.abs(kspace[0])) for kspace in random_kspace((NUM_SLICES, 2, 20, 16))]
+
+
+@pytest.mark.parametrize("max_bytes", [1, 10_000, 1 << 20])
+def test_whatever_fits_into_a_shard_rows_point_at_their_bytes(tmp_path, max_bytes):
+    slices, store = encoded_slices(), LocalStore(tmp_path)
+    with ShardWriter(store, "shards/a", max_bytes=max_bytes) as shards:
+        rows = [shards.add(each) for each in slices]
+    for row, each in zip(rows, slices, strict=True):
+        content = np.frombuffer(store.read(row["uri"]), np.uint8)
+        start = row["offset"] - each.columns["offset"]
+        np.testing.assert_array_equal(content[start : start + each.nbytes], each.data)
+    assert sum(found.size for found in store.list("shards/")) == sum(each.nbytes for each in slices)
+
+
+def test_the_next_shard_fills_while_a_full_one_is_on_its_way(tmp_path):
+    first, second, *_ = encoded_slices()
+    store = Observed(tmp_path)
+    with ShardWriter(store, "shards/a", max_bytes=1) as shards:
+        shards.add(first)
+        assert store.begun == []
+        shards.add(second)
+        # The upload of the first cannot have ended.
+        assert list(store.list("shards/")) == []
+        store.gate.set()
+    assert store.begun == [found.key for found in store.list("shards/")] == ["shards/a-00000.bin", "shards/a-00001.bin"]
+
+
+@pytest.mark.parametrize("num_slices", [1, 2, 3])
+def test_an_upload_that_fails_is_told_before_the_rows_count_as_good(tmp_path, num_slices):
+    store = Observed(tmp_path, StorageError("s3://lab/x", "failed 5 times", "Run again."))
+    store.gate.set()
+    with pytest.raises(StorageError, match="failed 5 times"):
+        write(store, encoded_slices()[:num_slices])
+    assert list(store.list("shards/")) == []
+
+
+def test_after_an_error_the_shard_in_work_does_not_appear_and_nothing_is_left_on_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    store = LocalStore(tmp_path / "to")
+    with pytest.raises(ZeroDivisionError):
+        write(store, encoded_slices()[:3], error=ZeroDivisionError())
+    assert [found.key for found in store.list("shards/")] == ["shards/a-00000.bin", "shards/a-00001.bin"]
+    assert list((tmp_path / "scratch").iterdir()) == []
