@@ -1,6 +1,7 @@
 """Shards: full ones travel while the next fills, and what goes wrong on the way is told."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,14 +18,14 @@ NUM_SLICES = 5
 class Observed(LocalStore):
     """A folder whose uploads wait until they are let through, or fail."""
 
-    def __init__(self, root, error=None):
+    def __init__(self, root, error=None, failing=()):
         super().__init__(root)
-        self.gate, self.error, self.begun = threading.Event(), error, []
+        self.gate, self.error, self.failing, self.begun = threading.Event(), error, failing, []
 
     def upload(self, path, key, *, consume=False):
         self.begun.append(key)
         assert self.gate.wait(10)
-        if self.error is not None:
+        if len(self.begun) in self.failing:
             raise self.error
         super().upload(path, key, consume=consume)
 
@@ -67,13 +68,15 @@ def test_the_next_shard_fills_while_a_full_one_is_on_its_way(tmp_path):
     assert store.begun == [found.key for found in store.list("shards/")] == ["shards/a-00000.bin", "shards/a-00001.bin"]
 
 
-@pytest.mark.parametrize("num_slices", [1, 2, 3])
-def test_an_upload_that_fails_is_told_before_the_rows_count_as_good(tmp_path, num_slices):
-    store = Observed(tmp_path, StorageError("s3://lab/x", "failed 5 times", "Run again."))
+@pytest.mark.parametrize("failing", range(1, NUM_SLICES + 1))
+def test_an_upload_that_fails_is_told_before_the_rows_count_as_good(tmp_path, failing):
+    store = Observed(tmp_path, StorageError("s3://lab/x", "failed 5 times", "Run again."), failing=[failing])
     store.gate.set()
     with pytest.raises(StorageError, match="failed 5 times"):
-        write(store, encoded_slices()[:num_slices])
-    assert list(store.list("shards/")) == []
+        write(store, encoded_slices())
+    # Nothing is sent behind it.
+    assert len(store.begun) == failing
+    assert len(list(store.list("shards/"))) == failing - 1
 
 
 def test_after_an_error_the_shard_in_work_does_not_appear_and_nothing_is_left_on_the_disk(tmp_path, monkeypatch):
@@ -84,3 +87,17 @@ def test_after_an_error_the_shard_in_work_does_not_appear_and_nothing_is_left_on
         write(store, encoded_slices()[:3], error=ZeroDivisionError())
     assert [found.key for found in store.list("shards/")] == ["shards/a-00000.bin", "shards/a-00001.bin"]
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_after_an_error_the_upload_under_way_is_waited_for(tmp_path, monkeypatch):
+    store = Observed(tmp_path)
+    shutdown = ThreadPoolExecutor.shutdown
+
+    def let_through(self, **options):
+        store.gate.set()
+        shutdown(self, **options)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", let_through)
+    with pytest.raises(ZeroDivisionError):
+        write(store, encoded_slices()[:2], error=ZeroDivisionError())
+    assert [found.key for found in store.list("shards/")] == ["shards/a-00000.bin"]
