@@ -4,7 +4,9 @@ Loader processes live as long as the loader. SliceDataset opens its file anew fo
 object per file, with the blocks of metadata that it has read: an opening then costs no request.
 """
 
+import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -59,15 +61,17 @@ class FastmriLoader:
             raise
         share = Subset(dataset, list(range(rank, len(dataset), world_size)) * passes)
         self._order = _Shuffled(len(share), seed=rank)
-        self._loader = DataLoader(
-            share, batch_size=1, sampler=self._order, num_workers=num_workers, prefetch_factor=prefetch, persistent_workers=True
-        )
+        with _any_number_of_processes():
+            self._loader = DataLoader(
+                share, batch_size=1, sampler=self._order, num_workers=num_workers, prefetch_factor=prefetch, persistent_workers=True
+            )
         self._processes: list[int] = []
 
     def epoch(self, share: float = 1.0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the batches of an epoch, or of a share of one."""
         self._order.count = max(1, round(share * self._order.size))
-        batches: Any = iter(self._loader)
+        with _any_number_of_processes():
+            batches: Any = iter(self._loader)
         self._processes = [process.pid for process in batches._workers]
         yield from batches
 
@@ -88,6 +92,14 @@ class FastmriLoader:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _any_number_of_processes() -> Iterator[None]:
+    """Silence PyTorch's advice to have no more processes than CPUs: these wait for the network."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        yield
 
 
 class _Shuffled(Sampler[int]):
