@@ -7,18 +7,27 @@ from collections.abc import Callable, Sequence
 
 from rich.table import Table
 
-from echotrain.benchmarks import resume, step, stream, sweep
+from echotrain.benchmarks import evaluate, prepare, resume, step, stream, sweep
 from echotrain.benchmarks.result import BenchResult
 from echotrain.config import parse_arguments
 from echotrain.errors import EchotrainError
 from echotrain.log import console, setup_logging
 
-BENCHMARKS: dict[str, Callable[..., BenchResult]] = {"stream": stream.run, "step": step.run, "resume": resume.run, "sweep": sweep.run}
+BENCHMARKS: dict[str, Callable[..., BenchResult]] = {
+    "stream": stream.run,
+    "step": step.run,
+    "prepare": prepare.run,
+    "evaluate": evaluate.run,
+    "resume": resume.run,
+    "sweep": sweep.run,
+}
 
 EXAMPLES = """examples:
   python -m ray_jobs.bench stream                      does S3 feed the trainer? share of the NIC, ratio to a DataLoader
   python -m ray_jobs.bench stream gigabytes=8 --json   the same on more data, one JSON line
   python -m ray_jobs.bench step device=cuda            training step against the public fastMRI VarNet
+  python -m ray_jobs.bench prepare                     MB/s per core of preparing, against a bare read and hash
+  python -m ray_jobs.bench evaluate                    slices/s of an evaluation, against the network alone
   python -m ray_jobs.bench resume                      seconds from a killed worker to the next step
   python -m ray_jobs.bench sweep                       a grid of trials against the same trials one by one
   python -m ray_jobs.bench all --quick                 all of them, small

@@ -1,8 +1,9 @@
 """Does the storage feed the trainer? Streaming against the network's own rate and against fastMRI's DataLoader.
 
-All sides read the same slices in one Ray Train run of several ranks, warm epochs only: from an S3 server throttled to 30 ms per first byte,
-80 MB/s per connection and 500 MB/s in all, from the same server unthrottled, and from local files. ``ratio`` is the share of the
-throttled network that the stream fills; everything else is in ``detail``.
+All sides read the same slices as often, in one Ray Train run of several ranks, warm epochs only: from an S3 server throttled to 30 ms per
+first byte, 80 MB/s per connection and 500 MB/s in all, from the same server unthrottled, over plain HTTP and over TLS, and from local
+files. ``ratio`` is the share of the throttled network that the stream fills; everything else is in ``detail``. The DataLoader runs as a
+good user would have it: processes that stay, and file objects that keep metadata.
 
 With ``catalog=s3://…`` it measures your own store instead: the stream against bare ranged GETs of the same ranges.
 """
@@ -21,8 +22,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from echotrain.benchmarks.environment import environment
 from echotrain.benchmarks.result import BenchResult
-from echotrain.benchmarks.stream_data import BUCKET, PASSES, StreamData, index_hdf5, write_stream_data
+from echotrain.benchmarks.stream_data import BUCKET, PASSES, SMALL, StreamData, StreamShapes, index_hdf5, write_stream_data
 from echotrain.benchmarks.stream_sides import R4, Measured, Side, measure_sides
 from echotrain.data.catalog import SCHEMA
 from echotrain.data.catalog_store import load_catalog
@@ -45,6 +47,8 @@ def run(
     gigabytes: float = 2.0,
     workers: int = 2,
     threads: int = 0,
+    loader_processes: int = 8,
+    loader_prefetch: int = 2,
     folder: str = "",
     catalog: str = "",
     trusted: tuple[str, ...] = (),
@@ -52,10 +56,12 @@ def run(
     """Measure the stream.
 
     Args:
-        quick: A tenth of the data and single epochs: a check that everything runs, not a measurement.
+        quick: Two volumes of small slices and single epochs: a check that everything runs, not a measurement.
         gigabytes: Size of the slices at full precision; about 3.6 times that is written. Of ``catalog``, how much of it is read.
         workers: Ranks.
         threads: Concurrent reads per rank; 0 leaves the choice to the stream.
+        loader_processes: Of the DataLoader, over all ranks. Twice as many were no faster from the throttled server, at more CPU time.
+        loader_prefetch: Batches that each of these reads ahead.
         folder: For the data, removed afterwards; empty takes the system's temporary folder.
         catalog: Measure this catalog's store instead.
         trusted: As ``data.trusted``: what its rows may point to outside of it.
@@ -65,15 +71,18 @@ def run(
     """
     if catalog:
         return _own_store(catalog, absolute_trusted(trusted), gigabytes=gigabytes, workers=workers, threads=threads)
-    gigabytes = gigabytes / 10 if quick else gigabytes
+    gigabytes = 0.0 if quick else gigabytes
     with _scratch(folder, gigabytes) as scratch:
-        data = write_stream_data(scratch / "data", gigabytes)
-        measured, detail = _measure(data, scratch, workers=workers, threads=threads, is_quick=quick)
+        data = write_stream_data(scratch / "data", gigabytes, SMALL if quick else StreamShapes())
+        loader = {"processes": -(-loader_processes // workers), "prefetch": loader_prefetch, "passes": PASSES}
+        measured, detail = _measure(data, scratch, loader, workers=workers, threads=threads, is_quick=quick)
         detail |= _index_rate(data) | _fraction_bytes(data) | _plan_cost()
     conditions = {
-        "conditions": f"epochs of {PASSES} passes, {workers} ranks, {threads or '16 (S3), 4 (folder)'} reads each, "
-        f"{os.cpu_count()} CPUs, "
-        f"{FIRST_BYTE_S * 1e3:.0f} ms first byte, {CONNECTION_MB_S:.0f} MB/s per connection",
+        "conditions": f"epochs of {PASSES} passes, {workers} ranks, {os.cpu_count()} CPUs; "
+        f"throttled to {FIRST_BYTE_S * 1e3:.0f} ms first byte, {CONNECTION_MB_S:.0f} MB/s per connection, {NIC_MB_S:.0f} MB/s in all",
+        "stream_settings": f"{threads or '16 (S3), 4 (folder)'} reads per rank, the rest by default",
+        "loader_settings": f"SliceDataset, {loader['processes']} persistent processes per rank, prefetch_factor={loader_prefetch}; "
+        "from S3 one file object with its metadata per file and process, ranges by boto3",
         "gigabytes": data.num_bytes / 1e9,
         "slices": data.num_slices,
         "is_quick": quick,
@@ -97,44 +106,61 @@ def _own_store(catalog: str, trusted: tuple[str, ...], *, gigabytes: float, work
     return BenchResult(name="stream", ours=ours.fetched_mb_s, baseline=bare.fetched_mb_s, unit="MB/s", ratio=ratio, detail=detail)
 
 
-def _measure(data: StreamData, scratch: Path, *, workers: int, threads: int, is_quick: bool) -> tuple[dict[str, Measured], dict[str, Any]]:
+def _measure(
+    data: StreamData, scratch: Path, loader: dict[str, Any], *, workers: int, threads: int, is_quick: bool
+) -> tuple[dict[str, Measured], dict[str, Any]]:
     """Measure every side that moves bytes, and compare them."""
-    limits = {"first_byte_s": FIRST_BYTE_S, "connection_mb_s": CONNECTION_MB_S, "nic_mb_s": NIC_MB_S}
-    # The loader needs half a second per slice from the throttled server; a few tell its rate.
-    few = 8 if is_quick else 16
-    with serve_throttled(data.folder, **limits) as slow, serve_throttled(data.folder) as quick:
+    limits: dict[str, Any] = {"first_byte_s": FIRST_BYTE_S, "connection_mb_s": CONNECTION_MB_S, "nic_mb_s": NIC_MB_S}
+    with (
+        serve_throttled(data.folder, **limits) as slow,
+        serve_throttled(data.folder) as quick,
+        serve_throttled(data.folder, tls=True) as tls,
+    ):
         uri, scans = f"s3://{BUCKET}", str(data.scans)
         packed = f"{uri}/{data.packed}"
         ours: dict[str, Any] = {"kind": "stream", "threads": threads}
         local = {**ours, "source": str(data.bucket / data.packed)}
         often = 1 if is_quick else 4
-        theirs: dict[str, Any] = {"kind": "loader", "source": scans, "bucket": BUCKET}
+        theirs: dict[str, Any] = {"kind": "loader", "source": scans, "bucket": BUCKET, **loader}
+        over_tls: dict[str, Any] = {"env": tls.env, "source": packed, "epochs": often, "threads": threads}
         sides = [
             # Ray Data starts an actor with the first dataset, on the very cores that are measured.
             Side(name="unused", epochs=often, **local),
             Side(name="local", epochs=often, **local),
-            Side(name="local_loader", kind="loader", source=scans, epochs=often),
+            Side(name="local_loader", kind="loader", source=scans, **loader),
             Side(name="loopback", env=quick.env, source=packed, epochs=often, **ours),
             Side(name="boto3", kind="boto3", env=quick.env, source=packed, epochs=often, threads=threads),
             Side(name="loopback_loader", env=quick.env, **theirs),
             Side(name="throttled", env=slow.env, source=packed, **ours),
-            Side(name="throttled_loader", env=slow.env, max_slices=few, **theirs),
-            Side(name="throttled_loader_kind", env=slow.env, max_slices=few, keeps_blocks=True, **theirs),
+            Side(name="throttled_loader", env=slow.env, **theirs),
             Side(name="hdf5", env=slow.env, source=uri, **ours),
             Side(name="half", env=slow.env, source=f"{uri}/{data.half}", **ours),
             Side(name="lines", env=slow.env, source=f"{uri}/{data.lines}", **ours),
+            Side(name="tls", kind="stream", **over_tls),
+            Side(name="tls_gets", kind="gets", **over_tls),
+            Side(name="tls_boto3", kind="boto3", **over_tls),
+            Side(name="tls_loader", env=tls.env, **theirs),
         ]
         found = measure_sides(sides, workers=workers, folder=scratch)
     full_slices_s = NIC_MB_S * 1e6 * data.num_slices / data.num_bytes
     detail: dict[str, Any] = {}
-    for place in ("throttled", "loopback", "local"):
-        stream, loader = found[place], found[f"{place}_loader"]
-        detail |= {f"{place}_stream_mb_s": stream.mb_s, f"{place}_loader_mb_s": loader.mb_s, f"{place}_ratio": stream.mb_s / loader.mb_s}
+    for place in ("throttled", "loopback", "local", "tls"):
+        stream, baseline = found[place], found[f"{place}_loader"]
+        detail |= {
+            f"{place}_stream_mb_s": stream.mb_s,
+            f"{place}_loader_mb_s": baseline.mb_s,
+            f"{place}_ratio": stream.mb_s / baseline.mb_s,
+            f"{place}_stream_cpu_s_per_gb": stream.cpu_s_per_gb,
+            f"{place}_loader_cpu_s_per_gb": baseline.cpu_s_per_gb,
+        }
+    for name in ("tls_gets", "tls_boto3"):
+        detail |= {f"{name}_mb_s": found[name].fetched_mb_s, f"{name}_cpu_s_per_gb": found[name].cpu_s_per_gb}
     detail |= {
+        "tls_stream_ratio_to_boto3": found["tls"].fetched_mb_s / found["tls_boto3"].fetched_mb_s,
+        "tls_gets_ratio_to_boto3": found["tls_gets"].fetched_mb_s / found["tls_boto3"].fetched_mb_s,
         "throttled_data_wait_share": found["throttled"].wait_share,
-        "throttled_loader_with_kept_metadata_mb_s": found["throttled_loader_kind"].mb_s,
+        "throttled_loader_wait_share": found["throttled_loader"].wait_share,
         "throttled_hdf5_without_conversion_mb_s": found["hdf5"].mb_s,
-        "client_cpu_s_per_gb": found["loopback"].cpu_s_per_gb,
         "boto3_mb_s": found["boto3"].fetched_mb_s,
         "boto3_cpu_s_per_gb": found["boto3"].cpu_s_per_gb,
         "half_effective_mb_s": found["half"].mb_s,
@@ -169,7 +195,7 @@ def _index_rate(data: StreamData) -> dict[str, float]:
 
 def _fraction_bytes(data: StreamData) -> dict[str, float]:
     """Compare the bytes that the server sent for an epoch of a tenth of the volumes with those volumes' own."""
-    with serve_throttled(data.folder) as server, _environment(server.env):
+    with serve_throttled(data.folder) as server, environment(server.env):
         stream = PlannedStream(DataConfig(catalog=f"s3://{BUCKET}", fraction=0.1, mask=R4), seed=0, batch_size=1)
         own = sum(
             row.nbytes + row.target_nbytes for row in stream.catalog.rows(select(stream.catalog.table, splits=("train",), fraction=0.1))
@@ -212,14 +238,3 @@ def _scratch(folder: str, gigabytes: float) -> Iterator[Path]:
                 f"{free / 1e9:.1f} GB free in {path}", f"is less than the {needed / 1e9:.1f} GB needed", "Give folder= or lower gigabytes=."
             )
         yield Path(path)
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

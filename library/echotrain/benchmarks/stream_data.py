@@ -1,6 +1,7 @@
 """Slices to stream: the same ones as fastMRI HDF5 files, as shards of either precision, and line by line."""
 
 import contextlib
+import math
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,20 +17,40 @@ from echotrain.data.formats.xml_header import header_xml
 from echotrain.data.header import VolumeHeader
 from echotrain.data.payload import checksum, encode_lines, encode_packed
 from echotrain.data.shards import ShardWriter
+from echotrain.data.target import rss_target
 from echotrain.log import track
 from echotrain.storage.open import open_store
 
-__all__ = ["BUCKET", "PASSES", "StreamData", "index_hdf5", "write_stream_data"]
+__all__ = ["BUCKET", "PASSES", "SMALL", "StreamData", "StreamShapes", "index_hdf5", "write_stream_data"]
 
 BUCKET = "bench"
 
-_SHAPES = ((8, 640, 320), (16, 320, 320), (12, 320, 320), (10, 640, 320))
 _SLICES = 16
 # The catalogs of shards name every slice this often: an epoch is long against its start, as real ones are, with little written.
 PASSES = 4
-_IMAGE = 320
 # As many as R = 4 at 8% samples fully.
 _ACS_LINES = 26
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamShapes:
+    """What volumes take turns in.
+
+    Attributes:
+        kspace: Shapes (coils, height, width) of slices.
+        image: Side of every target.
+    """
+
+    kspace: tuple[tuple[int, int, int], ...] = ((8, 640, 320), (16, 320, 320), (12, 320, 320), (10, 640, 320))
+    image: int = 320
+
+    @property
+    def largest(self) -> tuple[int, ...]:
+        """The shape that holds all of them."""
+        return tuple(max(sizes) for sizes in zip(*self.kspace, strict=True))
+
+
+SMALL = StreamShapes(kspace=((4, 96, 64), (6, 64, 64)), image=64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +83,18 @@ class StreamData:
         return self.bucket / "scans"
 
 
-def write_stream_data(folder: Path, gigabytes: float) -> StreamData:
+def write_stream_data(folder: Path, gigabytes: float, shapes: StreamShapes) -> StreamData:
     """Write noise of 8 to 16 coils in all four forms.
 
     Args:
         folder: Empty.
-        gigabytes: Size at full precision; the four forms together take about 3.6 times that.
+        gigabytes: Size at full precision, two volumes at least; the four forms together take about 3.6 times that.
+        shapes: Of the volumes.
     """
-    volume_nbytes = float(np.mean([8 * np.prod(shape) for shape in _SHAPES])) * _SLICES
+    volume_nbytes = float(np.mean([8 * np.prod(shape) for shape in shapes.kspace])) * _SLICES
     num_volumes = max(2, round(gigabytes * 1e9 / volume_nbytes))
     rng = np.random.default_rng(0)
-    noise = rng.normal(size=(16, 640, 320, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    noise = rng.normal(size=(*shapes.largest, 2)).astype(np.float32).view(np.complex64)[..., 0]
     bucket = open_store(str(folder / BUCKET))
     rows: dict[str, list[SliceRow]] = {"packed": [], "half": [], "lines": []}
     sums: dict[tuple[str, int], tuple[int, int]] = {}
@@ -81,7 +103,7 @@ def write_stream_data(folder: Path, gigabytes: float) -> StreamData:
         stores = {name: open_store(f"{bucket.uri}/{name}") for name in rows}
         shards = {name: stack.enter_context(ShardWriter(store, f"shards/{name}")) for name, store in stores.items()}
         for number in track(range(num_volumes), "Writing slices to stream"):
-            header = _header(number)
+            header = _header(number, shapes)
             kspace, target = _volume(noise, header)
             write_fastmri(
                 folder / BUCKET / "scans" / f"{header.volume}.h5",
@@ -120,8 +142,8 @@ def index_hdf5(root: Path) -> list[SliceRow]:
     return rows
 
 
-def _header(number: int) -> VolumeHeader:
-    coils, height, width = _SHAPES[number % len(_SHAPES)]
+def _header(number: int, shapes: StreamShapes) -> VolumeHeader:
+    coils, height, width = shapes.kspace[number % len(shapes.kspace)]
     return VolumeHeader(
         dataset=BUCKET,
         volume=f"file10{number:05d}",
@@ -132,17 +154,18 @@ def _header(number: int) -> VolumeHeader:
         num_coils=coils,
         height=height,
         width=width,
-        recon_height=_IMAGE,
-        recon_width=_IMAGE,
+        recon_height=shapes.image,
+        recon_width=shapes.image,
         fov_mm=(160.0, 160.0, 3.0),
         padding_right=width,
-        max_value=4.0,
+        # Of noise of unit variance in every sample.
+        max_value=4.0 * math.sqrt(2 * coils),
     )
 
 
 def _volume(noise: np.ndarray, header: VolumeHeader) -> tuple[np.ndarray, np.ndarray]:
-    """Return different noise for each slice without drawing each anew."""
-    source = noise[: header.num_coils, : header.height]
+    """Return different noise for each slice without drawing each anew, and its image, which does not change when k-space is rolled."""
+    source = np.ascontiguousarray(noise[: header.num_coils, : header.height, : header.width])
     kspace = np.stack([np.roll(source, 7 * index, axis=2) for index in range(header.num_slices)])
-    target = np.abs(kspace[:, 0, :_IMAGE, :_IMAGE]).astype(np.float32)
-    return kspace, target
+    image = rss_target(source, (header.recon_height, header.recon_width))
+    return kspace, np.repeat(image[None], header.num_slices, axis=0)

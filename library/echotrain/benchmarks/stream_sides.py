@@ -1,7 +1,6 @@
 """The measured sides of the stream benchmark, all in one Ray Train run."""
 
 import json
-import os
 import resource
 import time
 from collections.abc import Callable, Generator
@@ -15,7 +14,8 @@ import ray.train
 import torch
 import torch.distributed as dist
 
-from echotrain.benchmarks.fastmri_loader import fastmri_loader
+from echotrain.benchmarks.environment import environment
+from echotrain.benchmarks.fastmri_loader import FastmriLoader
 from echotrain.data.catalog import SliceRow
 from echotrain.data.catalog_store import load_catalog
 from echotrain.data.config import DataConfig, StreamConfig
@@ -32,8 +32,8 @@ from echotrain.storage.ranged import RangeReader
 
 __all__ = ["Measured", "Side", "measure_sides"]
 
-# The epoch before the first one that is measured, of which only the end is run: connections, threads and memory are there
-# before the clock starts, and the next epoch is open, as it is in the middle of any training.
+# The epoch before the first one that is measured: connections, processes, threads and memory are there before the clock starts, as they are
+# in the middle of any training. Of ours and of bare reads a few steps are enough; the loader's processes have seen every file after a pass.
 _WARM_UP, _WARM_STEPS = 0, 48
 _PIECE = 1 << 20
 R4 = MaskConfig(kind="equispaced", accelerations=(4,), center_fractions=(0.08,))
@@ -45,16 +45,17 @@ class Side:
 
     Attributes:
         name: In the report.
-        kind: ``stream``: ours; ``loader``: fastMRI's DataLoader, one loader process per rank; ``gets``: range reads with a
-            checksum; ``boto3``: the same ranges by boto3, read into the same memory.
+        kind: ``stream``: ours; ``loader``: fastMRI's DataLoader; ``gets``: range reads with a checksum; ``boto3``: the same ranges by
+            boto3, read into the same memory.
         env: Environment while it runs: the S3 endpoint.
         source: Catalog URI, or the folder of the HDF5 files for the loader.
         trusted: What the catalog's rows may point to outside of it.
         fraction: Share of the catalog's volumes.
         bucket: The loader reads from this bucket.
-        keeps_blocks: The loader's file object keeps metadata.
+        processes: The loader's, per rank.
+        prefetch: Batches that each of these reads ahead.
+        passes: How often the loader's epoch has every slice; the catalogs of the others say it themselves.
         epochs: Measured ones, after some steps that are not.
-        max_slices: Stop an epoch of the loader there, per rank; 0 does not.
         threads: Concurrent reads per rank; 0 for the stream's own choice.
     """
 
@@ -65,9 +66,10 @@ class Side:
     trusted: tuple[str, ...] = ()
     fraction: float = 1.0
     bucket: str = ""
-    keeps_blocks: bool = False
+    processes: int = 8
+    prefetch: int = 2
+    passes: int = 1
     epochs: int = 1
-    max_slices: int = 0
     threads: int = 0
 
 
@@ -77,10 +79,10 @@ class Measured:
 
     Attributes:
         mb_s: Full-precision bytes of k-space and targets that reached the consumer, 1e6 per second.
-        fetched_mb_s: Bytes that crossed the network or left the disk, likewise; 0 where the side cannot say.
+        fetched_mb_s: Bytes that crossed the network or left the disk, likewise.
         slices_s: Slices per second.
         wait_share: Share of the time in which a rank waited for data.
-        cpu_s_per_gb: CPU seconds of the ranks per 1e9 fetched bytes.
+        cpu_s_per_gb: CPU seconds of the ranks and their loader processes per 1e9 fetched bytes.
     """
 
     mb_s: float
@@ -125,8 +127,8 @@ def _rank_main(config: dict[str, Any]) -> None:
     results = {}
     for values in config["sides"]:
         side = Side(**values)
-        os.environ.update(side.env)
-        measured = _measure(side)
+        with environment(side.env):
+            measured = _measure(side)
         if measured is not None:
             results[side.name] = asdict(measured)
     if dist.get_rank() == 0:
@@ -137,29 +139,22 @@ def _rank_main(config: dict[str, Any]) -> None:
 def _measure(side: Side) -> Measured | None:
     """Run one side on this rank; rank 0 gets the sum."""
     rank, world = dist.get_rank(), dist.get_world_size()
-    epoch_of, close = {"stream": _stream, "loader": _loader, "gets": _gets, "boto3": _gets}[side.kind](side, rank, world)
-    if side.kind != "loader":
-        for _ in epoch_of(_WARM_UP):
-            pass
+    source = {"stream": _stream, "loader": _loader, "gets": _gets, "boto3": _gets}[side.kind](side, rank, world)
+    for _ in source.epoch(_WARM_UP):
+        pass
     count, seconds, cpu = _Count(), 0.0, 0.0
     for epoch in range(_WARM_UP + 1, _WARM_UP + 1 + side.epochs):
-        if side.kind == "loader":
-            # Starting the loader's processes is left out of its time.
-            batches = epoch_of(epoch)
-            next(batches, None)
-        else:
-            batches = None
         dist.barrier()
-        started, cpu_started = time.perf_counter(), _cpu_s()
-        for more in batches or epoch_of(epoch):
+        started, cpu_started = time.perf_counter(), _cpu_s() + source.cpu_of_others_s()
+        for more in source.epoch(epoch):
             count.slices += more.slices
             count.nbytes += more.nbytes
             count.fetched += more.fetched
             count.wait_s += more.wait_s
-        cpu += _cpu_s() - cpu_started
+        cpu += _cpu_s() + source.cpu_of_others_s() - cpu_started
         dist.barrier()
         seconds += time.perf_counter() - started
-    close()
+    source.close()
     totals = torch.tensor([count.slices, count.nbytes, count.fetched, count.wait_s, cpu], dtype=torch.float64)
     dist.reduce(totals, 0)
     if rank != 0:
@@ -174,10 +169,22 @@ def _measure(side: Side) -> Measured | None:
     )
 
 
-_Epochs = tuple[Callable[[int], Generator[_Count, None, None]], Callable[[], None]]
+@dataclass(frozen=True)
+class _Source:
+    """A side at work on this rank.
+
+    Attributes:
+        epoch: Consumes an epoch, or of the first one what warms up.
+        close: Ends it.
+        cpu_of_others_s: CPU seconds of the processes that work for this one.
+    """
+
+    epoch: Callable[[int], Generator[_Count, None, None]]
+    close: Callable[[], None]
+    cpu_of_others_s: Callable[[], float] = lambda: 0.0
 
 
-def _stream(side: Side, rank: int, world: int) -> _Epochs:
+def _stream(side: Side, rank: int, world: int) -> _Source:
     config = StreamConfig(threads=side.threads)
     data = DataConfig(catalog=side.source, trusted=side.trusted, fraction=side.fraction, mask=R4)
     stream = RayStream(data, seed=0, batch_size=world, rank=rank, world_size=world, config=config)
@@ -193,24 +200,33 @@ def _stream(side: Side, rank: int, world: int) -> _Epochs:
                     count.nbytes += batch.kspace.nbytes + batch.target.nbytes
             yield count
 
-    return epoch_of, stream.close
+    return _Source(epoch_of, stream.close)
 
 
-def _loader(side: Side, rank: int, world: int) -> _Epochs:
+def _loader(side: Side, rank: int, world: int) -> _Source:
+    loader = FastmriLoader(
+        Path(side.source),
+        rank=rank,
+        world_size=world,
+        num_workers=side.processes,
+        prefetch=side.prefetch,
+        passes=side.passes,
+        bucket=side.bucket,
+    )
+
     def epoch_of(epoch: int) -> Generator[_Count, None, None]:
-        batches = fastmri_loader(
-            Path(side.source), rank=rank, world_size=world, num_workers=1, bucket=side.bucket, keeps_blocks=side.keeps_blocks
-        )
-        for number, (kspace, target) in enumerate(batches):
+        waiting = time.perf_counter()
+        for kspace, target in loader.epoch(1 / side.passes if epoch == _WARM_UP else 1.0):
+            wait_s = time.perf_counter() - waiting
             _touch(kspace)
-            yield _Count(slices=1, nbytes=kspace.nbytes + target.nbytes)
-            if number == side.max_slices > 0:
-                return
+            nbytes = kspace.nbytes + target.nbytes
+            yield _Count(slices=1, nbytes=nbytes, fetched=nbytes, wait_s=wait_s)
+            waiting = time.perf_counter()
 
-    return epoch_of, lambda: None
+    return _Source(epoch_of, loader.close, loader.cpu_s)
 
 
-def _gets(side: Side, rank: int, world: int) -> _Epochs:
+def _gets(side: Side, rank: int, world: int) -> _Source:
     catalog = load_catalog(side.source, trusted=side.trusted)
     rows = catalog.rows(select(catalog.table, splits=("train",), fraction=side.fraction)[rank::world])
     num_threads = side.threads or default_threads(catalog.root)
@@ -237,7 +253,11 @@ def _gets(side: Side, rank: int, world: int) -> _Epochs:
         for nbytes in threads.map(read, range(len(wanted)), wanted):
             yield _Count(slices=1, nbytes=nbytes, fetched=nbytes)
 
-    return epoch_of, reader.close
+    def close() -> None:
+        threads.shutdown()
+        reader.close()
+
+    return _Source(epoch_of, close)
 
 
 def _touch(kspace: torch.Tensor) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from echotrain.data.formats.checks.energy import acquired, energy_of, find_holes, find_peak, is_off_center
+from echotrain.data.formats.checks.energy import Energy, acquired, energy_of, find_holes, find_peak, is_off_center
 from echotrain.data.formats.checks.examined import measured_range
 from echotrain.data.formats.protocol_kinds import PROTOCOL_KINDS
 from echotrain.data.formats.volume import Volume
@@ -89,19 +89,20 @@ def volume_defect(volume: Volume, config: CurationConfig) -> str | None:
     return None
 
 
-def slice_defect(kspace: np.ndarray, header: VolumeHeader) -> str | None:
+def slice_defect(kspace: np.ndarray, header: VolumeHeader, energy: Energy | None = None) -> str | None:
     """Return why a slice is of no use, or None; arguments as of ``judge_slice``."""
-    return judge_slice(kspace, header).defect
+    return judge_slice(kspace, header, energy).defect
 
 
-def judge_slice(kspace: np.ndarray, header: VolumeHeader) -> Judgement:
+def judge_slice(kspace: np.ndarray, header: VolumeHeader, energy: Energy | None = None) -> Judgement:
     """Judge a slice by its samples.
 
     Args:
         kspace: complex64 (coils, height, width).
         header: Of its volume.
+        energy: ``energy_of`` the k-space, where it is known already.
     """
-    energy = energy_of(kspace)
+    energy = energy_of(kspace) if energy is None else energy
     if not np.isfinite(energy).all():
         return Judgement("k-space holds NaN or infinity", (0, 0))
     lines = acquired(energy)

@@ -61,12 +61,22 @@ class EncodedSlice:
     """One slice ready for a shard.
 
     Attributes:
-        data: The payload's bytes, a multiple of 64.
+        parts: The payload's bytes, in order, a multiple of 64 together; they may look into the arrays that were encoded.
         columns: The catalog columns it decides; ``offset`` and ``target_offset`` count from its first byte.
     """
 
-    data: NDArray[np.uint8]
+    parts: tuple[NDArray[np.uint8], ...]
     columns: dict[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Length of the payload."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def data(self) -> NDArray[np.uint8]:
+        """The payload in one piece, a copy."""
+        return np.concatenate(self.parts)
 
     def columns_at(self, uri: str, start: int) -> dict[str, Any]:
         """Return the columns for a payload that lies at byte ``start`` of the object ``uri``."""
@@ -76,9 +86,14 @@ class EncodedSlice:
         return moved
 
 
-def checksum(data: Any) -> int:
-    """Return xxh3_64 of a buffer."""
-    return xxhash.xxh3_64_intdigest(data)
+def checksum(*parts: Any) -> int:
+    """Return xxh3_64 of buffers that follow each other."""
+    if len(parts) == 1:
+        return xxhash.xxh3_64_intdigest(parts[0])
+    state = xxhash.xxh3_64()
+    for part in parts:
+        state.update(part)
+    return state.intdigest()
 
 
 def encode_packed(kspace: np.ndarray, target: np.ndarray | None, dtype: PayloadDtype = "complex64") -> EncodedSlice:
@@ -90,9 +105,9 @@ def encode_packed(kspace: np.ndarray, target: np.ndarray | None, dtype: PayloadD
         dtype: ``float16`` halves the bytes.
     """
     parts = [_as_bytes(kspace)] if dtype == "complex64" else list(_to_halves(kspace))
-    body = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    columns = {"kind": "packed", "dtype": dtype, "offset": 0, "nbytes": body.size, "checksum": checksum(body), "acs_lines": 0}
-    return _finish([body], target, columns, target_at=_aligned(body.size))
+    nbytes = sum(part.size for part in parts)
+    columns = {"kind": "packed", "dtype": dtype, "offset": 0, "nbytes": nbytes, "checksum": checksum(*parts), "acs_lines": 0}
+    return _finish(parts, 0, target, _aligned(nbytes), columns)
 
 
 def encode_lines(kspace: np.ndarray, target: np.ndarray | None, dtype: PayloadDtype = "complex64", *, acs_lines: int) -> EncodedSlice:
@@ -122,12 +137,12 @@ def encode_lines(kspace: np.ndarray, target: np.ndarray | None, dtype: PayloadDt
     head = np.zeros(layout.head_nbytes, np.uint8)
     head[: scales.size] = scales
     head[layout.sums_at : layout.sums_at + sums.nbytes] = sums.view(np.uint8)
-    body = np.concatenate([head, *blocks])
+    nbytes = head.size + sum(block.size for block in blocks)
     offset = _aligned(0 if target is None else target.size * 4)
     columns = {
-        "kind": "lines", "dtype": dtype, "offset": offset, "nbytes": body.size, "checksum": checksum(head), "acs_lines": acs_lines,
+        "kind": "lines", "dtype": dtype, "offset": offset, "nbytes": nbytes, "checksum": checksum(head), "acs_lines": acs_lines,
     }  # fmt: skip
-    return _finish([np.zeros(offset, np.uint8), body], target, columns, target_at=0)
+    return _finish([head, *blocks], offset, target, 0, columns)
 
 
 @dataclass(frozen=True)
@@ -264,22 +279,22 @@ def _to_halves(kspace: np.ndarray) -> tuple[NDArray[np.uint8], NDArray[np.uint8]
     return padded, halves.reshape(-1).view(np.uint8)
 
 
-def _finish(parts: list[np.ndarray], target: np.ndarray | None, columns: dict[str, Any], target_at: int) -> EncodedSlice:
-    """Join the parts, put the target in its place and pad to the alignment."""
+def _finish(
+    body: list[NDArray[np.uint8]], body_at: int, target: np.ndarray | None, target_at: int, columns: dict[str, Any]
+) -> EncodedSlice:
+    """Put body and target in their places, with zeros between them and up to the alignment; nothing is copied."""
     image = np.empty(0, np.uint8) if target is None else _as_bytes(np.asarray(target, np.float32))
-    size = max(sum(part.size for part in parts), target_at + image.size)
-    data = np.zeros(_aligned(size), np.uint8)
-    at = 0
-    for part in parts:
-        data[at : at + part.size] = part
-        at += part.size
-    data[target_at : target_at + image.size] = image
+    parts, size = [], 0
+    for start, pieces in sorted([(target_at, [image]), (body_at, body)], key=lambda placed: placed[0]):
+        parts += [np.zeros(start - size, np.uint8), *pieces]
+        size = start + sum(piece.size for piece in pieces)
+    parts.append(np.zeros(_aligned(size) - size, np.uint8))
     columns |= {
         "target_offset": target_at if image.size else 0,
         "target_nbytes": image.size,
         "target_checksum": checksum(image) if image.size else None,
     }
-    return EncodedSlice(data=data, columns=columns)
+    return EncodedSlice(parts=tuple(part for part in parts if part.size), columns=columns)
 
 
 def _as_bytes(array: np.ndarray) -> NDArray[np.uint8]:

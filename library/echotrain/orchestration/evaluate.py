@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -281,17 +282,22 @@ class _VolumeScorer:
         model, baseline = VolumeCollector(), VolumeCollector()
         pictures = np.zeros((3, 0, 0), np.float32)
         masked = np.zeros((0, 0), np.float32)
-        for batch in self._batches(item["positions"]):
-            (sample,) = batch.ids
-            key, peak = (sample.dataset, sample.volume, sample.slice), float(batch.max_value)
-            target = batch.target[0].cpu().numpy()
-            output = self._reconstructor.reconstruct(batch)[0].cpu().numpy()
-            acquired = zero_filled(batch)[0].cpu().numpy()
-            model.add(key, target, output, peak)
-            baseline.add(key, target, acquired, peak)
-            if sample.slice == item["pictured"] and output.shape == target.shape:
-                pictures = np.stack([acquired, output, target]).astype(np.float32)
-                masked = masked_kspace(batch)[0].cpu().numpy().astype(np.float32)
+        # A slice is scored, which is NumPy's work alone, while the next one is reconstructed; one thread keeps them in order.
+        with ThreadPoolExecutor(1, thread_name_prefix="echotrain-score") as scoring:
+            scored: list[Future[None]] = []
+            for batch in self._batches(item["positions"]):
+                (sample,) = batch.ids
+                key, peak = (sample.dataset, sample.volume, sample.slice), float(batch.max_value)
+                target = batch.target[0].cpu().numpy()
+                output = self._reconstructor.reconstruct(batch)[0].cpu().numpy()
+                acquired = zero_filled(batch)[0].cpu().numpy()
+                scored.append(scoring.submit(model.add, key, target, output, peak))
+                scored.append(scoring.submit(baseline.add, key, target, acquired, peak))
+                if sample.slice == item["pictured"] and output.shape == target.shape:
+                    pictures = np.stack([acquired, output, target]).astype(np.float32)
+                    masked = masked_kspace(batch)[0].cpu().numpy().astype(np.float32)
+            for each in scored:
+                each.result()
         shapes = {"shape": pictures.shape[1:], "kspace_shape": masked.shape}
         values = {"volume": item["volume"], "model": model.state(), "zero_filled": baseline.state(), **shapes}
         data = pictures.tobytes() + masked.tobytes()

@@ -6,8 +6,10 @@ It runs in a process of its own, on the loopback interface only.
 import contextlib
 import http.client
 import json
+import ssl
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from echotrain.errors import ResourceError
 from echotrain.storage import throttled_server
+from echotrain.storage.certificates import make_certificate
 
 __all__ = ["Fault", "SentRange", "ServerStats", "ThrottledServer", "serve_throttled"]
 
@@ -59,15 +62,22 @@ class SentRange(NamedTuple):
 
 @dataclass(frozen=True)
 class ThrottledServer:
-    """A running server; buckets are the folders in ``folder``."""
+    """A running server; buckets are the folders in ``folder``.
+
+    Attributes:
+        port: On the loopback interface.
+        folder: What is served.
+        ca_file: Certificate that clients are to trust; empty without TLS.
+    """
 
     port: int
     folder: Path
+    ca_file: str = ""
 
     @property
     def endpoint(self) -> str:
-        """``http://127.0.0.1:port``."""
-        return f"http://127.0.0.1:{self.port}"
+        """``http://127.0.0.1:port``, or ``https://…``."""
+        return f"http{'s' * bool(self.ca_file)}://127.0.0.1:{self.port}"
 
     @property
     def env(self) -> dict[str, str]:
@@ -78,6 +88,7 @@ class ThrottledServer:
             "AWS_SECRET_ACCESS_KEY": "throttled",
             "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
+            **({"AWS_CA_BUNDLE": self.ca_file} if self.ca_file else {}),
         }
 
     def inject(self, *faults: Fault) -> None:
@@ -98,7 +109,11 @@ class ThrottledServer:
         self._control("POST", "/__reset")
 
     def _control(self, method: str, path: str, body: str = "") -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        if self.ca_file:
+            trusted = ssl.create_default_context(cafile=self.ca_file)
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=trusted)
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         with contextlib.closing(connection):
             connection.request(method, path, body.encode())
             return json.loads(connection.getresponse().read())
@@ -106,7 +121,7 @@ class ThrottledServer:
 
 @contextlib.contextmanager
 def serve_throttled(
-    folder: Path, *, first_byte_s: float = 0.0, connection_mb_s: float = 0.0, nic_mb_s: float = 0.0
+    folder: Path, *, first_byte_s: float = 0.0, connection_mb_s: float = 0.0, nic_mb_s: float = 0.0, tls: bool = False
 ) -> Iterator[ThrottledServer]:
     """Serve the folders in ``folder`` as buckets, read-only, until the block ends.
 
@@ -115,11 +130,22 @@ def serve_throttled(
         first_byte_s: Delay before each answer.
         connection_mb_s: Rate of each connection in 1e6 bytes/s; 0 does not limit it.
         nic_mb_s: Rate of all connections together; 0 does not limit it.
+        tls: Speak HTTPS, with a certificate that nobody else trusts.
 
     Raises:
         ResourceError: The server did not start.
     """
-    settings = {"folder": str(folder.absolute()), "first_byte_s": first_byte_s, "connection_mb_s": connection_mb_s, "nic_mb_s": nic_mb_s}
+    limits = {"first_byte_s": first_byte_s, "connection_mb_s": connection_mb_s, "nic_mb_s": nic_mb_s}
+    with tempfile.TemporaryDirectory(prefix="echotrain-throttled-") as scratch:
+        made = make_certificate(Path(scratch)) if tls else None
+        own = {"certificate": str(made.certificate), "key": str(made.key)} if made else {"certificate": "", "key": ""}
+        with _running({"folder": str(folder.absolute()), **limits, **own}) as port:
+            yield ThrottledServer(port, folder, str(made.authority) if made else "")
+
+
+@contextlib.contextmanager
+def _running(settings: dict[str, Any]) -> Iterator[int]:
+    """Start the program and yield its port."""
     process = subprocess.Popen([sys.executable, "-I", throttled_server.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         if process.stdin is None or process.stdout is None:
@@ -129,7 +155,7 @@ def serve_throttled(
         line = process.stdout.readline().strip()
         if not line:
             raise ResourceError("the throttled S3 server", "did not start", "Look at its messages above.")
-        yield ThrottledServer(int(line), folder)
+        yield int(line)
     finally:
         process.kill()
         process.wait()

@@ -5,7 +5,7 @@ that its process starts in a tenth of a second and shares no interpreter lock wi
 JSON on the standard input; the port is answered as a line on the standard output; the end of the input is the end of the server.
 
 ``POST /__faults`` replaces the list of faults, ``GET /__stats`` returns the counters, ``GET /__ranges`` what was sent of which object, in
-order, and ``POST /__reset`` starts both anew.
+order, and ``POST /__reset`` starts both anew. With a certificate all of it is HTTPS.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import email.utils
 import json
 import mmap
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -94,7 +95,6 @@ class _Handler:
         self._pending = b""
 
     def run(self) -> None:
-        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError), self._connection:
             while (request := self._receive()) is not None:
                 if request.path.startswith("/__"):
@@ -249,16 +249,27 @@ def main() -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", 0))
     listener.listen(512)
-    threading.Thread(target=_accept, args=(listener, state), daemon=True).start()
+    tls = None
+    if settings["certificate"]:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(settings["certificate"], settings["key"])
+    threading.Thread(target=_accept, args=(listener, state, tls), daemon=True).start()
     sys.stdout.write(f"{listener.getsockname()[1]}\n")
     sys.stdout.flush()
     sys.stdin.read()
 
 
-def _accept(listener: socket.socket, state: _State) -> None:
+def _accept(listener: socket.socket, state: _State, tls: ssl.SSLContext | None) -> None:
     while True:
         connection, _ = listener.accept()
-        threading.Thread(target=_Handler(connection, state).run, daemon=True).start()
+        threading.Thread(target=_answer, args=(connection, state, tls), daemon=True).start()
+
+
+def _answer(connection: socket.socket, state: _State, tls: ssl.SSLContext | None) -> None:
+    """Serve a connection in its own thread, the handshake included: a client that is slow, or refuses the certificate, stops nobody."""
+    with contextlib.suppress(OSError), connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _Handler(connection if tls is None else tls.wrap_socket(connection, server_side=True), state).run()
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import xxhash
 
+from echotrain.data import convert as convert_module
 from echotrain.data.catalog import SCHEMA, SliceRow
 from echotrain.data.convert import ConvertConfig, ScanRecord, convert_scan, read_record, reason_of, scan_key
 from echotrain.data.formats import Deidentifier, open_volume
+from echotrain.data.formats.checks.energy import energy_of
 from echotrain.data.reading import SliceReader
 from echotrain.data.target import rss_target
 from echotrain.errors import ConfigError, ScanError
@@ -274,3 +276,24 @@ def test_an_index_of_headers_leaves_out_what_it_cannot_describe(tmp_path, part):
     record = convert(path, LocalStore(tmp_path / "to"), payload="raw", index_only=True)
     assert record.rows == []
     assert "index-only" in record.rejections[0].reason
+
+
+def test_the_content_by_pieces_is_that_of_the_whole_and_signs_of_zeros_do_not_count(tmp_path):
+    kspace = object_kspace((2, 3, 240, 190))
+    kspace[1, :, 100:, :50] = 0
+    other = kspace.copy()
+    other[1, :, 100:, :50] = -0.0
+    assert kspace[0].size * 2 > convert_module._FLOATS_AT_ONCE
+    content = xxhash.xxh3_128(repr((2, 3, 240, 190)).encode())
+    content.update(kspace[0].tobytes() + kspace[1].tobytes())
+    paths = [write_scan(tmp_path / f"{name}.h5", each) for name, each in (("a", kspace), ("b", other))]
+    records = [convert(path, LocalStore(tmp_path / "to")) for path in paths]
+    assert {record.content for record in records} == {content.hexdigest()}
+
+
+def test_a_slice_that_was_looked_into_at_opening_is_judged_by_that_look(tmp_path):
+    path = write_scan(tmp_path / "a.h5", object_kspace((5, 3, 32, 24)))
+    with open_volume(path) as volume:
+        assert sorted(volume.energies) == sorted(volume.examined) == [1, 2, 3]
+        for index, energy in volume.energies.items():
+            np.testing.assert_array_equal(energy, energy_of(volume.read_slice(index)))

@@ -1,5 +1,7 @@
 """Payload layouts: what is written is what is read, whole or in part."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -169,3 +171,31 @@ def test_columns_move_with_the_payload_and_stay_empty_without_a_target() -> None
     assert with_target["target_uri"] == with_target["uri"] == "shards/a.bin"
     without = encode_packed(kspace, None).columns_at("shards/a.bin", 640)
     assert (without["offset"], without["target_nbytes"], without.get("target_uri")) == (640, 0, None)
+
+
+@pytest.mark.parametrize("shape", [None, (1, 1), (4, 4), (5, 7), (16, 16)])
+@pytest.mark.parametrize("width", [1, 2, 8, 37])
+@pytest.mark.parametrize("dtype", ["complex64", "float16"])
+@pytest.mark.parametrize("encode", [encode_packed, partial(encode_lines, acs_lines=1)])
+def test_the_parts_of_a_payload_are_aligned_and_where_its_columns_say(encode, dtype, width, shape) -> None:
+    kspace, _ = random_slice(height=3, width=width)
+    target = None if shape is None else np.arange(1, 1 + shape[0] * shape[1], dtype=np.float32).reshape(shape)
+    encoded = encode(kspace, target, dtype)
+    data, columns = encoded.data, encoded.columns
+    assert encoded.nbytes == data.size == sum(part.size for part in encoded.parts)
+    assert data.size % ALIGNMENT == columns["offset"] % ALIGNMENT == columns["target_offset"] % ALIGNMENT == 0
+    covered = np.zeros(data.size, int)
+    for name in ("", "target_"):
+        start = columns[f"{name}offset"]
+        covered[start : start + columns[f"{name}nbytes"]] += 1
+    assert covered.max() == 1
+    assert not data[covered == 0].any()
+    assert (covered == 0).sum() < 2 * ALIGNMENT
+    if target is None:
+        assert columns["target_nbytes"] == 0
+    else:
+        stored = data[columns["target_offset"] :][: columns["target_nbytes"]]
+        np.testing.assert_array_equal(stored.view(np.float32).reshape(shape), target)
+        assert columns["target_checksum"] == checksum(stored)
+    if columns["kind"] == "packed":
+        assert columns["checksum"] == checksum(data[columns["offset"] :][: columns["nbytes"]])

@@ -125,3 +125,21 @@ def test_noise_has_no_centre_and_one_spike_makes_none():
     spiked[:, 3, 5] = 3 * np.abs(spiked).max()
     assert not is_off_center(find_peak(energy_of(spiked), 1), 48)
     assert not is_off_center(find_peak(energy_of(spiked), 0), 64)
+
+
+def energy_at_once(kspace: np.ndarray) -> np.ndarray:
+    """Return ``energy_of`` finite k-space as it is defined, whole coils at a time."""
+    pairs = torch.view_as_real(torch.from_numpy(kspace))
+    largest = float(pairs.abs().max())
+    energy = torch.zeros(pairs.shape[1:])
+    for coil in pairs:
+        scaled = coil / largest
+        energy.addcmul_(scaled, scaled)
+    return np.asarray(energy.sum(-1).numpy(), np.float64) * largest**2
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (2, 700, 37), (5, 33, 1500), (4, 257, 193), (1, 3, 60_001)])
+def test_the_energy_by_blocks_of_rows_is_that_of_whole_coils_to_the_bit(shape):
+    rng = np.random.default_rng(shape[1])
+    kspace = random_kspace(shape) * np.exp(rng.normal(0, 5, shape)).astype(np.float32)
+    np.testing.assert_array_equal(energy_of(kspace), energy_at_once(kspace))

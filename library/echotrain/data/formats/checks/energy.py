@@ -11,7 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["Holes", "Peak", "acquired", "energy_of", "find_holes", "find_peak", "finite_energy", "is_off_center", "peak_of", "tolerance"]
+__all__ = [
+    "Energy",
+    "Holes",
+    "Peak",
+    "acquired",
+    "energy_of",
+    "find_holes",
+    "find_peak",
+    "finite_energy",
+    "is_off_center",
+    "peak_of",
+    "tolerance",
+]
 
 Energy = NDArray[np.float64]
 Lines = NDArray[np.bool_]
@@ -24,6 +36,8 @@ _GAP = 1e4
 # A readout that begins or ends a sample early is whole; one that lacks a twentieth of its samples is not.
 _ALLOWED_HOLES = 0.05
 _DISTINCT = 1.6
+# What is done at once stays in the processor's cache; less would be calls more than sums.
+_FLOATS_AT_ONCE = 96 << 10
 
 
 class Peak(NamedTuple):
@@ -66,12 +80,17 @@ def energy_of(kspace: NDArray[np.complex64]) -> Energy:
     largest = float(torch.maximum(highest, -lowest))
     if not np.isfinite(largest) or largest == 0:
         return np.full(kspace.shape[1:], 0.0 if largest == 0 else np.nan)
-    energy = torch.zeros(pairs.shape[1:])
-    # Relative to the largest, so that squares of the weakest stay within single precision; coil by coil, so that they stay in the cache.
-    for coil in pairs:
-        scaled = coil / largest
-        energy.addcmul_(scaled, scaled)
-    return np.asarray(energy.sum(-1).numpy(), np.float64) * largest**2
+    energy = torch.empty(pairs.shape[1:3])
+    rows = max(1, _FLOATS_AT_ONCE // (2 * pairs.shape[2]))
+    for start in range(0, len(energy), rows):
+        block = pairs[:, start : start + rows]
+        squares, scaled = torch.zeros(block.shape[1:]), torch.empty(block.shape[1:])
+        # Relative to the largest, so that squares of the weakest stay within single precision.
+        for coil in block:
+            torch.div(coil, largest, out=scaled)
+            squares.addcmul_(scaled, scaled)
+        torch.add(squares[..., 0], squares[..., 1], out=energy[start : start + rows])
+    return np.asarray(energy.numpy(), np.float64) * largest**2
 
 
 def finite_energy(kspace: NDArray[np.complex64]) -> Energy:

@@ -96,6 +96,7 @@ class ExaminedVolume:
 
     Attributes:
         examined: The slices that were looked into.
+        energies: ``energy_of`` the slices that were, and of those that showed nothing.
         target_scale: Factor between the stored targets and the root sum of squares of the k-space; None where the stored
             targets, if there are any, are not used.
     """
@@ -109,6 +110,7 @@ class ExaminedVolume:
         self._replaced: set[int] = set()
         self._last: tuple[int, NDArray[np.complex64]] | None = None
         self.examined: tuple[int, ...] = ()
+        self.energies: dict[int, Energy] = {}
         self.target_scale: float | None = None
 
     def take_samples(self, num_samples: int) -> list[_Sample]:
@@ -124,7 +126,8 @@ class ExaminedVolume:
                 break
             kspace = self.read_slice(index)
             if np.isfinite(kspace).all() and kspace.any():
-                samples[index] = _look_at(kspace)
+                self.energies[index] = energy_of(kspace)
+                samples[index] = _look_at(kspace, self.energies[index])
         telling = [index for index, sample in samples.items() if sample.row.is_distinct]
         self.examined = tuple(telling or samples)[:num_samples]
         if samples:
@@ -256,8 +259,7 @@ class ExaminedVolume:
             self._told.append("stored targets are not of the k-space beside them: all are computed from the k-space instead")
 
 
-def _look_at(kspace: NDArray[np.complex64]) -> _Sample:
-    energy: Energy = energy_of(kspace)
+def _look_at(kspace: NDArray[np.complex64], energy: Energy) -> _Sample:
     lines = acquired(energy)
     there = np.flatnonzero(lines)
     is_full = bool(lines[there[0] : there[-1] + 1].all()) and not find_holes(energy).lines
