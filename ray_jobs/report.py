@@ -11,7 +11,7 @@ from echotrain.evaluation.history import History
 from echotrain.evaluation.report import render_csv, render_markdown, render_report
 from echotrain.evaluation.results import Evaluation
 from echotrain.log import setup_logging
-from echotrain.storage.open import open_store
+from echotrain.storage.open import store_of
 
 EXAMPLES = """examples:
   python -m ray_jobs.report runs/knee-x4                                       curves of a run and the evaluations below it
@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         form = read(options)
         evaluations, runs = find_results(options.uris)
         page = FORMATS[form](evaluations, runs, options.title)
-        folder, _, name = options.out.rpartition("/")
-        open_store(folder or ("/" if options.out.startswith("/") else ".")).write(name, page.encode())
+        store, key = store_of(options.out)
+        store.write(key, page.encode())
     except EchotrainError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import os
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -134,3 +135,18 @@ def test_a_folder_is_a_run_and_a_file_is_weights(tmp_path):
     assert is_weights_file(path)
     assert not is_weights_file(str(tmp_path))
     assert not is_weights_file(str(tmp_path / "none.pt"))
+
+
+@pytest.mark.parametrize("key", ["knee.pt", "/knee.pt", "models//knee.pt", "models #1//x/knee.pt"])
+def test_weights_are_found_and_read_where_their_key_says_letter_by_letter(tmp_path, keyed_s3, key):
+    path = saved("plain", public_network().state_dict(), tmp_path)
+    keyed_s3.objects["lab", key] = Path(path).read_bytes()
+    keyed_s3.objects["lab", "models/knee.pt"] = b"another file"
+    uri = f"s3://lab/{key}"
+    assert is_weights_file(uri)
+    assert not is_weights_file(uri.rpartition("/")[0])
+    assert not is_weights_file(f"{uri}/")
+    found = describe_published(uri)
+    assert found.name == "knee.pt"
+    ours, same = (load_published(place).model.state_dict() for place in (uri, path))
+    assert all(torch.equal(ours[name], same[name]) for name in same)

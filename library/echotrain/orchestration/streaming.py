@@ -54,9 +54,10 @@ def ray_pieces(table: pa.Table, num_rows: int) -> Iterator[pa.Table]:
 
 
 def settle_ray_data() -> None:
-    """Have what Ray Data leaves on the node where it first ran, actors that outlive every job, live on this one.
+    """Have what Ray Data leaves where it first ran, actors that outlive every job, live on this node and with the caller.
 
-    On a worker's node they would keep it from ever leaving, whatever it costs.
+    On a worker's node they would keep it from ever leaving, whatever it costs. And its actor of statistics leaves with the worker that
+    started it: the next one starts it again, and is in the midst of that when a sweep ends, which Ray reports with a stack trace.
     """
     for _ in ray_pieces(pa.table({"row": [0]}), 1):
         pass

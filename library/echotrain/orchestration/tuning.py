@@ -20,7 +20,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import ray
-import ray.data
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -41,6 +40,7 @@ from echotrain.orchestration.checks import (
 )
 from echotrain.orchestration.cluster import DriverEnvironment, connect
 from echotrain.orchestration.signals import catch_signals
+from echotrain.orchestration.streaming import settle_ray_data
 from echotrain.orchestration.trial_driver import TrialDriver
 from echotrain.storage.guarded import GuardedStore
 from echotrain.storage.lease import Lease, held
@@ -234,7 +234,7 @@ def _run(spec: SweepSpec, base: Experiment, book: Book, at_a_time: int, shown: S
     """Have Tune run every trial that has not ended."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    _start_statistics()
+    settle_ray_data()
     sweep = RunChannel(uuid.uuid4().hex[:12])
     driver = tune.with_parameters(TrialDriver, environment=DriverEnvironment.here(), sweep_id=sweep.run_id)
     # On this node, so that Tune's folder need not be shared, and without a CPU, which a KubeRay head does not offer.
@@ -265,15 +265,6 @@ def _run(spec: SweepSpec, base: Experiment, book: Book, at_a_time: int, shown: S
             raise
         finally:
             sweep.clear()
-
-
-def _start_statistics() -> None:
-    """Have Ray Data's one actor of statistics started from here, where it lives as long as the sweep does.
-
-    Else the first training worker that reads data starts it, among its own group's resources, and takes it along when it leaves: the
-    next one starts it again, and is in the midst of that when the sweep ends, which Ray reports with a stack trace.
-    """
-    ray.data.from_items([{"nothing": 0}])
 
 
 class _Search(Searcher):  # type: ignore[misc]

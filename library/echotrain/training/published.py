@@ -17,8 +17,8 @@ from echotrain.errors import CheckpointError, ConfigError
 from echotrain.models.importers import check_state, fastmri_config, import_fastmri
 from echotrain.models.state_file import LARGEST_FILE, read_state
 from echotrain.models.unrolled.varnet import VarNetConfig
-from echotrain.storage.folder import as_folder
-from echotrain.storage.open import absolute_uri, local_path, open_store
+from echotrain.storage.folder import as_file
+from echotrain.storage.open import absolute_uri, store_of
 from echotrain.training.experiment import Experiment
 from echotrain.training.trained import TrainedModel
 
@@ -54,11 +54,10 @@ def is_weights_file(uri: str) -> bool:
     Raises:
         StorageError: The store failed.
     """
-    path = local_path(uri)
-    if path is not None:
-        return path.expanduser().is_file()
-    folder, _, name = uri.rstrip("/").rpartition("/")
-    return not uri.endswith("/") and not folder.endswith("/") and open_store(folder).size(name) is not None
+    if uri.endswith("/"):
+        return False
+    store, key = store_of(uri)
+    return bool(key) and store.size(key) is not None
 
 
 def describe_published(uri: str, overrides: Sequence[str] = ()) -> PublishedWeights:
@@ -122,12 +121,12 @@ def _read(uri: str) -> tuple[dict[str, Tensor], str]:
 @contextmanager
 def _local_file(uri: str) -> Iterator[Path]:
     """Yield the file on this machine, or a copy that is removed afterwards; its size is known before it is fetched."""
-    folder, _, name = uri.rpartition("/")
-    size = open_store(folder or "/").size(name) or 0
+    store, key = store_of(uri)
+    size = store.size(key) or 0
     if size > LARGEST_FILE:
         raise CheckpointError(uri, f"has {size} bytes, and at most {LARGEST_FILE} are read", "Save its state_dict alone and give that.")
-    with as_folder(folder or "/", [name]) as there:
-        yield there / name
+    with as_file(uri) as path:
+        yield path
 
 
 def _check(experiment: Experiment, state: dict[str, Tensor], uri: str) -> None:

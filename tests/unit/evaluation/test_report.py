@@ -162,6 +162,12 @@ def test_the_verb_writes_the_form_that_the_name_asks_for(tmp_path, evaluation, c
     assert out.read_text(encoding="utf-8").startswith(begins)
 
 
+def test_the_verb_writes_the_object_whose_key_was_given(tmp_path, evaluation, keyed_s3):
+    write_evaluation(LocalStore(tmp_path / "x4"), evaluation)
+    assert verb.main([str(tmp_path / "x4"), "--out", "s3://lab//pages//x4.md"]) == 0
+    assert keyed_s3.keys("lab") == ["/pages//x4.md"]
+
+
 def test_the_verb_writes_into_the_current_folder(tmp_path, monkeypatch):
     write_run(tmp_path, "x4")
     monkeypatch.chdir(tmp_path)
