@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -81,7 +80,7 @@ def autoscaled_cluster(groups: Mapping[str, Mapping[str, int]]) -> Iterator[Auto
     """
     # A folder of its own, with a short name for its sockets: else every ``ray.init`` of this machine would find and join this cluster.
     session = Path(tempfile.mkdtemp(prefix="ray-"))
-    port, client, metrics, agent = _free_ports(4)
+    port, client, metrics, agent = free_ports(4)
     address = f"127.0.0.1:{port}"
     (session / "autoscaling.json").write_text(json.dumps(_autoscaling(groups, address)))
     env = {
@@ -146,16 +145,6 @@ def _autoscaling(groups: Mapping[str, Mapping[str, int]], address: str) -> dict[
         "head_node_type": _HEAD,
         "available_node_types": {_HEAD: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}, **types},
     }
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def _await_start(head: "subprocess.Popen[bytes]", log: Path) -> None:

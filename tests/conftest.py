@@ -11,6 +11,7 @@ from hypothesis import settings
 from echotrain.baselines.bart import find_bart
 from echotrain.data.formats.salt import SALT_VARIABLE
 from echotrain.errors import ResourceError
+from tests.s3_fake import FakeS3, serve_keys
 
 torch.set_num_threads(1)
 # What an example takes depends on what else the machine does.
@@ -49,3 +50,12 @@ def scanner_data() -> Path:
     if not (folder / "MANIFEST.md").is_file():
         pytest.skip("real scanner data is not here; set ECHOTRAIN_SCANNER_DATA to its folder")
     return folder
+
+
+@pytest.fixture
+def keyed_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
+    """Return a store that keeps keys letter by letter, to which every S3 client of this process talks."""
+    with serve_keys() as fake:
+        for name, value in fake.env.items():
+            monkeypatch.setenv(name, value)
+        yield fake

@@ -6,16 +6,17 @@ can be told to fail; they check no signature.
 
 import contextlib
 import hashlib
-import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 import pytest
+
+from tests.local_http import local_http
 
 __all__ = ["FakeBuckets", "fake_buckets"]
 
@@ -37,7 +38,7 @@ class FakeBuckets:
     """
 
     dialect: Dialect
-    endpoint: str
+    endpoint: str = ""
     objects: dict[str, bytes] = field(default_factory=dict)
     parts: dict[tuple[str, str], bytes] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -54,29 +55,23 @@ class FakeBuckets:
 @contextlib.contextmanager
 def fake_buckets(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBuckets]:
     """Run a fake, and let this process talk to it."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
-    fake = FakeBuckets(dialect, f"http://127.0.0.1:{server.server_port}")
-    server.fake = fake  # type: ignore[attr-defined]
-    for name, value in fake.env.items():
-        monkeypatch.setenv(name, value)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    fake = FakeBuckets(dialect)
+    with local_http(type("Handler", (_Handler,), {"fake": fake})) as port:
+        fake.endpoint = f"http://127.0.0.1:{port}"
+        for name, value in fake.env.items():
+            monkeypatch.setenv(name, value)
         yield fake
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    fake: FakeBuckets
 
     def log_message(self, *_: object) -> None:
         pass
 
     def _handle(self) -> None:
-        fake: FakeBuckets = self.server.fake  # type: ignore[attr-defined]
+        fake = self.fake
         length = int(self.headers.get("Content-Length", 0))
         body = self._chunked() if "chunked" in self.headers.get("Transfer-Encoding", "") else self.rfile.read(length)
         parts = urlsplit(self.path)
@@ -178,8 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(202, f"{answers}--batch--\r\n".encode(), None, {"Content-Type": "multipart/mixed; boundary=batch"})
 
     def _missing(self) -> bytes:
-        fake: FakeBuckets = self.server.fake  # type: ignore[attr-defined]
-        return f"<Error><Code>{'NoSuchKey' if fake.dialect == 'gs' else 'BlobNotFound'}</Code></Error>".encode()
+        return f"<Error><Code>{'NoSuchKey' if self.fake.dialect == 'gs' else 'BlobNotFound'}</Code></Error>".encode()
 
     def _chunked(self) -> bytes:
         body = b""

@@ -6,13 +6,14 @@ ListObjectsV2 in pages. No standard library's client or server is asked what a p
 
 import contextlib
 import hashlib
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 from xml.sax.saxutils import escape
+
+from tests.local_http import local_http
 
 __all__ = ["FakeS3", "serve_keys"]
 
@@ -54,17 +55,8 @@ class FakeS3:
 def serve_keys() -> Iterator[FakeS3]:
     """Serve an empty store until the block ends."""
     fake = FakeS3()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": fake}))
-    server.daemon_threads = True
-    fake.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with local_http(type("Handler", (_Handler,), {"fake": fake})) as fake.port:
         yield fake
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,14 +1,15 @@
 """A stand-in for W&B's service, called so: it takes what W&B's own client sends of runs, and tells it what it has when a run is resumed."""
 
 import gzip
-import http.server
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.local_http import local_http
 
 __all__ = ["WandbService", "serve_wandb"]
 
@@ -89,7 +90,7 @@ def serve_wandb() -> Iterator[WandbService]:
     """Serve on a free port of this machine."""
     service = WandbService()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
@@ -117,19 +118,6 @@ def serve_wandb() -> Iterator[WandbService]:
         def log_message(self, *arguments: Any) -> None:
             """A test has nothing to say of requests."""
 
-    class Server(http.server.ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """The client hangs up when it has what it wants."""
-
-    server = Server(("127.0.0.1", 0), Handler)
-    service.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with local_http(Handler) as port:
+        service.url = f"http://127.0.0.1:{port}"
         yield service
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

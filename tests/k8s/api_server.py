@@ -23,7 +23,6 @@ import itertools
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -37,6 +36,7 @@ from types import TracebackType
 from typing import Any
 
 from echotrain.errors import ResourceError
+from echotrain.storage.embedded import free_ports
 from tests.k8s.certificates import Authority, KeyPair, make_authority, make_key
 from tests.k8s.cluster import Cluster, read_documents
 from tests.k8s.tools import cache_folder
@@ -85,7 +85,7 @@ class ApiServer(Cluster):
     def __enter__(self) -> "ApiServer":
         self.folder = Path(tempfile.mkdtemp(prefix="api-server-"))
         self._make_certificates()
-        etcd_port, peer_port, self._front, self._behind = _free_ports(4)
+        etcd_port, peer_port, self._front, self._behind = free_ports(4)
         self.url = f"https://127.0.0.1:{self._front}"
         self.kubeconfig = self._write_kubeconfig("admin", _client(self._admin))
         try:
@@ -327,15 +327,6 @@ def _group(crd: dict[str, Any]) -> str:
 
 def _client(pair: KeyPair) -> dict[str, str]:
     return {"client-certificate": str(pair.certificate), "client-key": str(pair.key)}
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on; held together, so that none is given twice."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @contextlib.contextmanager

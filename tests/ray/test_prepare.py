@@ -39,7 +39,6 @@ from echotrain.storage.throttled import Fault, serve_throttled
 from echotrain.training.experiment import Experiment
 from ray_jobs.prepare import main, parser, read
 from tests.faults.test_bad_scans import not_hdf5, truncated, with_a_terabyte_never_written, with_an_xml_bomb
-from tests.s3_fake import serve_keys
 from tests.scans import header_xml, object_kspace, random_kspace, write_scan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -439,27 +438,24 @@ def test_a_killed_job_resumes_where_it_was_with_nothing_twice_and_nothing_lost(t
 
 
 @pytest.mark.parametrize("is_s3", [True, False])
-def test_the_job_indexes_scans_of_any_name_and_what_it_tells_to_trust_reads_them(local_ray, tmp_path, monkeypatch, capsys, is_s3):
+def test_the_job_indexes_scans_of_any_name_and_what_it_tells_to_trust_reads_them(local_ray, tmp_path, keyed_s3, capsys, is_s3):
     places = ["//a b.h5", "x//#1?.h5", "Kö pf/50%+.h5"] if is_s3 else ["a b.h5", "link to #1/50%+?.h5", "Kö pf/膝.h5"]
-    with serve_keys() as fake:
-        for name, value in fake.env.items():
-            monkeypatch.setenv(name, value)
-        source = f"{'s3://lab//raw' if is_s3 else tmp_path / 'raw'} #1"
-        for number, place in enumerate(places):
-            kspace = object_kspace((2, 2, 32, 24), seed=number)
-            folder = tmp_path / "pool" if place.startswith("link") else Path(source)
-            path = tmp_path / f"{number}.h5" if is_s3 else folder / place.removeprefix("link to #1/")
-            write_scan(path, kspace, attributes={"max": 99.0, "patient_id": f"qz{number}"})
-            fake.objects["lab", f"/raw #1/{place}"] = path.read_bytes()
-        if not is_s3:
-            (Path(source) / "link to #1").symlink_to(tmp_path / "pool")
-        command = [source, "--to", str(tmp_path / "to"), "--payload", "raw", "--index-only", "--safe-names", ".*", "--split", "100/0/0"]
-        assert main(command) == 0
-        told = capsys.readouterr().out.partition("that they trust that place: ")[2].splitlines()[0]
-        trusted = override(Experiment(), [shlex.split(told)[0]]).data.trusted
-        stream = PlannedStream(DataConfig(catalog=str(tmp_path / "to"), trusted=trusted), seed=0, batch_size=6)
-        (step,) = stream.steps(0)
-        stream.close()
+    source = f"{'s3://lab//raw' if is_s3 else tmp_path / 'raw'} #1"
+    for number, place in enumerate(places):
+        kspace = object_kspace((2, 2, 32, 24), seed=number)
+        folder = tmp_path / "pool" if place.startswith("link") else Path(source)
+        path = tmp_path / f"{number}.h5" if is_s3 else folder / place.removeprefix("link to #1/")
+        write_scan(path, kspace, attributes={"max": 99.0, "patient_id": f"qz{number}"})
+        keyed_s3.objects["lab", f"/raw #1/{place}"] = path.read_bytes()
+    if not is_s3:
+        (Path(source) / "link to #1").symlink_to(tmp_path / "pool")
+    command = [source, "--to", str(tmp_path / "to"), "--payload", "raw", "--index-only", "--safe-names", ".*", "--split", "100/0/0"]
+    assert main(command) == 0
+    told = capsys.readouterr().out.partition("that they trust that place: ")[2].splitlines()[0]
+    trusted = override(Experiment(), [shlex.split(told)[0]]).data.trusted
+    stream = PlannedStream(DataConfig(catalog=str(tmp_path / "to"), trusted=trusted), seed=0, batch_size=6)
+    (step,) = stream.steps(0)
+    stream.close()
     assert set(stream.catalog.table["uri"].to_pylist()) == {f"{source}/{place}" for place in places}
     read = {step.batches[0].kspace[i].numpy().tobytes() for i in range(6)}
     assert read == {kspace.tobytes() for number in range(3) for kspace in object_kspace((2, 2, 32, 24), seed=number)}

@@ -6,7 +6,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import torch
 import yaml
 
 from echotrain.orchestration.prometheus import GAUGES
-from echotrain.storage.embedded import serve_folder
+from echotrain.storage.embedded import free_ports, serve_folder
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint, load_weights
 from tests.charts.exported_metrics import labels_of
@@ -55,16 +54,6 @@ class Cluster:
         meta = find_checkpoint(store)
         assert meta is not None
         return load_weights(store, meta)
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @pytest.fixture(scope="module")

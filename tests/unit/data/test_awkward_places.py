@@ -20,7 +20,7 @@ from echotrain.data.splits import SplitConfig
 from echotrain.errors import CatalogError
 from echotrain.storage.open import open_store
 from echotrain.training.experiment import Experiment
-from tests.s3_fake import FakeS3, serve_keys
+from tests.s3_fake import FakeS3
 from tests.scans import object_kspace, write_scan
 
 SHAPE = (2, 3, 32, 24)
@@ -48,15 +48,6 @@ KEYS = ["a.h5", "/b.h5", "//c.h5", "x/d.h5", "x//e.h5", "x//y/f.h5", "x/y//g.h5"
 INDEX = ConvertConfig(payload="raw", index_only=True, safe_names=(r"(?s).*",))
 
 Truth = dict[bytes, np.ndarray]
-
-
-@pytest.fixture
-def s3(monkeypatch):
-    """Return a store that keeps keys as they are, reached by this process."""
-    with serve_keys() as fake:
-        for name, value in fake.env.items():
-            monkeypatch.setenv(name, value)
-        yield fake
 
 
 def kspace_of(number: int) -> np.ndarray:
@@ -147,9 +138,9 @@ def test_links_are_followed_and_what_is_trusted_is_where_they_lead(tmp_path):
         load_catalog(catalog.root, trusted=(str(tmp_path / "source"),))
 
 
-def test_keys_of_any_name_are_indexed_and_read(s3, tmp_path):
+def test_keys_of_any_name_are_indexed_and_read(keyed_s3, tmp_path):
     keys = [f"{name}/{name}.h5" for name in NAMES]
-    upload(s3, tmp_path, "raw, of #1? 50%+/", keys)
+    upload(keyed_s3, tmp_path, "raw, of #1? 50%+/", keys)
     source = "s3://lab/raw, of #1? 50%+"
     catalog = prepare(source, "s3://lab/to #2/catalog")
     assert set(catalog.table["uri"].to_pylist()) == {f"{source}/{key}" for key in keys}
@@ -161,8 +152,8 @@ def test_keys_of_any_name_are_indexed_and_read(s3, tmp_path):
     "config", [INDEX, ConvertConfig(payload="raw", safe_names=(r".*",)), ConvertConfig()], ids=["index", "raw", "packed"]
 )
 @pytest.mark.parametrize("prefix", ["scans/", "scans//", "/scans/", "//"])
-def test_slashes_of_keys_stay_on_the_whole_way(s3, tmp_path, prefix, config):
-    upload(s3, tmp_path, prefix, KEYS)
+def test_slashes_of_keys_stay_on_the_whole_way(keyed_s3, tmp_path, prefix, config):
+    upload(keyed_s3, tmp_path, prefix, KEYS)
     source, to = f"s3://lab/{prefix}", "s3://other//catalogs//knee"
     catalog = prepare(source, to, config)
     is_raw = config.payload == "raw"
@@ -170,8 +161,8 @@ def test_slashes_of_keys_stay_on_the_whole_way(s3, tmp_path, prefix, config):
     if is_raw:
         assert trusted_of(catalog) == (source if prefix.endswith("//") else source.removesuffix("/"),)
     assert_read(catalog, len(KEYS), trusted=(source,) if is_raw else ())
-    assert all(key.startswith("/catalogs//knee/") for key in s3.keys("other"))
-    assert {key for _, bucket, key in s3.requests if bucket == "lab"} == {f"{prefix}{key}" for key in KEYS}
+    assert all(key.startswith("/catalogs//knee/") for key in keyed_s3.keys("other"))
+    assert {key for _, bucket, key in keyed_s3.requests if bucket == "lab"} == {f"{prefix}{key}" for key in KEYS}
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a%0ab", "\x7f", "a%2500", "M\udcfcller"])

@@ -1,7 +1,6 @@
 """Protocol names: what must be read from them, what must not, and that nothing else ever comes out."""
 
 import dataclasses
-import time
 
 import pytest
 from hypothesis import given
@@ -228,11 +227,10 @@ def test_an_unknown_kind_is_refused_and_those_that_there_are_named():
     assert set(MOSAIC_KINDS) < set(PROTOCOL_KINDS)
 
 
-def test_a_long_text_takes_no_long_time():
-    began = time.monotonic()
+@pytest.mark.timeout(60)
+def test_a_long_text_is_read_without_going_over_it_again_and_again():
     for text in ("a" * 1_000_000, "t1_" * 300_000, " " * 1_000_000, "3plane" * 100_000):
-        parse_protocol(words=text, name=text)
-    assert time.monotonic() - began < 2
+        assert parse_protocol(words=text, name=text)
 
 
 def test_of_spellings_at_one_place_the_longer_counts_and_the_word_without_a_name_hides_shorter_ones():

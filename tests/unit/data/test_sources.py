@@ -12,7 +12,7 @@ from echotrain.data.sources import find_sources, local_copy, opened_in_place, pl
 from echotrain.errors import ConfigError
 from echotrain.storage.local import LocalStore, find_files
 from echotrain.storage.open import join_uri, local_path, store_of
-from tests.s3_fake import FakeS3, serve_keys
+from tests.s3_fake import FakeS3
 
 
 def touch(path: Path) -> Path:
@@ -162,15 +162,6 @@ def test_a_file_uri_may_hold_a_hash_and_a_question_mark_and_names_this_machine_a
         local_path("file://host/data")
 
 
-@pytest.fixture
-def s3(monkeypatch):
-    """Return a store that keeps keys as they are, reached by this process."""
-    with serve_keys() as fake:
-        for name, value in fake.env.items():
-            monkeypatch.setenv(name, value)
-        yield fake
-
-
 KEYS = ["a.h5", "/a.h5", "//a.h5", "x/a.h5", "x//a.h5", "x///a.h5", "x/y//a.h5", "x//y/a.h5", "/x/a.h5", "./a.h5", "x/../a.h5", "x/ /a.h5"]
 
 
@@ -180,10 +171,10 @@ def fill(fake: FakeS3, prefix: str, keys: list[str]) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "scans/", "scans//", "/scans/", "//"])
-def test_keys_are_found_fetched_and_opened_letter_by_letter(s3, prefix):
-    fill(s3, prefix, KEYS)
+def test_keys_are_found_fetched_and_opened_letter_by_letter(keyed_s3, prefix):
+    fill(keyed_s3, prefix, KEYS)
     if prefix:
-        fill(s3, "", ["elsewhere/b.h5", "scans.h5x/b.h5"])
+        fill(keyed_s3, "", ["elsewhere/b.h5", "scans.h5x/b.h5"])
     source = f"s3://lab/{prefix}"
     sources = find_sources(source)
     assert [found.uri for found in sources] == sorted(f"{source}{key}" for key in KEYS)
@@ -192,22 +183,22 @@ def test_keys_are_found_fetched_and_opened_letter_by_letter(s3, prefix):
         key = found.uri.removeprefix("s3://lab/")
         with local_copy(found) as copy, opened_in_place(found) as place:
             assert copy.read_bytes() == place.read() == key.encode()
-    assert {key for _, _, key in s3.requests} == {f"{prefix}{key}" for key in KEYS}
+    assert {key for _, _, key in keyed_s3.requests} == {f"{prefix}{key}" for key in KEYS}
     assert find_sources(sources[1].uri) == [sources[1]]
     suffixes = place_suffixes(source, sources, Deidentifier())
     outputs = [f"{Path(found.uri).name}{suffix}" for found, suffix in zip(sources, suffixes, strict=True)]
     assert len(set(outputs)) == len(outputs)
 
 
-def test_a_single_object_is_no_other_whose_key_begins_so(s3):
-    fill(s3, "x/", ["a.h5", "a.h5.mrd", "a.h5/", "a.h5/b.h5", "a.h50.h5"])
+def test_a_single_object_is_no_other_whose_key_begins_so(keyed_s3):
+    fill(keyed_s3, "x/", ["a.h5", "a.h5.mrd", "a.h5/", "a.h5/b.h5", "a.h50.h5"])
     assert [found.uri for found in find_sources("s3://lab/x/a.h5")] == ["s3://lab/x/a.h5"]
     assert [found.uri for found in find_sources("s3://lab/x/a.h5/")] == ["s3://lab/x/a.h5/b.h5"]
 
 
-def test_keys_with_signs_are_found_fetched_and_opened(s3):
+def test_keys_with_signs_are_found_fetched_and_opened(keyed_s3):
     for name in NAMES:
-        fill(s3, f"{name}/", [f"{name}.h5"])
+        fill(keyed_s3, f"{name}/", [f"{name}.h5"])
     sources = find_sources("s3://lab")
     assert [found.uri for found in sources] == sorted(f"s3://lab/{name}/{name}.h5" for name in NAMES)
     for found in sources:
@@ -228,8 +219,8 @@ def test_no_two_scans_of_a_source_have_one_output(tmp_path):
     assert place_suffixes(str(tmp_path / "a.h5"), find_sources(str(tmp_path / "a.h5")), Deidentifier()) == [""]
 
 
-def test_a_prefix_without_its_slash_is_a_folder_and_no_beginning_of_names(s3):
-    fill(s3, "", ["scans/a.h5", "scans2/b.h5", "scans//c.h5"])
+def test_a_prefix_without_its_slash_is_a_folder_and_no_beginning_of_names(keyed_s3):
+    fill(keyed_s3, "", ["scans/a.h5", "scans2/b.h5", "scans//c.h5"])
     assert [found.uri for found in find_sources("s3://lab/scans")] == ["s3://lab/scans//c.h5", "s3://lab/scans/a.h5"]
     assert [found.uri for found in find_sources("s3://lab/scans//")] == ["s3://lab/scans//c.h5"]
     with pytest.raises(ConfigError, match="holds no scans"):

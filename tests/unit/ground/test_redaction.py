@@ -3,7 +3,6 @@
 import io
 import logging
 import pickle
-import time
 
 import pytest
 
@@ -86,11 +85,10 @@ def test_what_only_resembles_a_secret_of_a_query_stays(text):
     assert without_credentials(text) == text
 
 
-def test_a_long_text_is_redacted_in_no_long_time():
-    begin = time.perf_counter()
+@pytest.mark.timeout(60)
+def test_a_long_text_is_redacted_without_going_over_it_again_and_again():
     for text in ("?token" * 20_000, "?" + "a" * 100_000, "X-Amz-Signature" * 10_000 + " @", "a-" * 50_000 + " @", "//a:1/" * 1000 + " @"):
-        without_credentials(text)
-    assert time.perf_counter() - begin < 10
+        assert without_credentials(text)
 
 
 def test_nested_values_are_cleaned_too():

@@ -12,7 +12,6 @@ from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.orchestration.inference import InferenceConfig, WorkerSetup
 from echotrain.orchestration.reconstruct import _check_place, _VolumeReconstructor, acquired_of
 from tests.runs import write_run
-from tests.s3_fake import serve_keys
 from tests.scans import header_xml, lines_of, object_kspace, write_ismrmrd, write_scan
 
 SHAPE = (3, 4, 64, 48)
@@ -219,21 +218,18 @@ def test_reconstructions_are_not_written_among_the_scans_nor_where_links_among_t
     check(alone, str(tmp_path / "scans"))
 
 
-def test_reconstructions_are_not_written_among_keys(monkeypatch):
-    with serve_keys() as fake:
-        for name, value in fake.env.items():
-            monkeypatch.setenv(name, value)
-        fake.objects["lab", "scans//a.h5"] = fake.objects["lab", "scans/b.h5"] = b""
-        for source, to in (
-            ("s3://lab/scans", "s3://lab/scans/new"),
-            ("s3://lab", "s3://lab/new"),
-            ("s3://lab/scans/b.h5", "s3://lab/scans"),
-        ):
-            with pytest.raises(ConfigError, match="lies among the scans"):
-                _check_place(source, find_sources(source), to)
-        for source, to in (
-            ("s3://lab/scans", "s3://lab/scans2"),
-            ("s3://lab/scans/b.h5", "s3://lab"),
-            ("s3://lab/scans//", "s3://lab/scans"),
-        ):
+def test_reconstructions_are_not_written_among_keys(keyed_s3):
+    keyed_s3.objects["lab", "scans//a.h5"] = keyed_s3.objects["lab", "scans/b.h5"] = b""
+    for source, to in (
+        ("s3://lab/scans", "s3://lab/scans/new"),
+        ("s3://lab", "s3://lab/new"),
+        ("s3://lab/scans/b.h5", "s3://lab/scans"),
+    ):
+        with pytest.raises(ConfigError, match="lies among the scans"):
             _check_place(source, find_sources(source), to)
+    for source, to in (
+        ("s3://lab/scans", "s3://lab/scans2"),
+        ("s3://lab/scans/b.h5", "s3://lab"),
+        ("s3://lab/scans//", "s3://lab/scans"),
+    ):
+        _check_place(source, find_sources(source), to)

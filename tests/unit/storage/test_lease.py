@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -87,6 +88,22 @@ def move_to_another_machine(store, **changes):
 def test_a_folder_that_is_held_is_refused_with_who_holds_it(store):
     with held(store), pytest.raises(LeaseError, match=rf"run: is being written by another, process {os.getpid()} on \S+, since 2.*UTC"):
         take(store)
+
+
+def test_of_takers_at_once_exactly_one_has_the_folder_and_the_next_follows_it_in_every_kind_of_store(any_store):
+    at_once = threading.Barrier(6)
+
+    def attempt(_):
+        at_once.wait()
+        with contextlib.suppress(LeaseError):
+            return take(any_store)
+
+    with ThreadPoolExecutor(6) as threads:
+        for _ in range(3):
+            (lease,) = filter(None, threads.map(attempt, range(6)))
+            lease.check()
+            lease.release()
+    assert len(entries(any_store)) == 1
 
 
 def test_a_folder_that_was_given_back_is_taken_at_once_also_after_an_error(store):

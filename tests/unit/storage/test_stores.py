@@ -3,8 +3,6 @@
 import errno
 import os
 import pickle
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,34 +11,19 @@ from boto3.s3.transfer import TransferConfig
 from echotrain.errors import ConfigError, ObjectMissingError, StorageError
 from echotrain.storage import s3
 from echotrain.storage.bucket_store import BucketStore
-from echotrain.storage.embedded import EmbeddedServer, serve_folder
+from echotrain.storage.embedded import EmbeddedServer
 from echotrain.storage.folder import as_folder
 from echotrain.storage.local import LocalStore, atomic_folder
 from echotrain.storage.open import join_uri, local_path, open_store
 from echotrain.storage.ranged import RangeReader
 from echotrain.storage.s3 import S3Store
 from echotrain.storage.store import Store
-from tests.fake_buckets import fake_buckets
-from tests.s3_fake import serve_keys
+from tests.s3_fake import FakeS3
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    with serve_folder(tmp_path_factory.mktemp("s3")) as running:
-        yield running
-
-
-@pytest.fixture(params=["folder", "s3", "gs", "az"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    if request.param == "folder":
-        yield open_store(str(tmp_path / "store"))
-    elif request.param == "s3":
-        for name, value in server.env.items():
-            monkeypatch.setenv(name, value)
-        yield open_store(f"{server.create_bucket(f'bucket-{uuid.uuid4().hex}')}/some/prefix")
-    else:
-        with fake_buckets(request.param, monkeypatch):
-            yield open_store(f"{request.param}://bucket/some/prefix")
+@pytest.fixture
+def store(any_store: Store) -> Store:
+    return any_store
 
 
 def test_what_is_written_is_read(store: Store) -> None:
@@ -196,17 +179,14 @@ def test_the_embedded_server_is_reached_past_a_proxy_that_would_not_know_it(
 
 
 @pytest.mark.parametrize(("typed", "key"), [("p", "p/k"), ("p/", "p/k"), ("p//", "p//k"), ("/p", "/p/k"), ("", "k"), ("a//b/", "a//b/k")])
-def test_a_prefix_of_s3_is_meant_as_it_is_typed(monkeypatch: pytest.MonkeyPatch, typed: str, key: str) -> None:
-    with serve_keys() as fake:
-        for name, value in fake.env.items():
-            monkeypatch.setenv(name, value)
-        store = open_store(f"s3://lab/{typed}")
-        store.write("k", b"1")
-        assert list(fake.objects) == [("lab", key)]
-        assert [info.key for info in store.list()] == ["k"]
-        buffer = memoryview(bytearray(1))
-        RangeReader().read_into(f"{store.uri}/k", 0, buffer)
-        assert bytes(buffer) == b"1"
+def test_a_prefix_of_s3_is_meant_as_it_is_typed(keyed_s3: FakeS3, typed: str, key: str) -> None:
+    store = open_store(f"s3://lab/{typed}")
+    store.write("k", b"1")
+    assert list(keyed_s3.objects) == [("lab", key)]
+    assert [info.key for info in store.list()] == ["k"]
+    buffer = memoryview(bytearray(1))
+    RangeReader().read_into(f"{store.uri}/k", 0, buffer)
+    assert bytes(buffer) == b"1"
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
