@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from echotrain.data.formats.deidentify import PUBLIC_SALT
-from echotrain.data.simulate import SimulationConfig, simulate
-from echotrain.data.sources import find_sources
+from echotrain.data.formats.sources import find_sources
+from echotrain.data.simulation.scans import SimulationConfig, simulate
 from echotrain.errors import ConfigError, EchotrainError
 from echotrain.evaluation.results import read_evaluation
 from echotrain.log import setup_logging

@@ -8,12 +8,12 @@ import pyarrow.compute as pc
 from rich.table import Column, Table
 from rich.text import Text
 
-from echotrain.data.catalog import SPLITS, Catalog
-from echotrain.data.convert import ConvertConfig
-from echotrain.data.curate import CurationConfig
+from echotrain.data.catalog.rows import SPLITS, Catalog
 from echotrain.data.formats.protocol_kinds import MOSAIC_KINDS, PROTOCOL_KINDS
-from echotrain.data.given_splits import GivenSplitConfig
-from echotrain.data.splits import SplitConfig
+from echotrain.data.preparing.convert import ConvertConfig
+from echotrain.data.preparing.curate import CurationConfig
+from echotrain.data.splits.given import GivenSplitConfig
+from echotrain.data.splits.made import SplitConfig
 from echotrain.errors import ConfigError, EchotrainError, printable
 from echotrain.log import console, setup_logging
 from echotrain.orchestration.prepare import PrepareConfig, PrepareReport, prepare

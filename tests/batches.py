@@ -5,7 +5,8 @@ import dataclasses
 import torch
 from torch import nn
 
-from echotrain.data.batch import Batch, SampleId
+from echotrain.data.catalog.identity import SampleId
+from echotrain.data.samples.batch import Batch
 from echotrain.physics.coils import rss
 from echotrain.physics.crop import center_crop
 from echotrain.physics.fft import fft2c

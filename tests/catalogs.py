@@ -7,10 +7,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from echotrain.data.catalog import SCHEMA, Catalog, SliceRow
-from echotrain.data.catalog_store import commit_catalog
-from echotrain.data.payload import checksum, encode_lines, encode_packed
-from echotrain.data.shards import ShardWriter
+from echotrain.data.catalog.rows import SCHEMA, Catalog, SliceRow
+from echotrain.data.catalog.store import commit_catalog
+from echotrain.data.payloads.shards import ShardWriter
+from echotrain.data.payloads.slices import checksum, encode_lines, encode_packed
 from echotrain.storage.open import open_store
 
 Shape = tuple[int, int, int]

@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import torch
 
-from echotrain.data.curate import CurationConfig, Rejection, slice_defect, volume_defect
 from echotrain.data.formats import Volume
-from echotrain.data.target import rss_target
+from echotrain.data.formats.target import rss_target
+from echotrain.data.preparing.curate import CurationConfig, Rejection, slice_defect, volume_defect
 from echotrain.physics.fft import fft2c
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from echotrain.data.assemble import assemble
-from echotrain.data.catalog_store import commit_catalog
-from echotrain.data.convert import ConvertConfig, convert_scan, scan_key
+from echotrain.data.catalog.store import commit_catalog
 from echotrain.data.formats import Deidentifier
-from echotrain.data.simulate import SimulationConfig, simulate
-from echotrain.data.splits import SplitConfig
+from echotrain.data.preparing.assemble import assemble
+from echotrain.data.preparing.convert import ConvertConfig, convert_scan, scan_key
+from echotrain.data.simulation.scans import SimulationConfig, simulate
+from echotrain.data.splits.made import SplitConfig
 from echotrain.storage.open import open_store
 
 

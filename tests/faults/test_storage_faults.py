@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from echotrain.data.config import DataConfig, StreamConfig
-from echotrain.data.payload import encode_packed
+from echotrain.data.payloads.shards import ShardWriter
+from echotrain.data.payloads.slices import encode_packed
 from echotrain.data.planned import PlannedStream
-from echotrain.data.shards import ShardWriter
 from echotrain.errors import (
     CredentialsError,
     EchotrainError,

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from echotrain.data.batch import Batch, SampleId
+from echotrain.data.catalog.identity import SampleId
+from echotrain.data.samples.batch import Batch
 from echotrain.errors import CheckpointError, ConfigError
 from echotrain.orchestration.inference import InferenceConfig
 from echotrain.training.published import describe_published, is_weights_file, load_published

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from echotrain.data.catalog_store import load_catalog
-from echotrain.data.simulate import SimulationConfig, simulate
+from echotrain.data.catalog.store import load_catalog
+from echotrain.data.simulation.scans import SimulationConfig, simulate
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint
 from tests.autoscaled import AutoscaledCluster, autoscaled_cluster, publish

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 
 from echotrain.config import override
-from echotrain.data.batch import SampleId
-from echotrain.data.catalog_store import commit_catalog, load_catalog
-from echotrain.data.reading import SliceReader
-from echotrain.data.selection import select
-from echotrain.data.subsets import load_subset
+from echotrain.data.catalog.identity import SampleId
+from echotrain.data.catalog.selection import select
+from echotrain.data.catalog.store import commit_catalog, load_catalog
+from echotrain.data.catalog.subsets import load_subset
+from echotrain.data.samples.reading import SliceReader
 from echotrain.orchestration import filtering
 from echotrain.orchestration.checks import check_selection
 from echotrain.orchestration.filtering import filter_catalog

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from echotrain.data.catalog_store import load_catalog
+from echotrain.data.catalog.store import load_catalog
 from ray_jobs import evaluate as evaluate_verb
 from ray_jobs import prepare as prepare_verb
 from ray_jobs import reconstruct as reconstruct_verb

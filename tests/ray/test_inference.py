@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from echotrain.config import to_dict
-from echotrain.data.catalog_store import load_catalog
+from echotrain.data.catalog.store import load_catalog
 from echotrain.data.config import DataConfig
 from echotrain.data.fetch import Fetcher, StepRows
-from echotrain.data.sources import find_sources
+from echotrain.data.formats.sources import find_sources
 from echotrain.errors import CatalogError, CheckpointError, ConfigError, PayloadError, ResourceError
 from echotrain.evaluation.results import read_evaluation
 from echotrain.evaluation.submission import MosaicChallenge, write_submission

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from echotrain.data.catalog_store import load_catalog
+from echotrain.data.catalog.store import load_catalog
 from echotrain.storage.embedded import serve_folder
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint

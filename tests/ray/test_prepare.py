@@ -15,16 +15,16 @@ import pytest
 from ray.data._internal.metadata_exporter import sanitize_for_struct
 
 from echotrain.config import override
-from echotrain.data.catalog_store import load_catalog
+from echotrain.data.catalog.store import load_catalog
 from echotrain.data.config import DataConfig
-from echotrain.data.convert import ConvertConfig
 from echotrain.data.formats.deidentify import PUBLIC_SALT
 from echotrain.data.formats.protocol_kinds import MOSAIC_KINDS, PROTOCOL_KINDS
-from echotrain.data.given_splits import GivenSplitConfig
+from echotrain.data.formats.sources import find_sources
 from echotrain.data.planned import PlannedStream
-from echotrain.data.simulate import SimulationConfig, simulate
-from echotrain.data.sources import find_sources
-from echotrain.data.splits import SplitConfig
+from echotrain.data.preparing.convert import ConvertConfig
+from echotrain.data.simulation.scans import SimulationConfig, simulate
+from echotrain.data.splits.given import GivenSplitConfig
+from echotrain.data.splits.made import SplitConfig
 from echotrain.errors import CatalogError, ConfigError, CredentialsError, StorageError
 from echotrain.orchestration import prepare as prepare_module
 from echotrain.orchestration.cluster import DriverEnvironment

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from echotrain.data.catalog_store import load_catalog
+from echotrain.data.catalog.store import load_catalog
 from echotrain.evaluation.comparison import compare
 from echotrain.evaluation.report import render_report
 from echotrain.evaluation.results import read_evaluation

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from echotrain.data.selection import select
+from echotrain.data.catalog.selection import select
 from echotrain.orchestration.tuning import run_sweep
 from echotrain.storage.throttled import serve_throttled
 from echotrain.sweeps.console import SweepConsole

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from echotrain.data.catalog_store import load_catalog
+from echotrain.data.catalog.store import load_catalog
 from echotrain.recipes.debug_data import ensure_debug_data
 from tests.local_cluster import lines, run
 from tests.wandb_files import read_history_rows

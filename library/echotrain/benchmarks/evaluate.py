@@ -16,12 +16,12 @@ import torch
 
 from echotrain.benchmarks.result import BenchResult
 from echotrain.benchmarks.scans import ScanSize, write_scans
-from echotrain.data.batch import Batch
-from echotrain.data.catalog import Catalog, SliceRow
-from echotrain.data.catalog_store import commit_catalog
+from echotrain.data.catalog.rows import Catalog, SliceRow
+from echotrain.data.catalog.store import commit_catalog
 from echotrain.data.config import DataConfig
-from echotrain.data.convert import ConvertConfig, convert_scan, scan_key
 from echotrain.data.formats.deidentify import Deidentifier
+from echotrain.data.preparing.convert import ConvertConfig, convert_scan, scan_key
+from echotrain.data.samples.batch import Batch
 from echotrain.errors import ConfigError
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.orchestration.evaluate import evaluate

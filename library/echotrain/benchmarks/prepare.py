@@ -22,8 +22,8 @@ import xxhash
 from echotrain.benchmarks.environment import environment
 from echotrain.benchmarks.result import BenchResult
 from echotrain.benchmarks.scans import ScanSize, write_scans
-from echotrain.data.convert import ConvertConfig, convert_scan, scan_key
 from echotrain.data.formats.deidentify import Deidentifier
+from echotrain.data.preparing.convert import ConvertConfig, convert_scan, scan_key
 from echotrain.errors import ConfigError, ResourceError
 from echotrain.storage.local import LocalStore
 

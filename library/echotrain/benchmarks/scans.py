@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from echotrain.data.formats.header import VolumeHeader
+from echotrain.data.formats.target import rss_target
 from echotrain.data.formats.write import write_fastmri
 from echotrain.data.formats.xml_header import header_xml
-from echotrain.data.header import VolumeHeader
 from echotrain.data.simulation.anatomy import draw_volume
 from echotrain.data.simulation.coils import loop_sensitivities, smooth_phase
-from echotrain.data.target import rss_target
 from echotrain.log import track
 from echotrain.physics.fft import fft2c
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from echotrain.data.catalog import Catalog, SliceRow, header_columns
-from echotrain.data.catalog_store import commit_catalog
-from echotrain.data.convert import ConvertConfig, convert_scan
+from echotrain.data.catalog.rows import Catalog, SliceRow, header_columns
+from echotrain.data.catalog.store import commit_catalog
 from echotrain.data.formats.deidentify import Deidentifier
+from echotrain.data.formats.header import VolumeHeader
+from echotrain.data.formats.target import rss_target
 from echotrain.data.formats.write import write_fastmri
 from echotrain.data.formats.xml_header import header_xml
-from echotrain.data.header import VolumeHeader
-from echotrain.data.payload import checksum, encode_lines, encode_packed
-from echotrain.data.shards import ShardWriter
-from echotrain.data.target import rss_target
+from echotrain.data.payloads.shards import ShardWriter
+from echotrain.data.payloads.slices import checksum, encode_lines, encode_packed
+from echotrain.data.preparing.convert import ConvertConfig, convert_scan
 from echotrain.log import track
 from echotrain.storage.open import open_store
 

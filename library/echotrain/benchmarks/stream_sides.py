@@ -16,11 +16,11 @@ import torch.distributed as dist
 
 from echotrain.benchmarks.environment import environment
 from echotrain.benchmarks.fastmri_loader import FastmriLoader
-from echotrain.data.catalog import SliceRow
-from echotrain.data.catalog_store import load_catalog
+from echotrain.data.catalog.rows import SliceRow
+from echotrain.data.catalog.selection import select
+from echotrain.data.catalog.store import load_catalog
 from echotrain.data.config import DataConfig, StreamConfig
 from echotrain.data.fetch import default_threads
-from echotrain.data.selection import select
 from echotrain.log import setup_logging
 from echotrain.orchestration.cluster import connect
 from echotrain.orchestration.streaming import RayStream

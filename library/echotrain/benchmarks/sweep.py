@@ -11,7 +11,7 @@ from rich.console import Console
 from echotrain.benchmarks.result import BenchResult
 from echotrain.config import override
 from echotrain.data.formats.deidentify import PUBLIC_SALT
-from echotrain.data.simulate import SimulationConfig, simulate
+from echotrain.data.simulation.scans import SimulationConfig, simulate
 from echotrain.errors import ConfigError
 from echotrain.orchestration.cluster import connect
 from echotrain.orchestration.driver import FitResult, fit

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import torch
 
-from echotrain.data.batch import Batch
-from echotrain.data.catalog import SliceRow
-from echotrain.data.collate import empty_batch, group_by_shape
+from echotrain.data.catalog.rows import SliceRow
 from echotrain.data.config import StreamConfig
-from echotrain.data.reading import SliceReader
-from echotrain.data.slots import SlotPool
+from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.collate import empty_batch, group_by_shape
+from echotrain.data.samples.reading import SliceReader
+from echotrain.data.samples.slots import SlotPool
 from echotrain.data.stream import StepData
 from echotrain.physics.masks import LineSampling, MaskConfig, line_mask
 from echotrain.storage.open import local_path

@@ -7,16 +7,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 
-from echotrain.data.batch import Batch, SampleId
-from echotrain.data.catalog import SPLITS, Catalog, rows_of
-from echotrain.data.catalog_store import load_catalog
+from echotrain.data.catalog.examples import choose_examples
+from echotrain.data.catalog.identity import SampleId
+from echotrain.data.catalog.rows import SPLITS, Catalog, rows_of
+from echotrain.data.catalog.selection import select
+from echotrain.data.catalog.store import load_catalog
+from echotrain.data.catalog.subsets import Subset, load_subset
 from echotrain.data.config import DataConfig, StreamConfig
-from echotrain.data.examples import choose_examples
 from echotrain.data.fetch import Fetcher, StepRows
-from echotrain.data.plan import RankRows, epoch_order, num_global_samples, num_steps, rank_rows
-from echotrain.data.selection import select
+from echotrain.data.plan.order import RankRows, epoch_order, num_global_samples, num_steps, rank_rows
+from echotrain.data.samples.batch import Batch
 from echotrain.data.stream import StepData
-from echotrain.data.subsets import Subset, load_subset
 from echotrain.errors import ConfigError
 
 __all__ = ["PlannedStream", "cut"]

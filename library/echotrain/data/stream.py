@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from echotrain.data.batch import Batch, SampleId
+from echotrain.data.catalog.identity import SampleId
+from echotrain.data.samples.batch import Batch
 
 __all__ = ["StepData", "Stream"]
 

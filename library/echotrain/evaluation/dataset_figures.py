@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from echotrain.data.anatomy_groups import CONTRAST_FAMILIES
+from echotrain.data.catalog.anatomy_groups import CONTRAST_FAMILIES
 from echotrain.evaluation.figures import LIGHT, Chart, style_axes
 
 __all__ = ["composition_chart", "diversity_chart"]

@@ -13,9 +13,9 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from skimage.transform import resize
 
-from echotrain.data.anatomy_groups import CONTRAST_FAMILIES, anatomy_group, contrast_family
-from echotrain.data.catalog import Catalog, SliceRow
-from echotrain.data.reading import SliceReader
+from echotrain.data.catalog.anatomy_groups import CONTRAST_FAMILIES, anatomy_group, contrast_family
+from echotrain.data.catalog.rows import Catalog, SliceRow
+from echotrain.data.samples.reading import SliceReader
 from echotrain.evaluation.figures import LIGHT, Chart
 from echotrain.seeding import derive_seed
 from echotrain.storage.ranged import RangeReader

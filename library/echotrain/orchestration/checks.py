@@ -9,14 +9,14 @@ from typing import Literal
 import pyarrow.compute as pc
 import ray
 
-from echotrain.data.catalog import Catalog
-from echotrain.data.catalog_store import load_catalog, split_version
+from echotrain.data.catalog.containment import absolute_trusted
+from echotrain.data.catalog.leaks import training_warning
+from echotrain.data.catalog.rows import Catalog
+from echotrain.data.catalog.selection import select
+from echotrain.data.catalog.store import load_catalog, split_version
+from echotrain.data.catalog.subsets import load_subset
 from echotrain.data.config import DataConfig
-from echotrain.data.containment import absolute_trusted
 from echotrain.data.formats.deidentify import VOLUME_PREFIX
-from echotrain.data.leaks import training_warning
-from echotrain.data.selection import select
-from echotrain.data.subsets import load_subset
 from echotrain.errors import CheckpointError, ConfigError, ResourceError
 from echotrain.models.pretrained import NamesWeights
 from echotrain.orchestration.capacity import Capacity, Shape, capacity

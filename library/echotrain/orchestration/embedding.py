@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from echotrain.data.catalog import Catalog, SliceRow
-from echotrain.data.catalog_store import load_catalog
-from echotrain.data.reading import SliceReader
+from echotrain.data.catalog.rows import Catalog, SliceRow
+from echotrain.data.catalog.store import load_catalog
+from echotrain.data.samples.reading import SliceReader
 from echotrain.errors import CatalogError, ResourceError
 from echotrain.log import setup_logging, track
 from echotrain.orchestration.capacity import Shape, capacity

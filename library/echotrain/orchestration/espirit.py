@@ -9,8 +9,8 @@ import torch
 from echotrain.baselines.bart import find_bart
 from echotrain.baselines.espirit import EspiritConfig, reconstruct
 from echotrain.config import override
-from echotrain.data.batch import Batch
 from echotrain.data.config import DataConfig
+from echotrain.data.samples.batch import Batch
 from echotrain.orchestration.inference import Subject
 from echotrain.physics.crop import center_crop_to_smallest
 from echotrain.shapes import Magnitude

@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from echotrain.config import to_dict
-from echotrain.data.batch import Batch
-from echotrain.data.catalog import SPLITS, Catalog, SliceRow
-from echotrain.data.catalog_store import load_catalog
+from echotrain.data.catalog.containment import absolute_trusted
+from echotrain.data.catalog.examples import choose_examples
+from echotrain.data.catalog.rows import SPLITS, Catalog, SliceRow
+from echotrain.data.catalog.selection import select
+from echotrain.data.catalog.store import load_catalog
 from echotrain.data.config import DataConfig
-from echotrain.data.containment import absolute_trusted
-from echotrain.data.examples import choose_examples
 from echotrain.data.fetch import Fetcher, StepRows
-from echotrain.data.selection import select
+from echotrain.data.samples.batch import Batch
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, VolumeAttributes, pair_scores
 from echotrain.log import track

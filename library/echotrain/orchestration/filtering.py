@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from echotrain.data.batch import SampleId
-from echotrain.data.catalog import Catalog
-from echotrain.data.catalog_store import load_catalog
-from echotrain.data.containment import absolute_trusted
-from echotrain.data.selection import select
-from echotrain.data.subsets import Subset, save_subset
+from echotrain.data.catalog.containment import absolute_trusted
+from echotrain.data.catalog.identity import SampleId
+from echotrain.data.catalog.rows import Catalog
+from echotrain.data.catalog.selection import select
+from echotrain.data.catalog.store import load_catalog
+from echotrain.data.catalog.subsets import Subset, save_subset
 from echotrain.errors import ConfigError, LeakageError
 from echotrain.orchestration.embedding import EmbeddedVolumes, EmbeddingConfig, embed_volumes
 from echotrain.similarity.embedders import make_embedder

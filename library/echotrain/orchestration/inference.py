@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 
 from echotrain.config import to_dict
-from echotrain.data.batch import Batch
 from echotrain.data.config import DataConfig
+from echotrain.data.samples.batch import Batch
 from echotrain.errors import ConfigError, ResourceError
 from echotrain.log import setup_logging
 from echotrain.orchestration.capacity import Shape, capacity

@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from echotrain.config import to_dict
-from echotrain.data.assemble import Assembly, LeftOut, assemble
-from echotrain.data.catalog import Catalog
-from echotrain.data.catalog_store import commit_version, load_catalog
-from echotrain.data.containment import trust_setting
-from echotrain.data.convert import ConvertConfig, ScanRecord, convert_scan, read_record, reason_of, scan_key
-from echotrain.data.curate import Rejection
+from echotrain.data.catalog.containment import trust_setting
+from echotrain.data.catalog.rows import Catalog
+from echotrain.data.catalog.store import commit_version, load_catalog
 from echotrain.data.formats import Deidentifier, ReadLimits
-from echotrain.data.given_splits import GivenSplit, GivenSplitConfig, find_given_split
-from echotrain.data.key_file import KeyEntry, check_key_file, identify, write_key_file
-from echotrain.data.sources import ScanSource, find_sources, local_copy, opened_in_place, scans_root
-from echotrain.data.splits import SplitConfig
+from echotrain.data.formats.sources import ScanSource, find_sources, local_copy, opened_in_place, scans_root
+from echotrain.data.preparing.assemble import Assembly, LeftOut, assemble
+from echotrain.data.preparing.convert import ConvertConfig, ScanRecord, convert_scan, read_record, reason_of, scan_key
+from echotrain.data.preparing.curate import Rejection
+from echotrain.data.preparing.key_file import KeyEntry, check_key_file, identify, write_key_file
+from echotrain.data.splits.given import GivenSplit, GivenSplitConfig, find_given_split
+from echotrain.data.splits.made import SplitConfig
 from echotrain.errors import CatalogError, ConfigError, ScanError
 from echotrain.log import console, track
 from echotrain.orchestration.cluster import DriverEnvironment, connect

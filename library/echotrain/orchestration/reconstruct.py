@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from echotrain.data.batch import Batch, SampleId
-from echotrain.data.convert import reason_of
-from echotrain.data.curate import acquired_lines
+from echotrain.data.catalog.identity import SampleId
 from echotrain.data.formats import Deidentifier, ExaminedVolume, measured_range, open_volume
 from echotrain.data.formats.deidentify import SALT_VARIABLE
+from echotrain.data.formats.header import VolumeHeader
+from echotrain.data.formats.sources import ScanSource, find_sources, local_copy, place_suffixes, scans_root
 from echotrain.data.formats.write import write_fastmri
 from echotrain.data.formats.xml_header import header_xml
-from echotrain.data.header import VolumeHeader
-from echotrain.data.sources import ScanSource, find_sources, local_copy, place_suffixes, scans_root
+from echotrain.data.preparing.convert import reason_of
+from echotrain.data.preparing.curate import acquired_lines
+from echotrain.data.samples.batch import Batch
 from echotrain.errors import ConfigError, ScanError
 from echotrain.evaluation.figures import contact_sheet
 from echotrain.log import track

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Set
 from pathlib import Path
 
-from echotrain.data.catalog import Catalog
+from echotrain.data.catalog.rows import Catalog
 from echotrain.data.formats.deidentify import PSEUDONYM_SCHEME, PUBLIC_SALT, SALT_VARIABLE, Deidentifier
 from echotrain.data.formats.salt import draw_salt, environment_salt, kept_salt, salt_path
 from echotrain.errors import ConfigError

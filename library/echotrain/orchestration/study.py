@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from echotrain.baselines.bart import find_bart
 from echotrain.config import to_dict
-from echotrain.data.catalog import Catalog
-from echotrain.data.catalog_store import load_catalog, split_version
+from echotrain.data.catalog.rows import Catalog
+from echotrain.data.catalog.store import load_catalog, split_version
 from echotrain.data.config import DataConfig
 from echotrain.errors import ObjectMissingError, ResourceError
 from echotrain.evaluation.results import Evaluation, read_evaluation, write_evaluation

@@ -4,9 +4,9 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from echotrain.data.catalog import Catalog
-from echotrain.data.selection import Selection, select
-from echotrain.data.subsets import load_subset
+from echotrain.data.catalog.rows import Catalog
+from echotrain.data.catalog.selection import Selection, select
+from echotrain.data.catalog.subsets import load_subset
 from echotrain.evaluation.montage import read_montage
 from echotrain.evaluation.results import Evaluation, VolumeResult
 from echotrain.evaluation.scaling import ScalingPoint

@@ -25,8 +25,8 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from echotrain.config import to_dict
-from echotrain.data.catalog import Catalog
-from echotrain.data.catalog_store import load_catalog, split_version
+from echotrain.data.catalog.rows import Catalog
+from echotrain.data.catalog.store import load_catalog, split_version
 from echotrain.errors import ConfigError, ResourceError
 from echotrain.orchestration.capacity import capacity
 from echotrain.orchestration.channel import RunChannel

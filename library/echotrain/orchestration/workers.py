@@ -12,7 +12,7 @@ import ray.train.torch
 import torch
 
 from echotrain.config import to_dict
-from echotrain.data.catalog import Catalog
+from echotrain.data.catalog.rows import Catalog
 from echotrain.log import setup_logging
 from echotrain.models.pretrained import NamesWeights
 from echotrain.orchestration.channel import GroupChannel, Order, RunChannel

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from echotrain.data.formats.deidentify import PUBLIC_SALT
-from echotrain.data.simulate import SimulationConfig, simulate
+from echotrain.data.simulation.scans import SimulationConfig, simulate
 from echotrain.orchestration.cluster import connect
 from echotrain.orchestration.prepare import PrepareConfig, prepare
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from echotrain.data.catalog.selection import Selection
 from echotrain.data.config import DataConfig
-from echotrain.data.selection import Selection
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.physics.masks import MaskConfig
 from echotrain.recipes.debug_data import STUDY_CATALOG

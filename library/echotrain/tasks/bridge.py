@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from echotrain.data.batch import Batch
+from echotrain.data.samples.batch import Batch
 from echotrain.errors import ConfigError
 from echotrain.losses.ssim import SSIMLoss
 from echotrain.models.bridge.network import BridgeNetwork

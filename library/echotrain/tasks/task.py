@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from echotrain.data.batch import Batch, SampleId
+from echotrain.data.catalog.identity import SampleId
+from echotrain.data.samples.batch import Batch
 from echotrain.shapes import Magnitude, PerSample
 
 __all__ = ["Panel", "ReconstructingTask", "ScoreTable", "StepLoss", "Task", "Validation", "bare"]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from echotrain.data.batch import Batch
+from echotrain.data.samples.batch import Batch
 from echotrain.metrics.collector import SliceKey, SliceScore, VolumeCollector, VolumeKey, mean_quality
 from echotrain.metrics.volume import Quality
 from echotrain.shapes import Magnitude

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from echotrain.data.batch import Batch, SampleId
+from echotrain.data.catalog.identity import SampleId
+from echotrain.data.samples.batch import Batch
 from echotrain.data.stream import StepData, Stream
 from echotrain.errors import NotFiniteError
 from echotrain.seeding import derive_seed

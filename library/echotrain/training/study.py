@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from echotrain.config import override, to_dict
-from echotrain.data.anatomy_groups import contrast_family
-from echotrain.data.selection import Selection
+from echotrain.data.catalog.anatomy_groups import contrast_family
+from echotrain.data.catalog.selection import Selection
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.physics.masks import MaskConfig
 from echotrain.training.experiment import Experiment, flatten

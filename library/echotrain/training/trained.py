@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from echotrain.config import from_dict, override
-from echotrain.data.batch import Batch
+from echotrain.data.samples.batch import Batch
 from echotrain.errors import CheckpointError
 from echotrain.shapes import Magnitude
 from echotrain.storage.open import open_store

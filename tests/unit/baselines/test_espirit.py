@@ -7,8 +7,8 @@ import pytest
 from echotrain.baselines import espirit
 from echotrain.baselines.bart import Bart, find_bart
 from echotrain.baselines.espirit import EspiritConfig, reconstruct
-from echotrain.data.simulate import SimulationConfig, simulate
-from echotrain.data.target import rss_target
+from echotrain.data.formats.target import rss_target
+from echotrain.data.simulation.scans import SimulationConfig, simulate
 from echotrain.errors import BartError, ConfigError, ResourceError, ScanError
 from echotrain.metrics.volume import psnr
 from echotrain.physics.crop import center_crop

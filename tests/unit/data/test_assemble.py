@@ -6,12 +6,12 @@ import random
 import pytest
 
 from echotrain.config import to_dict
-from echotrain.data.assemble import assemble
-from echotrain.data.catalog import SCHEMA, Catalog
-from echotrain.data.convert import ScanRecord
-from echotrain.data.curate import Rejection
-from echotrain.data.given_splits import GivenSplit
-from echotrain.data.splits import SplitConfig, check_no_leakage
+from echotrain.data.catalog.rows import SCHEMA, Catalog
+from echotrain.data.preparing.assemble import assemble
+from echotrain.data.preparing.convert import ScanRecord
+from echotrain.data.preparing.curate import Rejection
+from echotrain.data.splits.given import GivenSplit
+from echotrain.data.splits.made import SplitConfig, check_no_leakage
 from echotrain.errors import CatalogError, ConfigError
 
 ROW = {

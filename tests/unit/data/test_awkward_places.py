@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from echotrain.config import override
-from echotrain.data.assemble import assemble
-from echotrain.data.catalog import Catalog
-from echotrain.data.catalog_store import commit_catalog, load_catalog
+from echotrain.data.catalog.containment import trust_setting
+from echotrain.data.catalog.rows import Catalog
+from echotrain.data.catalog.store import commit_catalog, load_catalog
 from echotrain.data.config import DataConfig
-from echotrain.data.containment import trust_setting
-from echotrain.data.convert import ConvertConfig, ScanRecord, convert_scan, scan_key
 from echotrain.data.formats import Deidentifier
+from echotrain.data.formats.sources import ScanSource, find_sources, local_copy, opened_in_place, scans_root
 from echotrain.data.planned import PlannedStream
-from echotrain.data.sources import ScanSource, find_sources, local_copy, opened_in_place, scans_root
-from echotrain.data.splits import SplitConfig
+from echotrain.data.preparing.assemble import assemble
+from echotrain.data.preparing.convert import ConvertConfig, ScanRecord, convert_scan, scan_key
+from echotrain.data.splits.made import SplitConfig
 from echotrain.errors import CatalogError
 from echotrain.storage.open import open_store
 from echotrain.training.experiment import Experiment

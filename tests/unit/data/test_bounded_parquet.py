@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echotrain.data import bounded_parquet
-from echotrain.data.bounded_parquet import read_parquet
-from echotrain.data.catalog_store import load_catalog
+from echotrain.data.catalog import bounded_parquet
+from echotrain.data.catalog.bounded_parquet import read_parquet
+from echotrain.data.catalog.store import load_catalog
 from echotrain.errors import CatalogError, StorageError
 from tests.unit.data.test_catalog import commit, row
 
@@ -104,7 +104,7 @@ _MEASURE = """
 import sys
 from pathlib import Path
 import pyarrow as pa
-from echotrain.data.bounded_parquet import read_parquet
+from echotrain.data.catalog.bounded_parquet import read_parquet
 from echotrain.errors import CatalogError
 schema = pa.schema([("name", pa.string()), ("number", pa.int32())])
 data = Path(sys.argv[1]).read_bytes()
@@ -169,11 +169,11 @@ def _plain():
 def test_a_catalog_that_would_inflate_is_refused_at_load(tmp_path, monkeypatch):
     catalog = commit(tmp_path, *(row(index=index) for index in range(3)))
     assert len(load_catalog(str(tmp_path))) == 3
-    monkeypatch.setattr("echotrain.data.catalog_store._LARGEST_TABLE", 500)
+    monkeypatch.setattr("echotrain.data.catalog.store._LARGEST_TABLE", 500)
     with pytest.raises(CatalogError, match=rf"{catalog.manifest['table']}: would take .* of memory, at most 500 B are"):
         load_catalog(str(tmp_path))
     monkeypatch.undo()
-    monkeypatch.setattr("echotrain.data.catalog_store._LARGEST_FILE", 100)
+    monkeypatch.setattr("echotrain.data.catalog.store._LARGEST_FILE", 100)
     with pytest.raises(StorageError, match="and at most 100 are read"):
         load_catalog(str(tmp_path))
     monkeypatch.undo()

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 
-from echotrain.data.catalog import SCHEMA, Catalog, SliceRow, header_columns, rows_of
-from echotrain.data.catalog_store import commit_catalog, load_catalog, split_version
-from echotrain.data.header import VolumeHeader
+from echotrain.data.catalog.rows import SCHEMA, Catalog, SliceRow, header_columns, rows_of
+from echotrain.data.catalog.store import commit_catalog, load_catalog, split_version
+from echotrain.data.formats.header import VolumeHeader
 from echotrain.errors import CatalogError, ConfigError, LeakageError
 from echotrain.storage.local import LocalStore
 from echotrain.storage.open import open_store
@@ -150,7 +150,7 @@ def test_a_patient_in_two_splits_is_refused_at_commit(tmp_path: Path) -> None:
 
 
 def test_a_patient_in_two_splits_is_refused_at_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("echotrain.data.catalog_store.check_no_leakage", lambda table, known: None)
+    monkeypatch.setattr("echotrain.data.catalog.store.check_no_leakage", lambda table, known: None)
     commit(tmp_path, row("v1", split="train"), row("v2", split="test"))
     monkeypatch.undo()
     with pytest.raises(LeakageError, match="p1"):

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echotrain.config import override
-from echotrain.data import containment
-from echotrain.data.catalog_store import load_catalog
+from echotrain.data.catalog import containment
+from echotrain.data.catalog.containment import absolute_trusted, check_contained, check_key, trust_setting
+from echotrain.data.catalog.store import load_catalog
 from echotrain.data.config import DataConfig
-from echotrain.data.containment import absolute_trusted, check_contained, check_key, trust_setting
 from echotrain.data.planned import PlannedStream
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.training.experiment import Experiment

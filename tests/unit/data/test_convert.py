@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import xxhash
 
-from echotrain.data import convert as convert_module
-from echotrain.data.catalog import SCHEMA, SliceRow
-from echotrain.data.convert import ConvertConfig, ScanRecord, convert_scan, read_record, reason_of, scan_key
+from echotrain.data.catalog.rows import SCHEMA, SliceRow
 from echotrain.data.formats import Deidentifier, open_volume
 from echotrain.data.formats.checks.energy import energy_of
-from echotrain.data.reading import SliceReader
-from echotrain.data.target import rss_target
+from echotrain.data.formats.target import rss_target
+from echotrain.data.preparing import convert as convert_module
+from echotrain.data.preparing.convert import ConvertConfig, ScanRecord, convert_scan, read_record, reason_of, scan_key
+from echotrain.data.samples.reading import SliceReader
 from echotrain.errors import ConfigError, ScanError
 from echotrain.storage.local import LocalStore
 from echotrain.storage.ranged import RangeReader

@@ -4,8 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from echotrain.data.curate import CurationConfig, Rejection
 from echotrain.data.formats import open_volume
+from echotrain.data.preparing.curate import CurationConfig, Rejection
 from echotrain.errors import ConfigError
 from tests.scans import curate, header_xml, random_kspace, write_scan
 

@@ -1,6 +1,6 @@
 import pyarrow as pa
 
-from echotrain.data.examples import choose_examples
+from echotrain.data.catalog.examples import choose_examples
 
 VOLUMES = {
     **{("mosaic", f"knee{i}"): ("knee", "PD", range(20)) for i in range(30)},

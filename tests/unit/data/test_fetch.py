@@ -11,7 +11,7 @@ import torch
 from echotrain.data.config import DataConfig, StreamConfig
 from echotrain.data.fetch import Fetcher, StepRows
 from echotrain.data.planned import PlannedStream
-from echotrain.data.slots import SlotPool
+from echotrain.data.samples.slots import SlotPool
 from echotrain.errors import CatalogError, ObjectMissingError, PayloadError
 from echotrain.physics.masks import MaskConfig
 from tests.catalogs import Written, write_catalog

@@ -5,7 +5,7 @@ import pytest
 
 from echotrain.data.formats import open_volume
 from echotrain.data.formats.protocol import parse_protocol
-from echotrain.data.target import rss_target
+from echotrain.data.formats.target import rss_target
 from tests.scans import header_xml, random_kspace, write_scan
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from echotrain.data.formats import open_volume
-from echotrain.data.target import rss_target
+from echotrain.data.formats.target import rss_target
 from echotrain.errors import ScanError
 from tests.scans import header_xml, lines_of, random_kspace, write_ismrmrd, write_twix
 

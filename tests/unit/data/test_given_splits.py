@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from echotrain.data.formats import Deidentifier
 from echotrain.data.formats.deidentify import Identity
-from echotrain.data.given_splits import GivenSplitConfig, find_given_split, split_of_folders, splits_of_files, splits_of_patients
-from echotrain.data.split_lists import Entry, SplitList
+from echotrain.data.splits.given import GivenSplitConfig, find_given_split, split_of_folders, splits_of_files, splits_of_patients
+from echotrain.data.splits.lists import Entry, SplitList
 from echotrain.errors import ConfigError
 
 SALTED = Deidentifier("secret")

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from echotrain.data.assemble import assemble
-from echotrain.data.catalog_store import commit_catalog
-from echotrain.data.convert import ConvertConfig, convert_scan, scan_key
+from echotrain.data.catalog.store import commit_catalog
 from echotrain.data.formats import Deidentifier, deidentify, fastmri
-from echotrain.data.splits import SplitConfig
+from echotrain.data.preparing.assemble import assemble
+from echotrain.data.preparing.convert import ConvertConfig, convert_scan, scan_key
+from echotrain.data.splits.made import SplitConfig
 from echotrain.storage.local import LocalStore
 from tests.identifiers import IN_ATTRIBUTES, IN_HEADER, IN_TWIX, identifiers_below, identifiers_in, needles, write_named_scans
 

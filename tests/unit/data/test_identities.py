@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_assemble import committed, record
 
-from echotrain.data.assemble import assemble
-from echotrain.data.catalog import Catalog
+from echotrain.data.catalog.rows import Catalog
 from echotrain.data.formats import Deidentifier
 from echotrain.data.formats.deidentify import Identity, is_blank
-from echotrain.data.given_splits import GivenSplit
-from echotrain.data.splits import SplitConfig, check_no_leakage
+from echotrain.data.preparing.assemble import assemble
+from echotrain.data.splits.given import GivenSplit
+from echotrain.data.splits.made import SplitConfig, check_no_leakage
 
 DEIDENTIFIER = Deidentifier("key")
 

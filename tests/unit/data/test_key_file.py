@@ -7,8 +7,8 @@ import stat
 import pytest
 
 from echotrain.data.formats.limits import ReadLimits
-from echotrain.data.key_file import KeyEntry, check_key_file, identify, write_key_file
-from echotrain.data.sources import find_sources
+from echotrain.data.formats.sources import find_sources
+from echotrain.data.preparing.key_file import KeyEntry, check_key_file, identify, write_key_file
 from echotrain.errors import ConfigError
 from tests.scans import header_xml, lines_of, random_kspace, write_ismrmrd, write_scan, write_twix
 

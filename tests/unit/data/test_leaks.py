@@ -5,9 +5,8 @@ import json
 import pyarrow as pa
 import pytest
 
-from echotrain.data.catalog import Catalog
-from echotrain.data.leaks import Leaks, find_leaks, leak_notes, leaking_patients, leaks_of, training_warning
-from echotrain.data.splits import check_no_leakage
+from echotrain.data.catalog.leaks import Leaks, check_no_leakage, find_leaks, leak_notes, leaking_patients, leaks_of, training_warning
+from echotrain.data.catalog.rows import Catalog
 from echotrain.errors import CatalogError, LeakageError
 
 ROWS = [

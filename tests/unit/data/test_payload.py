@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echotrain.data.payload import (
+from echotrain.data.payloads.slices import (
     ALIGNMENT,
     NUM_GROUPS,
     checksum,

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echotrain.data.catalog import SCHEMA
-from echotrain.data.plan import epoch_order, num_global_samples, num_steps, rank_rows, rank_step_rows
-from echotrain.data.selection import select
+from echotrain.data.catalog.rows import SCHEMA
+from echotrain.data.catalog.selection import select
+from echotrain.data.plan.order import epoch_order, num_global_samples, num_steps, rank_rows, rank_step_rows
 from echotrain.errors import ConfigError
 
 sizes = st.integers(1, 200)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echotrain.data.formats.public_names import acquisition_code, collection_name, is_public_folder, is_public_stem
-from echotrain.data.simulate import SimulationConfig, simulate
 from echotrain.data.simulation.anatomy import ANATOMIES
+from echotrain.data.simulation.scans import SimulationConfig, simulate
 
 STEMS = (
     "file1000001",

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echotrain.data.target import rss_target
+from echotrain.data.formats.target import rss_target
 from echotrain.physics.fft import fft2c
 
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echotrain.data.formats import open_volume
+from echotrain.data.formats.header import VolumeHeader
 from echotrain.data.formats.xml_header import header_xml as write_header
 from echotrain.data.formats.xml_header import parse_header
-from echotrain.data.header import VolumeHeader
 from echotrain.errors import ScanError
 from tests.scans import header_xml, object_kspace, write_scan
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from echotrain.data.selection import Selection, select
+from echotrain.data.catalog.selection import Selection, select
 from echotrain.errors import CatalogError
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echotrain.data.payload import ALIGNMENT, EncodedSlice, encode_packed
-from echotrain.data.shards import ShardWriter
+from echotrain.data.payloads.shards import ShardWriter
+from echotrain.data.payloads.slices import ALIGNMENT, EncodedSlice, encode_packed
 from echotrain.errors import StorageError
 from echotrain.storage.local import LocalStore
 from tests.scans import random_kspace

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echotrain.data.convert import ConvertConfig, convert_scan, scan_key
+from echotrain.data.catalog.signature import NO_PROJECTIONS, alike, signature_of, slice_projections
 from echotrain.data.formats import Deidentifier, open_volume
-from echotrain.data.signature import NO_PROJECTIONS, alike, signature_of, slice_projections
+from echotrain.data.preparing.convert import ConvertConfig, convert_scan, scan_key
 from echotrain.storage.local import LocalStore
 from tests.scans import random_kspace, write_scan
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from echotrain.data.formats import open_volume
-from echotrain.data.simulate import SimulationConfig, simulate
-from echotrain.data.target import rss_target
+from echotrain.data.formats.target import rss_target
+from echotrain.data.simulation.scans import SimulationConfig, simulate
 from echotrain.errors import ConfigError, ScanError
 from echotrain.physics.coils import rss
 from echotrain.physics.fft import ifft2c

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from echotrain.data.formats import Deidentifier
-from echotrain.data.sources import find_sources, local_copy, opened_in_place, place_suffixes, scans_root
+from echotrain.data.formats.sources import find_sources, local_copy, opened_in_place, place_suffixes, scans_root
 from echotrain.errors import ConfigError
 from echotrain.storage.local import LocalStore, find_files
 from echotrain.storage.open import join_uri, local_path, store_of

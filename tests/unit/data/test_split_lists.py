@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echotrain.data import split_lists
-from echotrain.data.split_lists import parse_split_list, read_split_list, split_named
+from echotrain.data.splits import lists as split_lists
+from echotrain.data.splits.lists import parse_split_list, read_split_list, split_named
 from echotrain.errors import ConfigError
 
 EXPECTED = {"a.h5": "train", "b": "val", "x/c.h5": "test"}

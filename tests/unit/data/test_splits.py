@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echotrain.data.splits import PatientSummary, SplitConfig, assign_splits, check_no_leakage, summarize_patients
+from echotrain.data.catalog.leaks import check_no_leakage
+from echotrain.data.splits.made import PatientSummary, SplitConfig, assign_splits, summarize_patients
 from echotrain.errors import ConfigError, LeakageError
 
 RATIOS = {"train": 0.70, "val": 0.15, "test": 0.15}

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from echotrain.data.batch import SampleId
+from echotrain.data.catalog.identity import SampleId
 from echotrain.data.config import DataConfig, StreamConfig
 from echotrain.data.planned import PlannedStream
 from echotrain.physics.masks import MaskConfig

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from echotrain.data.catalog import Catalog
+from echotrain.data.catalog.rows import Catalog
 from echotrain.data.config import DataConfig, StreamConfig
 from echotrain.data.fetch import Fetcher, StepRows
 from echotrain.data.planned import PlannedStream
-from echotrain.data.reading import SliceReader
+from echotrain.data.samples.reading import SliceReader
 from echotrain.data.stream import StepData
 from echotrain.errors import CatalogError
 from echotrain.physics.masks import MaskConfig

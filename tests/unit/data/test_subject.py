@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echotrain.data.catalog import header_columns
+from echotrain.data.catalog.rows import header_columns
 from echotrain.data.formats import open_volume
-from echotrain.data.subject import SEXES, WEIGHT_BINS_KG, sex_of, weight_bin_of
+from echotrain.data.formats.subject import SEXES, WEIGHT_BINS_KG, sex_of, weight_bin_of
 from tests.scans import header_xml, lines_of, random_kspace, write_ismrmrd, write_scan, write_twix
 from tests.unit.data.test_formats_raw import PROTOCOL, twix_lines
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from echotrain.data.batch import SampleId
+from echotrain.data.catalog.identity import SampleId
+from echotrain.data.catalog.selection import select
+from echotrain.data.catalog.subsets import load_subset, save_subset
 from echotrain.data.config import DataConfig
 from echotrain.data.planned import PlannedStream
-from echotrain.data.selection import select
-from echotrain.data.subsets import load_subset, save_subset
 from echotrain.errors import CatalogError, ConfigError, LeakageError
 from tests.catalogs import write_catalog
 

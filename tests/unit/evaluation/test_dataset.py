@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from echotrain.data.anatomy_groups import anatomy_group, contrast_family
-from echotrain.data.catalog import SCHEMA, rows_of
+from echotrain.data.catalog.anatomy_groups import anatomy_group, contrast_family
+from echotrain.data.catalog.rows import SCHEMA, rows_of
 from echotrain.evaluation.dataset import anatomy_table, geometry_table, split_table, subject_caption, subject_table, volumes_of
 from echotrain.evaluation.dataset_figures import composition_chart, diversity_chart
 from echotrain.evaluation.montage import Montage, Tile

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from echotrain.config import override, to_dict
-from echotrain.data.catalog import SCHEMA, Catalog
+from echotrain.data.catalog.rows import SCHEMA, Catalog
 from echotrain.data.config import DataConfig
 from echotrain.errors import CheckpointError, ResourceError
 from echotrain.orchestration import checks

@@ -7,8 +7,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from echotrain.data.assemble import LeftOut
-from echotrain.data.catalog import Catalog, SliceRow
+from echotrain.data.catalog.rows import Catalog, SliceRow
+from echotrain.data.preparing.assemble import LeftOut
 from echotrain.orchestration.prepare import PrepareReport
 from echotrain.orchestration.reconstruct import Reconstruction
 from ray_jobs import prepare, reconstruct

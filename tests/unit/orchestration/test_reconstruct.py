@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from echotrain.data.formats import Deidentifier, open_volume
-from echotrain.data.sources import find_sources
+from echotrain.data.formats.sources import find_sources
 from echotrain.errors import ConfigError
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.orchestration.inference import InferenceConfig, WorkerSetup

@@ -2,7 +2,7 @@
 
 import pytest
 
-from echotrain.data.catalog import SCHEMA, Catalog
+from echotrain.data.catalog.rows import SCHEMA, Catalog
 from echotrain.data.formats.deidentify import PUBLIC_SALT, SALT_VARIABLE, Deidentifier
 from echotrain.data.formats.salt import kept_salt, salt_path
 from echotrain.errors import ConfigError

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from echotrain.data.batch import SampleId
-from echotrain.data.subsets import save_subset
+from echotrain.data.catalog.identity import SampleId
+from echotrain.data.catalog.subsets import save_subset
 from echotrain.evaluation.results import Evaluation, EvaluationInfo, VolumeAttributes, VolumeResult
 from echotrain.metrics.volume import Quality
 from echotrain.orchestration.filtering import Filtered, PatchCounts

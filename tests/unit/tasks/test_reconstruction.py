@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from echotrain.data.batch import Batch, SampleId
+from echotrain.data.catalog.identity import SampleId
+from echotrain.data.samples.batch import Batch
 from echotrain.losses.ssim import SSIMLoss
 from echotrain.metrics.volume import score_volume
 from echotrain.models.unrolled.varnet import VarNetConfig

@@ -6,7 +6,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from toys import NUM_TRAIN, StopAt, ToyTask, assert_same_weights, lines_of, restored, run_toy, toy_experiment, toy_trainer
 
-from echotrain.data.batch import SampleId
+from echotrain.data.catalog.identity import SampleId
 from echotrain.errors import TrainingError
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint, load_weights

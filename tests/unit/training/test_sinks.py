@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 from toys import run_toy, toy_experiment
 
-from echotrain.data.batch import SampleId
+from echotrain.data.catalog.identity import SampleId
 from echotrain.errors import ConfigError
 from echotrain.storage.open import open_store
 from echotrain.tasks.task import Panel, ScoreTable

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from echotrain.config import override
-from echotrain.data.selection import Selection
+from echotrain.data.catalog.selection import Selection
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.recipes.registry import STUDIES, find_recipe, find_study
 from echotrain.sweeps.space import as_settings

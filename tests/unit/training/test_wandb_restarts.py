@@ -11,7 +11,7 @@ import pytest
 import wandb
 from PIL import Image
 
-from echotrain.data.batch import SampleId
+from echotrain.data.catalog.identity import SampleId
 from echotrain.storage.open import open_store
 from echotrain.tasks.task import Panel, ScoreTable
 from echotrain.training.experiment import WandbConfig

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from echotrain.data.batch import Batch, SampleId
+from echotrain.data.catalog.identity import SampleId
 from echotrain.data.config import DataConfig
+from echotrain.data.samples.batch import Batch
 from echotrain.data.stream import StepData
 from echotrain.seeding import numpy_generator
 from echotrain.tasks.task import Panel, ScoreTable, StepLoss

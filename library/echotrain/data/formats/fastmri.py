@@ -18,12 +18,12 @@ from echotrain.data.formats.checks.energy import finite_energy
 from echotrain.data.formats.checks.target import scale_of
 from echotrain.data.formats.deidentify import Deidentifier, Identity, is_blank, safe_word
 from echotrain.data.formats.hdf5 import Hdf5File, contiguous_offset
+from echotrain.data.formats.header import VolumeHeader
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.protocol import parse_protocol, vendor_name
 from echotrain.data.formats.public_names import acquisition_code, collection_name
 from echotrain.data.formats.volume import ByteRange
 from echotrain.data.formats.xml_header import ScanHeader, parse_header, refuse_other_than_lines
-from echotrain.data.header import VolumeHeader
 from echotrain.errors import ScanError
 from echotrain.storage.ranged_file import RangedFile
 

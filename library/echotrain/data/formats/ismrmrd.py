@@ -13,12 +13,12 @@ import numpy as np
 from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.data.formats.fastmri import DEFAULT_DATASET, fov_mm, identity_of
 from echotrain.data.formats.hdf5 import Hdf5File, reading
+from echotrain.data.formats.header import VolumeHeader
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.lines import Claim, Geometry, LineVolume, Matrix, place_lines, recon_size
 from echotrain.data.formats.protocol import orientation_of, parse_protocol, vendor_name
 from echotrain.data.formats.readouts import READOUT, Purpose, Readouts, Selected, select_readouts
 from echotrain.data.formats.xml_header import ScanHeader, parse_header, refuse_other_than_lines
-from echotrain.data.header import VolumeHeader
 from echotrain.errors import ScanError
 
 __all__ = ["find_groups", "open_ismrmrd"]

@@ -15,10 +15,10 @@ import numpy as np
 from echotrain.data.formats.checks.energy import Peak, peak_of, tolerance
 from echotrain.data.formats.checks.projection import is_projection, projection_error
 from echotrain.data.formats.hdf5 import reading
+from echotrain.data.formats.header import VolumeHeader
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.readouts import Readouts, Selected
 from echotrain.data.formats.volume import ByteRange, Calibration
-from echotrain.data.header import VolumeHeader
 from echotrain.errors import ScanError
 
 __all__ = ["Claim", "Geometry", "LineVolume", "Matrix", "place_lines", "recon_size"]

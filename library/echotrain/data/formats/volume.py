@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
-from echotrain.data.header import VolumeHeader
+from echotrain.data.formats.header import VolumeHeader
 
 __all__ = ["ByteRange", "Calibration", "Volume"]
 

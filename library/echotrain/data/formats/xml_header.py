@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from echotrain.data.header import VolumeHeader
-from echotrain.data.subject import sex_of, weight_bin_of
+from echotrain.data.formats.header import VolumeHeader
+from echotrain.data.formats.subject import sex_of, weight_bin_of
 from echotrain.errors import ScanError
 
 __all__ = ["ScanHeader", "header_xml", "parse_header", "refuse_other_than_lines"]

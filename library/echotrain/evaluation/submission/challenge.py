@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from echotrain.data.sources import ScanSource
+from echotrain.data.formats.sources import ScanSource
 from echotrain.evaluation.submission.reconstructions import Images
 
 __all__ = ["Challenge", "ExpectedFile", "Problem"]

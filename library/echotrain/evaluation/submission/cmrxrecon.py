@@ -17,7 +17,7 @@ from scipy.io import savemat
 
 from echotrain.data.formats.hdf5 import Hdf5File, reading
 from echotrain.data.formats.limits import ReadLimits
-from echotrain.data.sources import ScanSource, opened_in_place
+from echotrain.data.formats.sources import ScanSource, opened_in_place
 from echotrain.errors import ConfigError, ScanError
 from echotrain.evaluation.submission.challenge import ExpectedFile, Problem
 from echotrain.evaluation.submission.matlab import MatFile

@@ -8,7 +8,7 @@ import numpy as np
 
 from echotrain.data.formats.hdf5 import Hdf5File, reading
 from echotrain.data.formats.limits import ReadLimits
-from echotrain.data.sources import ScanSource, local_copy, opened_in_place
+from echotrain.data.formats.sources import ScanSource, local_copy, opened_in_place
 from echotrain.errors import ConfigError, ScanError
 from echotrain.storage.open import local_path, open_store
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from echotrain.data.formats.limits import human_bytes
-from echotrain.data.sources import ScanSource
+from echotrain.data.formats.sources import ScanSource
 from echotrain.errors import ConfigError, ScanError, SubmissionError
 from echotrain.evaluation.submission.challenge import Challenge, ExpectedFile, Problem
 from echotrain.evaluation.submission.output import ZIP_ENDING, Output, check_destination, new_output

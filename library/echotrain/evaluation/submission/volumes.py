@@ -12,8 +12,8 @@ from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.data.formats.fastmri import identity_of
 from echotrain.data.formats.hdf5 import Hdf5File, reading
 from echotrain.data.formats.limits import ReadLimits
+from echotrain.data.formats.sources import ScanSource, find_sources, opened_in_place, place_suffixes, scans_root
 from echotrain.data.formats.xml_header import parse_header
-from echotrain.data.sources import ScanSource, find_sources, opened_in_place, place_suffixes, scans_root
 from echotrain.errors import ConfigError, ScanError
 from echotrain.evaluation.submission.challenge import ExpectedFile, Problem
 from echotrain.evaluation.submission.reconstructions import Images

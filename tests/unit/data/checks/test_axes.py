@@ -4,11 +4,11 @@ import h5py
 import numpy as np
 import pytest
 
-from echotrain.data.convert import ConvertConfig, convert_scan
 from echotrain.data.formats import Deidentifier, open_volume
 from echotrain.data.formats.checks.axes import AxisClaims, is_phase_first
 from echotrain.data.formats.checks.energy import energy_of
-from echotrain.data.target import rss_target
+from echotrain.data.formats.target import rss_target
+from echotrain.data.preparing.convert import ConvertConfig, convert_scan
 from echotrain.errors import ScanError
 from echotrain.storage.local import LocalStore
 from tests.scans import header_xml, object_kspace, write_scan

@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from echotrain.data.convert import ConvertConfig, convert_scan
 from echotrain.data.formats import Deidentifier, open_volume
-from echotrain.data.target import rss_target
+from echotrain.data.formats.target import rss_target
+from echotrain.data.preparing.convert import ConvertConfig, convert_scan
 from echotrain.errors import ScanError
 from echotrain.storage.local import LocalStore
 from tests.scans import header_xml, object_kspace, random_kspace, write_scan

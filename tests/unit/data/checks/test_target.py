@@ -5,7 +5,7 @@ import pytest
 
 from echotrain.data.formats.checks import target as target_module
 from echotrain.data.formats.checks.target import is_of, scale_of
-from echotrain.data.target import rss_target
+from echotrain.data.formats.target import rss_target
 from tests.scans import object_kspace, random_kspace
 
 SHAPES = [((2, 4, 64, 48), (40, 36)), ((2, 1, 65, 47), (65, 47)), ((2, 5, 33, 90), (32, 61))]

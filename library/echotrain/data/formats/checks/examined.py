@@ -12,9 +12,9 @@ from echotrain.data.formats.checks.direction import alternates
 from echotrain.data.formats.checks.energy import Energy, Lines, Peak, acquired, energy_of, find_holes, find_peak, is_off_center
 from echotrain.data.formats.checks.projection import is_projection, projection_error
 from echotrain.data.formats.checks.target import is_of, scale_of
+from echotrain.data.formats.header import VolumeHeader
+from echotrain.data.formats.target import rss_target
 from echotrain.data.formats.volume import ByteRange, Calibration, Volume
-from echotrain.data.header import VolumeHeader
-from echotrain.data.target import rss_target
 from echotrain.errors import ScanError
 
 __all__ = ["ExaminedVolume", "examine", "measured_range"]

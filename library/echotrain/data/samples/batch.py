@@ -1,26 +1,14 @@
 """What a training step receives: slices of one shape, as tensors."""
 
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
 
 import torch
 
-from echotrain.seeding import derive_seed, torch_generator
+from echotrain.data.catalog.identity import SampleId
+from echotrain.seeding import torch_generator
 from echotrain.shapes import CoilMask, Counts, Kspace, LineMask, Magnitude, PerSample
 
-__all__ = ["Batch", "SampleId"]
-
-
-class SampleId(NamedTuple):
-    """The identity of one slice; everything random about it is a hash of (seed, epoch, this, purpose)."""
-
-    dataset: str
-    volume: str
-    slice: int
-
-    def root(self, seed: int, epoch: int | None) -> int:
-        """Return the seed of all that is drawn for this slice in an epoch of a run; outside training (None) it is the slice's alone."""
-        return derive_seed(0, "sample", *self) if epoch is None else derive_seed(seed, "sample", *self, epoch)
+__all__ = ["Batch"]
 
 
 @dataclass(frozen=True, kw_only=True)

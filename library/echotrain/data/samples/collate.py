@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from echotrain.data.batch import Batch, SampleId
-from echotrain.data.catalog import SliceRow
-from echotrain.data.slots import SlotPool
+from echotrain.data.catalog.identity import SampleId
+from echotrain.data.catalog.rows import SliceRow
+from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.slots import SlotPool
 from echotrain.physics.masks import LineSampling
 
 __all__ = ["empty_batch", "group_by_shape"]

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from echotrain.data.batch import SampleId
+from echotrain.data.catalog.identity import SampleId
 from echotrain.seeding import derive_seed
 
 __all__ = ["choose_examples"]

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from echotrain.data.batch import SampleId
-from echotrain.data.bounded_parquet import read_parquet
+from echotrain.data.catalog.bounded_parquet import read_parquet
+from echotrain.data.catalog.identity import SampleId
 from echotrain.errors import CatalogError, ConfigError, LeakageError, ObjectMissingError
 from echotrain.storage.bounded_read import read_at_most
 from echotrain.storage.open import open_store

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from echotrain.data.formats.checks.energy import Energy, acquired, energy_of, find_holes, find_peak, is_off_center
 from echotrain.data.formats.checks.examined import measured_range
+from echotrain.data.formats.header import VolumeHeader
 from echotrain.data.formats.protocol_kinds import PROTOCOL_KINDS
 from echotrain.data.formats.volume import Volume
-from echotrain.data.header import VolumeHeader
 from echotrain.errors import ConfigError
 
 __all__ = ["CurationConfig", "Judgement", "Rejection", "acquired_lines", "judge_slice", "slice_defect", "volume_defect"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from echotrain.data.payload import EncodedSlice
+from echotrain.data.payloads.slices import EncodedSlice
 from echotrain.errors import StorageFullError
 from echotrain.storage.store import Store
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from echotrain.data.catalog import SPLITS
-from echotrain.data.convert import ScanRecord
+from echotrain.data.catalog.rows import SPLITS
 from echotrain.data.formats.deidentify import VOLUME_PREFIX
 from echotrain.data.formats.public_names import is_repeated_stem
-from echotrain.data.people import groups_of, patients_of
+from echotrain.data.preparing.convert import ScanRecord
+from echotrain.data.preparing.people import groups_of, patients_of
 
 __all__ = ["inherited_splits", "is_kept_otherwise", "keep_ids", "scan_entry", "shared_numbers", "told_apart", "with_people"]
 

@@ -16,11 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from echotrain.data.bounded_parquet import read_parquet
-from echotrain.data.catalog import KINDS, SCHEMA, SPLITS, Catalog
-from echotrain.data.containment import check_contained, check_key
-from echotrain.data.leaks import leaks_of
-from echotrain.data.splits import check_no_leakage
+from echotrain.data.catalog.bounded_parquet import read_parquet
+from echotrain.data.catalog.containment import check_contained, check_key
+from echotrain.data.catalog.leaks import check_no_leakage, leaks_of
+from echotrain.data.catalog.rows import KINDS, SCHEMA, SPLITS, Catalog
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.storage.bounded_read import read_at_most, read_json
 from echotrain.storage.open import open_store

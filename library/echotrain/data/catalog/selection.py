@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from echotrain.data.subsets import Subset, mask_of_subset
+from echotrain.data.catalog.subsets import Subset, mask_of_subset
 from echotrain.errors import CatalogError
 
 __all__ = ["Selection", "select"]

@@ -8,9 +8,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from echotrain.data.catalog import SliceRow
-from echotrain.data.payload import PayloadDtype, decode_half_lines, decode_halves, lines_layout, scales_nbytes, scatter_lines
-from echotrain.data.slots import Scratch
+from echotrain.data.catalog.rows import SliceRow
+from echotrain.data.payloads.slices import PayloadDtype, decode_half_lines, decode_halves, lines_layout, scales_nbytes, scatter_lines
+from echotrain.data.samples.slots import Scratch
 from echotrain.errors import CatalogError, PayloadError
 from echotrain.storage.open import join_uri
 from echotrain.storage.ranged import RangeReader

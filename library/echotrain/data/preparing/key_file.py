@@ -10,7 +10,7 @@ from pathlib import Path
 
 from echotrain.data.formats import Deidentifier, ReadLimits, open_volume
 from echotrain.data.formats.deidentify import Identity, Witness
-from echotrain.data.sources import ScanSource, local_copy, opened_in_place
+from echotrain.data.formats.sources import ScanSource, local_copy, opened_in_place
 from echotrain.errors import ConfigError, ScanError, printable
 from echotrain.storage.open import local_path
 

@@ -7,17 +7,16 @@ on chance.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
-from echotrain.data.catalog import SPLITS
-from echotrain.data.leaks import leaking_patients
-from echotrain.errors import CatalogError, ConfigError, LeakageError
+from echotrain.data.catalog.rows import SPLITS
+from echotrain.errors import ConfigError, LeakageError
 
-__all__ = ["PatientSummary", "SplitConfig", "assign_splits", "check_no_leakage", "summarize_patients"]
+__all__ = ["PatientSummary", "SplitConfig", "assign_splits", "summarize_patients"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,34 +105,6 @@ def assign_splits(
         tally.add(index, int(assigned[index]), 1)
     _improve(tally, assigned, order)
     return {patient.patient: SPLITS[int(split)] for patient, split in zip(patients, assigned, strict=True)}
-
-
-def check_no_leakage(table: pa.Table, known: Collection[str] = ()) -> None:
-    """Refuse catalog rows in which one patient is in two splits.
-
-    Args:
-        table: Rows with splits.
-        known: Patients of whom that is known, because their split was given so.
-
-    Raises:
-        LeakageError: Naming the patient and the splits.
-        CatalogError: A known leak is none, so that what is known is of other rows.
-    """
-    found = leaking_patients(table)
-    leaking = [patient for patient in found if patient not in known]
-    if leaking:
-        raise LeakageError(
-            f"patient {leaking[0]!r} and {len(leaking) - 1} others" if len(leaking) > 1 else f"patient {leaking[0]!r}",
-            f"lies in the splits {' and '.join(found[leaking[0]])}",
-            "Prepare the data again: splits are made by patient, or given by --split-from, which names its leaks.",
-        )
-    strange = sorted(set(known) - set(found))
-    if strange:
-        raise CatalogError(
-            f"patient {strange[0]!r}",
-            "is named as a known leak, and is in one split or in none",
-            "Prepare the data again, or use another version.",
-        )
 
 
 class _Tally:

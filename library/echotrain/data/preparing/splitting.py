@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
-from echotrain.data.catalog import Catalog, splits_of_volumes
-from echotrain.data.convert import ScanRecord
-from echotrain.data.given_splits import GivenSplit
+from echotrain.data.catalog.rows import Catalog, splits_of_volumes
+from echotrain.data.preparing.convert import ScanRecord
+from echotrain.data.splits.given import GivenSplit
 from echotrain.errors import ConfigError
 
 __all__ = ["check_same_split", "note_on_patients", "with_given_splits"]

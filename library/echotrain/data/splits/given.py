@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from echotrain.data.formats.deidentify import Deidentifier, Identity
-from echotrain.data.split_lists import Entry, SplitList, read_split_list, split_named
+from echotrain.data.splits.lists import Entry, SplitList, read_split_list, split_named
 from echotrain.errors import ConfigError
 
 __all__ = ["GivenSplit", "GivenSplitConfig", "find_given_split", "split_of_folders", "splits_of_files", "splits_of_patients"]

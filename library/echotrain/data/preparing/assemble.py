@@ -13,14 +13,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from echotrain.config import to_dict
-from echotrain.data.catalog import SCHEMA, Catalog, splits_of_volumes
-from echotrain.data.convert import ScanRecord
-from echotrain.data.given_splits import GivenSplit
-from echotrain.data.identities import inherited_splits, is_kept_otherwise, keep_ids, scan_entry, shared_numbers, told_apart, with_people
-from echotrain.data.leaks import Leaks, find_leaks, leak_notes
-from echotrain.data.people import patients_of
-from echotrain.data.splits import SplitConfig, assign_splits, summarize_patients
-from echotrain.data.splitting import check_same_split, note_on_patients, with_given_splits
+from echotrain.data.catalog.leaks import Leaks, find_leaks, leak_notes
+from echotrain.data.catalog.rows import SCHEMA, Catalog, splits_of_volumes
+from echotrain.data.preparing.convert import ScanRecord
+from echotrain.data.preparing.identities import (
+    inherited_splits,
+    is_kept_otherwise,
+    keep_ids,
+    scan_entry,
+    shared_numbers,
+    told_apart,
+    with_people,
+)
+from echotrain.data.preparing.people import patients_of
+from echotrain.data.preparing.splitting import check_same_split, note_on_patients, with_given_splits
+from echotrain.data.splits.given import GivenSplit
+from echotrain.data.splits.made import SplitConfig, assign_splits, summarize_patients
 from echotrain.errors import CatalogError
 
 __all__ = ["Assembly", "LeftOut", "assemble"]

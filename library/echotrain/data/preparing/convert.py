@@ -20,14 +20,14 @@ import numpy as np
 import xxhash
 
 from echotrain.config import fingerprint, to_dict
-from echotrain.data.catalog import header_columns
-from echotrain.data.containment import is_sound
-from echotrain.data.curate import CurationConfig, Rejection, judge_slice, slice_defect, volume_defect
+from echotrain.data.catalog.containment import is_sound
+from echotrain.data.catalog.rows import header_columns
+from echotrain.data.catalog.signature import NO_PROJECTIONS, signature_of, slice_projections
 from echotrain.data.formats import Deidentifier, ExaminedVolume, ReadLimits, open_volume
 from echotrain.data.formats.deidentify import Witness, compile_safe_names
-from echotrain.data.payload import ALIGNMENT, EncodedSlice, PayloadDtype, checksum, encode_lines, encode_packed
-from echotrain.data.shards import ShardWriter
-from echotrain.data.signature import NO_PROJECTIONS, signature_of, slice_projections
+from echotrain.data.payloads.shards import ShardWriter
+from echotrain.data.payloads.slices import ALIGNMENT, EncodedSlice, PayloadDtype, checksum, encode_lines, encode_packed
+from echotrain.data.preparing.curate import CurationConfig, Rejection, judge_slice, slice_defect, volume_defect
 from echotrain.errors import ConfigError, EchotrainError, ScanError, printable
 from echotrain.storage.bounded_read import read_json
 from echotrain.storage.ranged_file import RangedFile

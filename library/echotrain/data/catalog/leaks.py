@@ -3,17 +3,17 @@
 A split that is made here leaks no patient. One that is given is kept as it is, so that figures are comparable to others' with it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import pyarrow as pa
 
-from echotrain.data.catalog import SPLITS, Catalog, splits_of_volumes
-from echotrain.data.signature import alike
-from echotrain.errors import CatalogError
+from echotrain.data.catalog.rows import SPLITS, Catalog, splits_of_volumes
+from echotrain.data.catalog.signature import alike
+from echotrain.errors import CatalogError, LeakageError
 
-__all__ = ["Leaks", "find_leaks", "leak_notes", "leaking_patients", "leaks_of", "training_warning"]
+__all__ = ["Leaks", "check_no_leakage", "find_leaks", "leak_notes", "leaking_patients", "leaks_of", "training_warning"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,3 +113,31 @@ def _num_across(table: pa.Table, leaks: Leaks) -> int:
         return 0
     splits = splits_of_volumes(table)
     return sum(len({splits.get(volume) for volume in group}) > 1 for group in leaks.scaled_copies)
+
+
+def check_no_leakage(table: pa.Table, known: Collection[str] = ()) -> None:
+    """Refuse catalog rows in which one patient is in two splits.
+
+    Args:
+        table: Rows with splits.
+        known: Patients of whom that is known, because their split was given so.
+
+    Raises:
+        LeakageError: Naming the patient and the splits.
+        CatalogError: A known leak is none, so that what is known is of other rows.
+    """
+    found = leaking_patients(table)
+    leaking = [patient for patient in found if patient not in known]
+    if leaking:
+        raise LeakageError(
+            f"patient {leaking[0]!r} and {len(leaking) - 1} others" if len(leaking) > 1 else f"patient {leaking[0]!r}",
+            f"lies in the splits {' and '.join(found[leaking[0]])}",
+            "Prepare the data again: splits are made by patient, or given by --split-from, which names its leaks.",
+        )
+    strange = sorted(set(known) - set(found))
+    if strange:
+        raise CatalogError(
+            f"patient {strange[0]!r}",
+            "is named as a known leak, and is in one split or in none",
+            "Prepare the data again, or use another version.",
+        )

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from echotrain.data.header import VolumeHeader
+from echotrain.data.formats.header import VolumeHeader
 from echotrain.errors import CatalogError
 
 __all__ = ["KINDS", "SCHEMA", "SPLITS", "Catalog", "SliceRow", "header_columns", "rows_of", "splits_of_volumes"]

@@ -1,0 +1,1 @@
+"""The bytes of slices in shards."""

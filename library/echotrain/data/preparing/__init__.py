@@ -1,0 +1,1 @@
+"""From scanner files to the next version of a catalog."""
