@@ -16,7 +16,7 @@ from echotrain.data.simulation.scans import SimulationConfig, simulate
 from echotrain.errors import ConfigError, EchotrainError
 from echotrain.evaluation.results import read_evaluation
 from echotrain.log import setup_logging
-from echotrain.orchestration.cluster import connect
+from echotrain.orchestration.runtime.cluster import connect
 from echotrain.storage.embedded import serve_folder
 from echotrain.storage.open import open_store
 from ray_jobs import evaluate, prepare, report, train

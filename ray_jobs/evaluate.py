@@ -8,10 +8,10 @@ from echotrain.errors import ConfigError, EchotrainError
 from echotrain.evaluation.report import render_markdown
 from echotrain.evaluation.results import write_evaluation
 from echotrain.log import setup_logging
-from echotrain.orchestration.espirit import EspiritMethod
-from echotrain.orchestration.evaluate import evaluate
-from echotrain.orchestration.inference import InferenceConfig, Method
-from echotrain.orchestration.parts import Parts
+from echotrain.orchestration.jobs.espirit import EspiritMethod
+from echotrain.orchestration.jobs.evaluate import evaluate
+from echotrain.orchestration.jobs.inference import InferenceConfig, Method
+from echotrain.orchestration.runtime.parts import Parts
 from echotrain.storage.open import open_store
 from echotrain.training.published import ENDINGS
 

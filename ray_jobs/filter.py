@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from echotrain.errors import ConfigError, EchotrainError
 from echotrain.log import setup_logging
-from echotrain.orchestration.filtering import FilterConfig, Filtered, filter_catalog
+from echotrain.orchestration.jobs.filtering import FilterConfig, Filtered, filter_catalog
 from echotrain.similarity.embedders import EMBEDDERS
 from echotrain.similarity.patches import PatchConfig
 

@@ -12,17 +12,17 @@ from typing import Any
 import yaml
 
 from echotrain.errors import EchotrainError, LaunchError
+from echotrain.launching.client import KubeClient
+from echotrain.launching.display import Display, job_table
+from echotrain.launching.follow import Pace, follow
+from echotrain.launching.jobs import Jobs
+from echotrain.launching.looking import links_of, printed_lines, status_lines
+from echotrain.launching.objects import Observed
+from echotrain.launching.ordering import Asked, Choices, make_order, storage_of
+from echotrain.launching.phase import phase_of
+from echotrain.launching.pruning import prunable
+from echotrain.launching.template import Template, fill
 from echotrain.log import console, setup_logging
-from echotrain.orchestration.launching.client import KubeClient
-from echotrain.orchestration.launching.display import Display, job_table
-from echotrain.orchestration.launching.follow import Pace, follow
-from echotrain.orchestration.launching.jobs import Jobs
-from echotrain.orchestration.launching.looking import links_of, printed_lines, status_lines
-from echotrain.orchestration.launching.objects import Observed
-from echotrain.orchestration.launching.ordering import Asked, Choices, make_order, storage_of
-from echotrain.orchestration.launching.phase import phase_of
-from echotrain.orchestration.launching.pruning import prunable
-from echotrain.orchestration.launching.template import Template, fill
 from echotrain.redaction import without_credentials
 from ray_jobs.launchable import VERBS
 

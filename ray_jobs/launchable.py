@@ -13,9 +13,9 @@ from typing import Literal
 from echotrain.config import keys, override, parse_assignment, to_dict
 from echotrain.data.formats.deidentify import SALT_VARIABLE
 from echotrain.errors import ConfigError, LaunchError
-from echotrain.orchestration.espirit import EspiritSettings
-from echotrain.orchestration.launching.ordering import Asked
-from echotrain.orchestration.launching.sizing import Need
+from echotrain.launching.ordering import Asked
+from echotrain.launching.sizing import Need
+from echotrain.orchestration.jobs.espirit import EspiritSettings
 from echotrain.recipes.registry import RECIPES
 from echotrain.similarity.embedders import EMBEDDERS
 from echotrain.training.experiment import Experiment

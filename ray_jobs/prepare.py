@@ -16,7 +16,7 @@ from echotrain.data.splits.given import GivenSplitConfig
 from echotrain.data.splits.made import SplitConfig
 from echotrain.errors import ConfigError, EchotrainError, printable
 from echotrain.log import console, setup_logging
-from echotrain.orchestration.prepare import PrepareConfig, PrepareReport, prepare
+from echotrain.orchestration.jobs.prepare import PrepareConfig, PrepareReport, prepare
 
 EXAMPLES = """examples:
   python -m ray_jobs.prepare scans/ --to prepared                         a folder to a folder

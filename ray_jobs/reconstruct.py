@@ -8,8 +8,8 @@ from typing import TextIO
 from echotrain.data.formats.deidentify import compile_safe_names
 from echotrain.errors import EchotrainError, printable
 from echotrain.log import setup_logging
-from echotrain.orchestration.inference import InferenceConfig
-from echotrain.orchestration.reconstruct import Reconstruction, reconstruct
+from echotrain.orchestration.jobs.inference import InferenceConfig
+from echotrain.orchestration.jobs.reconstruct import Reconstruction, reconstruct
 from ray_jobs.prepare import SAFE_NAMES_HELP
 
 EXAMPLES = """examples:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from echotrain.config import to_dict
 from echotrain.errors import EchotrainError
 from echotrain.log import setup_logging
-from echotrain.orchestration.study import PAGE, run_study
+from echotrain.orchestration.jobs.study import PAGE, run_study
 from echotrain.recipes.debug_data import STUDY_CATALOG, ensure_study_data
 from echotrain.recipes.registry import STUDIES, find_study
 from echotrain.sweeps.space import as_shell_words

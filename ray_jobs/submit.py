@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from echotrain.data.formats.limits import human_bytes
 from echotrain.errors import ConfigError, EchotrainError
 from echotrain.evaluation.submission import (
     TRACKS,
@@ -19,6 +18,7 @@ from echotrain.evaluation.submission import (
 )
 from echotrain.log import setup_logging
 from echotrain.storage.open import local_path
+from echotrain.units import human_bytes
 
 EXAMPLES = """examples:
   python -m ray_jobs.submit fastmri reconstructions/ --like knee_multicoil_test/ --to submission

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from echotrain.config import override
 from echotrain.errors import EchotrainError
 from echotrain.log import console, setup_logging
-from echotrain.orchestration.tuning import SweepResult, run_sweep
+from echotrain.orchestration.jobs.tuning import SweepResult, run_sweep
 from echotrain.recipes.debug_data import DEBUG_CATALOG, ensure_debug_data
 from echotrain.recipes.registry import find_recipe
 from echotrain.sweeps.space import trial_values

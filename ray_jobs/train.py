@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from echotrain.config import override, to_dict
 from echotrain.errors import EchotrainError
 from echotrain.log import setup_logging
-from echotrain.orchestration.driver import fit
+from echotrain.orchestration.runtime.driver import fit
 from echotrain.recipes.debug_data import DEBUG_CATALOG, ensure_debug_data
 from echotrain.recipes.registry import RECIPES, find_recipe
 from echotrain.redaction import redacted

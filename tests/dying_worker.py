@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from echotrain.orchestration.mapping import Result
+from echotrain.orchestration.runtime.mapping import Result
 
 __all__ = ["Dying"]
 

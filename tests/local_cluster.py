@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 
 from echotrain.config import override
-from echotrain.orchestration.cluster import connect
-from echotrain.orchestration.driver import FitResult, fit
+from echotrain.orchestration.runtime.cluster import connect
+from echotrain.orchestration.runtime.driver import FitResult, fit
 from echotrain.recipes.registry import RECIPES
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint, load_file, load_weights

@@ -7,7 +7,7 @@ from pathlib import Path
 import ray
 from ray.autoscaler._private.prom_metrics import AutoscalerPrometheusMetrics
 
-from echotrain.orchestration.prometheus import COUNTERS, GAUGES
+from echotrain.orchestration.runtime.prometheus import COUNTERS, GAUGES
 
 __all__ = ["OPTIONAL", "TARGET_LABELS", "labels_of"]
 

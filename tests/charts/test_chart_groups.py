@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from echotrain.orchestration.launching.template import Order, fill, parse_template
-from echotrain.orchestration.worker_groups import GROUPS_VARIABLE, PublishedGroups, parse_groups
+from echotrain.launching.template import Order, fill, parse_template
+from echotrain.worker_groups import GROUPS_VARIABLE, PublishedGroups, parse_groups
 from tests.k8s.chart import CHART, SHAPES
 from tests.k8s.helm import Helm
 from tests.k8s.manifests import read_manifests

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from echotrain.orchestration.prometheus import COUNTERS, GAUGES
+from echotrain.orchestration.runtime.prometheus import COUNTERS, GAUGES
 from tests.charts.exported_metrics import OPTIONAL, TARGET_LABELS, labels_of
 from tests.charts.promql import asked
 from tests.charts.promtool import run_promtool

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from echotrain.benchmarks.throttled import Fault, ThrottledServer, serve_throttled
 from echotrain.data.config import DataConfig, StreamConfig
 from echotrain.data.payloads.shards import ShardWriter
 from echotrain.data.payloads.slices import encode_packed
@@ -23,7 +24,6 @@ from echotrain.errors import (
 )
 from echotrain.physics.masks import MaskConfig
 from echotrain.storage.open import open_store
-from echotrain.storage.throttled import Fault, ThrottledServer, serve_throttled
 from tests.catalogs import write_catalog
 
 

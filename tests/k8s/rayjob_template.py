@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from echotrain.orchestration.launching.template import Template, parse_template
+from echotrain.launching.template import Template, parse_template
 
 __all__ = ["VERSION", "config_map", "template"]
 

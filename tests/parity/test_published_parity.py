@@ -12,7 +12,7 @@ import torch
 from echotrain.data.catalog.identity import SampleId
 from echotrain.data.samples.batch import Batch
 from echotrain.errors import CheckpointError, ConfigError
-from echotrain.orchestration.inference import InferenceConfig
+from echotrain.orchestration.jobs.inference import InferenceConfig
 from echotrain.training.published import describe_published, is_weights_file, load_published
 from tests.parity.test_varnet_parity import SMALL, assert_close, run_public, scan
 

@@ -23,7 +23,7 @@ BESIDE_A_CPU = """
 import sys
 import ray
 from ray.util.placement_group import placement_group
-from echotrain.orchestration.cluster import connect
+from echotrain.orchestration.runtime.cluster import connect
 from ray_jobs import train
 connect()
 assert placement_group([{"CPU": 1}]).wait(60)
@@ -40,7 +40,7 @@ FROM_ZERO = """
 import sys
 import time
 import ray
-from echotrain.orchestration.cluster import connect
+from echotrain.orchestration.runtime.cluster import connect
 from ray_jobs import prepare
 connect()
 deadline = time.monotonic() + 90

@@ -14,9 +14,9 @@ from echotrain.data.catalog.selection import select
 from echotrain.data.catalog.store import commit_catalog, load_catalog
 from echotrain.data.catalog.subsets import load_subset
 from echotrain.data.samples.reading import SliceReader
-from echotrain.orchestration import filtering
-from echotrain.orchestration.checks import check_selection
-from echotrain.orchestration.filtering import filter_catalog
+from echotrain.orchestration.jobs import filtering
+from echotrain.orchestration.jobs.filtering import filter_catalog
+from echotrain.orchestration.runtime.checks import check_selection
 from echotrain.similarity.embedders import GradientEmbedder
 from echotrain.storage.open import open_store
 from echotrain.storage.ranged import RangeReader

@@ -20,10 +20,10 @@ from echotrain.evaluation.results import read_evaluation
 from echotrain.evaluation.submission import MosaicChallenge, write_submission
 from echotrain.metrics.volume import score_volume
 from echotrain.models.unrolled.varnet import VarNetConfig
-from echotrain.orchestration import reconstruct as reconstruct_module
-from echotrain.orchestration.evaluate import evaluate
-from echotrain.orchestration.inference import InferenceConfig
-from echotrain.orchestration.reconstruct import reconstruct
+from echotrain.orchestration.jobs import reconstruct as reconstruct_module
+from echotrain.orchestration.jobs.evaluate import evaluate
+from echotrain.orchestration.jobs.inference import InferenceConfig
+from echotrain.orchestration.jobs.reconstruct import reconstruct
 from echotrain.physics.coils import rss
 from echotrain.physics.crop import center_crop
 from echotrain.physics.fft import ifft2c

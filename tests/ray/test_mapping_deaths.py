@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from echotrain.errors import ResourceError
-from echotrain.orchestration.mapping import map_items
+from echotrain.orchestration.runtime.mapping import map_items
 from tests.dying_worker import Dying
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from echotrain.errors import LeaseError
-from echotrain.orchestration.tuning import run_sweep
+from echotrain.orchestration.jobs.tuning import run_sweep
 from echotrain.storage.lease import held, take
 from echotrain.storage.open import open_store
 from echotrain.sweeps.parameters import Choice

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pytest
 from ray.data._internal.metadata_exporter import sanitize_for_struct
 
+from echotrain.benchmarks.throttled import Fault, serve_throttled
 from echotrain.config import override
 from echotrain.data.catalog.store import load_catalog
 from echotrain.data.config import DataConfig
@@ -26,16 +27,15 @@ from echotrain.data.simulation.scans import SimulationConfig, simulate
 from echotrain.data.splits.given import GivenSplitConfig
 from echotrain.data.splits.made import SplitConfig
 from echotrain.errors import CatalogError, ConfigError, CredentialsError, StorageError
-from echotrain.orchestration import prepare as prepare_module
-from echotrain.orchestration.cluster import DriverEnvironment
-from echotrain.orchestration.inference import InferenceConfig, WorkerSetup
-from echotrain.orchestration.prepare import PrepareConfig, prepare
-from echotrain.orchestration.workers import WorkerArguments
+from echotrain.orchestration.jobs import prepare as prepare_module
+from echotrain.orchestration.jobs.inference import InferenceConfig, WorkerSetup
+from echotrain.orchestration.jobs.prepare import PrepareConfig, prepare
+from echotrain.orchestration.runtime.cluster import DriverEnvironment
+from echotrain.orchestration.runtime.workers import WorkerArguments
 from echotrain.storage.embedded import serve_folder
 from echotrain.storage.local import LocalStore
 from echotrain.storage.open import open_store
 from echotrain.storage.ranged import RangeReader
-from echotrain.storage.throttled import Fault, serve_throttled
 from echotrain.training.experiment import Experiment
 from ray_jobs.prepare import main, parser, read
 from tests.faults.test_bad_scans import not_hdf5, truncated, with_a_terabyte_never_written, with_an_xml_bomb

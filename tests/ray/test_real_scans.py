@@ -12,9 +12,9 @@ from echotrain.evaluation.comparison import compare
 from echotrain.evaluation.report import render_report
 from echotrain.evaluation.results import read_evaluation
 from echotrain.models.unrolled.varnet import VarNetConfig
-from echotrain.orchestration.espirit import EspiritMethod
-from echotrain.orchestration.evaluate import evaluate as evaluate_method
-from echotrain.orchestration.inference import InferenceConfig
+from echotrain.orchestration.jobs.espirit import EspiritMethod
+from echotrain.orchestration.jobs.evaluate import evaluate as evaluate_method
+from echotrain.orchestration.jobs.inference import InferenceConfig
 from echotrain.storage.embedded import serve_folder
 from echotrain.storage.open import open_store
 from ray_jobs import evaluate, prepare, reconstruct, report

@@ -8,11 +8,11 @@ import pytest
 import ray
 import torch
 
+from echotrain.benchmarks.throttled import serve_throttled
 from echotrain.data.config import DataConfig, StreamConfig
 from echotrain.data.planned import PlannedStream
-from echotrain.orchestration.streaming import RayStream, ray_pieces
+from echotrain.orchestration.runtime.streaming import RayStream, ray_pieces
 from echotrain.physics.masks import MaskConfig
-from echotrain.storage.throttled import serve_throttled
 from tests.catalogs import write_catalog
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from echotrain.errors import CatalogError, ConfigError, ResourceError
-from echotrain.orchestration.study import PAGE, run_study
+from echotrain.orchestration.jobs.study import PAGE, run_study
 from echotrain.recipes.registry import find_study
 from echotrain.sweeps.console import SweepConsole
 from echotrain.training.study import override_study

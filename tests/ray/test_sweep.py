@@ -19,8 +19,8 @@ from rich.console import Console
 
 from echotrain.config import override
 from echotrain.errors import CatalogError, ConfigError, ResourceError
-from echotrain.orchestration import tuning
-from echotrain.orchestration.tuning import run_sweep
+from echotrain.orchestration.jobs import tuning
+from echotrain.orchestration.jobs.tuning import run_sweep
 from echotrain.storage.open import open_store
 from echotrain.sweeps.console import SweepConsole
 from echotrain.sweeps.parameters import Choice, LogUniform

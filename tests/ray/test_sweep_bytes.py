@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from echotrain.benchmarks.throttled import serve_throttled
 from echotrain.data.catalog.selection import select
-from echotrain.orchestration.tuning import run_sweep
-from echotrain.storage.throttled import serve_throttled
+from echotrain.orchestration.jobs.tuning import run_sweep
 from echotrain.sweeps.console import SweepConsole
 from echotrain.sweeps.parameters import Choice
 from echotrain.sweeps.spec import SweepSpec

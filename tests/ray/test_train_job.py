@@ -20,7 +20,7 @@ import pytest
 import torch
 import yaml
 
-from echotrain.orchestration.prometheus import GAUGES
+from echotrain.orchestration.runtime.prometheus import GAUGES
 from echotrain.storage.embedded import free_ports, serve_folder
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint, load_weights

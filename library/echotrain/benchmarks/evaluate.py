@@ -24,8 +24,8 @@ from echotrain.data.preparing.convert import ConvertConfig, convert_scan, scan_k
 from echotrain.data.samples.batch import Batch
 from echotrain.errors import ConfigError
 from echotrain.models.unrolled.varnet import VarNetConfig
-from echotrain.orchestration.evaluate import evaluate
-from echotrain.orchestration.inference import Subject
+from echotrain.orchestration.jobs.evaluate import evaluate
+from echotrain.orchestration.jobs.inference import Subject
 from echotrain.physics.masks import MaskConfig
 from echotrain.shapes import Magnitude
 from echotrain.storage.open import open_store

@@ -17,9 +17,9 @@ from echotrain.config import override
 from echotrain.data.formats.deidentify import PUBLIC_SALT
 from echotrain.data.simulation.scans import SimulationConfig, simulate
 from echotrain.errors import ConfigError
-from echotrain.orchestration.cluster import connect
-from echotrain.orchestration.driver import FitResult, fit
-from echotrain.orchestration.prepare import PrepareConfig, prepare
+from echotrain.orchestration.jobs.prepare import PrepareConfig, prepare
+from echotrain.orchestration.runtime.cluster import connect
+from echotrain.orchestration.runtime.driver import FitResult, fit
 from echotrain.recipes.registry import find_recipe
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint, load_weights

@@ -26,6 +26,7 @@ from echotrain.benchmarks.environment import environment
 from echotrain.benchmarks.result import BenchResult
 from echotrain.benchmarks.stream_data import BUCKET, PASSES, SMALL, StreamData, StreamShapes, index_hdf5, write_stream_data
 from echotrain.benchmarks.stream_sides import R4, Measured, Side, measure_sides
+from echotrain.benchmarks.throttled import serve_throttled
 from echotrain.data.catalog.containment import absolute_trusted
 from echotrain.data.catalog.rows import SCHEMA
 from echotrain.data.catalog.selection import select
@@ -34,7 +35,6 @@ from echotrain.data.config import DataConfig
 from echotrain.data.plan.order import epoch_order, rank_rows
 from echotrain.data.planned import PlannedStream
 from echotrain.errors import ResourceError
-from echotrain.storage.throttled import serve_throttled
 
 __all__ = ["run"]
 

@@ -22,9 +22,9 @@ from echotrain.data.catalog.store import load_catalog
 from echotrain.data.config import DataConfig, StreamConfig
 from echotrain.data.fetch import default_threads
 from echotrain.log import setup_logging
-from echotrain.orchestration.cluster import connect
-from echotrain.orchestration.streaming import RayStream
-from echotrain.orchestration.trainer import ERRORS_ONLY, QuietTrainer
+from echotrain.orchestration.runtime.cluster import connect
+from echotrain.orchestration.runtime.streaming import RayStream
+from echotrain.orchestration.runtime.trainer import ERRORS_ONLY, QuietTrainer
 from echotrain.physics.masks import MaskConfig
 from echotrain.storage.aws import s3_client
 from echotrain.storage.open import join_uri

@@ -13,11 +13,11 @@ from echotrain.config import override
 from echotrain.data.formats.deidentify import PUBLIC_SALT
 from echotrain.data.simulation.scans import SimulationConfig, simulate
 from echotrain.errors import ConfigError
-from echotrain.orchestration.cluster import connect
-from echotrain.orchestration.driver import FitResult, fit
-from echotrain.orchestration.group import Workers
-from echotrain.orchestration.prepare import PrepareConfig, prepare
-from echotrain.orchestration.tuning import run_sweep
+from echotrain.orchestration.jobs.prepare import PrepareConfig, prepare
+from echotrain.orchestration.jobs.tuning import run_sweep
+from echotrain.orchestration.runtime.cluster import connect
+from echotrain.orchestration.runtime.driver import FitResult, fit
+from echotrain.orchestration.runtime.group import Workers
 from echotrain.recipes.registry import find_recipe
 from echotrain.sweeps.console import SweepConsole
 from echotrain.sweeps.parameters import Choice

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from echotrain.data.formats.deidentify import PUBLIC_SALT
 from echotrain.data.simulation.scans import SimulationConfig, simulate
-from echotrain.orchestration.cluster import connect
-from echotrain.orchestration.prepare import PrepareConfig, prepare
+from echotrain.orchestration.jobs.prepare import PrepareConfig, prepare
+from echotrain.orchestration.runtime.cluster import connect
 
 __all__ = ["DEBUG_CATALOG", "STUDY_CATALOG", "ensure_debug_data", "ensure_study_data"]
 

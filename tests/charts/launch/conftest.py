@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from echotrain.orchestration.launching import jobs
-from echotrain.orchestration.launching.follow import Pace
+from echotrain.launching import jobs
+from echotrain.launching.follow import Pace
 from ray_jobs import launch
 from tests.k8s.api_server import ApiServer
 from tests.k8s.chart import CHART, Release, chart_for

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from echotrain.orchestration.launching.follow import Pace
+from echotrain.launching.follow import Pace
 from ray_jobs import launch
 from tests.k8s.desk import TRAIN, begin, begin_quietly, cancel, make_queue
 from tests.k8s.kuberay import PlayedJob, await_job

@@ -11,8 +11,8 @@ import urllib3
 import yaml
 
 from echotrain.errors import ClusterUnreachableError
-from echotrain.orchestration.launching.client import ApiRefusalError, KubeClient
-from echotrain.orchestration.launching.refusals import explained
+from echotrain.launching.client import ApiRefusalError, KubeClient
+from echotrain.launching.refusals import explained
 from ray_jobs import launch
 from tests.k8s.chart import SHAPES
 from tests.k8s.desk import TRAIN, begin

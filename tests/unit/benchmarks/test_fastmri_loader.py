@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from echotrain.benchmarks.fastmri_loader import FastmriLoader
-from echotrain.storage.throttled import serve_throttled
+from echotrain.benchmarks.throttled import serve_throttled
 from tests.scans import object_kspace, write_scan
 
 pytest.importorskip("fastmri", reason="the public implementation is not installed")

@@ -14,7 +14,7 @@ from echotrain.models.bridge.published import import_diffusers, load_autoencoder
 from echotrain.models.bridge.space import Latents
 from echotrain.models.pretrained import NamesWeights
 from echotrain.models.unrolled.varnet import VarNetConfig
-from echotrain.orchestration.checks import with_absolute_paths
+from echotrain.orchestration.runtime.checks import with_absolute_paths
 from echotrain.tasks.bridge import BridgeConfig
 from echotrain.training.experiment import Experiment
 from echotrain.training.optim import OptimConfig

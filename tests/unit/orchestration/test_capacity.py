@@ -5,8 +5,8 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echotrain.orchestration.capacity import Capacity, Node, Shape, capacity_of
-from echotrain.orchestration.worker_groups import PublishedGroups, WorkerGroup
+from echotrain.orchestration.runtime.capacity import Capacity, Node, Shape, capacity_of
+from echotrain.worker_groups import PublishedGroups, WorkerGroup
 
 GIB = 2**30
 

@@ -9,14 +9,14 @@ from echotrain.config import override, to_dict
 from echotrain.data.catalog.rows import SCHEMA, Catalog
 from echotrain.data.config import DataConfig
 from echotrain.errors import CheckpointError, ResourceError
-from echotrain.orchestration import checks
-from echotrain.orchestration.capacity import Capacity, Node, capacity_of
-from echotrain.orchestration.checks import check_resumable, check_selection, choose_device, warn_of_hidden_names
-from echotrain.orchestration.worker_groups import PublishedGroups, WorkerGroup
+from echotrain.orchestration.runtime import checks
+from echotrain.orchestration.runtime.capacity import Capacity, Node, capacity_of
+from echotrain.orchestration.runtime.checks import check_resumable, check_selection, choose_device, warn_of_hidden_names
 from echotrain.physics.masks import MaskConfig
 from echotrain.storage.local import LocalStore
 from echotrain.training.checkpoint import CheckpointMeta
 from echotrain.training.experiment import NUMBERLESS, Experiment, flatten, science
+from echotrain.worker_groups import PublishedGroups, WorkerGroup
 
 ROWS = [("v1", "p1", "train"), ("v2", "p1", "val")]
 TABLE = pa.Table.from_pylist([{"dataset": "d", "volume": volume, "patient": patient, "split": split} for volume, patient, split in ROWS])

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from echotrain.orchestration.tuning import _scheduler
+from echotrain.orchestration.jobs.tuning import _scheduler
 from echotrain.storage.local import LocalStore
 from echotrain.sweeps.book import Book
 from echotrain.sweeps.parameters import Choice

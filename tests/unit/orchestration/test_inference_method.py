@@ -1,7 +1,7 @@
 """What an evaluation decides before a worker starts."""
 
 from echotrain.models.unrolled.varnet import VarNetConfig
-from echotrain.orchestration.inference import InferenceConfig
+from echotrain.orchestration.jobs.inference import InferenceConfig
 from echotrain.storage.open import open_store
 from echotrain.sweeps.trial import SweepFolder, Trial
 from tests.runs import write_run

@@ -3,7 +3,7 @@
 import pytest
 
 from echotrain.errors import CredentialsError, EchotrainError, StorageError
-from echotrain.orchestration import mapping
+from echotrain.orchestration.runtime import mapping
 
 
 class _PrivateError(StorageError):

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from echotrain.data.catalog.rows import Catalog, SliceRow
 from echotrain.data.preparing.assemble import LeftOut
-from echotrain.orchestration.prepare import PrepareReport
-from echotrain.orchestration.reconstruct import Reconstruction
+from echotrain.orchestration.jobs.prepare import PrepareReport
+from echotrain.orchestration.jobs.reconstruct import Reconstruction
 from ray_jobs import prepare, reconstruct
 
 HOSTILE = "/scans/Jane_Doe/[/x]\n12 scans found\x1b[2J[bold]knee[/bold].h5"

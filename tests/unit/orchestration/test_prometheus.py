@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from echotrain.orchestration.prometheus import GAUGES, PrometheusSink, gauges_of
+from echotrain.orchestration.runtime.prometheus import GAUGES, PrometheusSink, gauges_of
 
 START = {
     "kind": "start",
@@ -147,7 +147,7 @@ def test_metrics_that_fail_are_told_about_once_and_do_not_reach_the_run(caplog):
         raise RuntimeError("no metrics agent")
 
     sink = PrometheusSink("knee", period_s=0.01, gauge=fail)
-    with caplog.at_level(logging.WARNING, logger="echotrain.orchestration.prometheus"):
+    with caplog.at_level(logging.WARNING, logger="echotrain.orchestration.runtime.prometheus"):
         for _ in range(3):
             sink.log(TRAIN)
             time.sleep(0.03)

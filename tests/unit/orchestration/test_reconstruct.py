@@ -9,8 +9,8 @@ from echotrain.data.formats import Deidentifier, open_volume
 from echotrain.data.formats.sources import find_sources
 from echotrain.errors import ConfigError
 from echotrain.models.unrolled.varnet import VarNetConfig
-from echotrain.orchestration.inference import InferenceConfig, WorkerSetup
-from echotrain.orchestration.reconstruct import _check_place, _VolumeReconstructor, acquired_of
+from echotrain.orchestration.jobs.inference import InferenceConfig, WorkerSetup
+from echotrain.orchestration.jobs.reconstruct import _check_place, _VolumeReconstructor, acquired_of
 from tests.runs import write_run
 from tests.scans import header_xml, lines_of, object_kspace, write_ismrmrd, write_scan
 

@@ -6,8 +6,8 @@ from echotrain.data.catalog.rows import SCHEMA, Catalog
 from echotrain.data.formats.deidentify import PUBLIC_SALT, SALT_VARIABLE, Deidentifier
 from echotrain.data.formats.salt import kept_salt, salt_path
 from echotrain.errors import ConfigError
-from echotrain.orchestration.prepare import PrepareConfig, prepare
-from echotrain.orchestration.salting import choose_salt, naming_salt, salt_check, scheme_notes
+from echotrain.orchestration.jobs.prepare import PrepareConfig, prepare
+from echotrain.orchestration.jobs.salting import choose_salt, naming_salt, salt_check, scheme_notes
 
 SECRET = "a key that is long enough to be one"
 CLUSTERS = {

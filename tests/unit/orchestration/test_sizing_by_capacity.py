@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import pytest
 
 from echotrain.errors import ResourceError
-from echotrain.orchestration import checks, inference, tuning
-from echotrain.orchestration.capacity import Capacity, Node, capacity_of
-from echotrain.orchestration.inference import actor_resources
-from echotrain.orchestration.tuning import trials_at_a_time
-from echotrain.orchestration.worker_groups import PublishedGroups, WorkerGroup
+from echotrain.orchestration.jobs import inference, tuning
+from echotrain.orchestration.jobs.inference import actor_resources
+from echotrain.orchestration.jobs.tuning import trials_at_a_time
+from echotrain.orchestration.runtime import checks
+from echotrain.orchestration.runtime.capacity import Capacity, Node, capacity_of
 from echotrain.training.experiment import Experiment
+from echotrain.worker_groups import PublishedGroups, WorkerGroup
 
 DATA = WorkerGroup(name="data", cpus=8, gpus=0, memory=2**30, min=0, max=2)
 H100 = WorkerGroup(name="h100", cpus=8, gpus=4, memory=2**30, min=0, max=2)

@@ -8,8 +8,8 @@ from echotrain.data.catalog.identity import SampleId
 from echotrain.data.catalog.subsets import save_subset
 from echotrain.evaluation.results import Evaluation, EvaluationInfo, VolumeAttributes, VolumeResult
 from echotrain.metrics.volume import Quality
-from echotrain.orchestration.filtering import Filtered, PatchCounts
-from echotrain.orchestration.study_results import StudyResults, study_facts, study_sections
+from echotrain.orchestration.jobs.filtering import Filtered, PatchCounts
+from echotrain.orchestration.jobs.study_results import StudyResults, study_facts, study_sections
 from echotrain.recipes.registry import find_study
 from echotrain.sweeps.trial import Trial
 from echotrain.training.study import override_study, plan_study

@@ -9,8 +9,8 @@ from echotrain.data.config import DataConfig
 from echotrain.data.planned import PlannedStream
 from echotrain.errors import NotFiniteError
 from echotrain.metrics.collector import VolumeCollector
-from echotrain.orchestration.evaluate import EvaluationJob, _VolumeScorer, _Work
-from echotrain.orchestration.inference import Subject, WorkerSetup
+from echotrain.orchestration.jobs.evaluate import EvaluationJob, _VolumeScorer, _Work
+from echotrain.orchestration.jobs.inference import Subject, WorkerSetup
 from echotrain.tasks.reconstruction import zero_filled
 from tests.simulated import write_simulated_catalog
 

@@ -6,12 +6,12 @@ import pytest
 from rich.console import Console
 
 from echotrain.errors import ResourceError
-from echotrain.orchestration.capacity import Node, Shape, capacity_of
-from echotrain.orchestration.waiting import NodeWait
-from echotrain.orchestration.worker_groups import PublishedGroups, WorkerGroup
+from echotrain.orchestration.runtime.capacity import Node, Shape, capacity_of
+from echotrain.orchestration.runtime.waiting import NodeWait
 from echotrain.sweeps.console import SweepConsole
 from echotrain.sweeps.trial import Trial
 from echotrain.training.console import ConsoleProgress
+from echotrain.worker_groups import PublishedGroups, WorkerGroup
 
 SHAPE = Shape(cpus=1, gpus=1)
 PUBLISHED = PublishedGroups(groups=(WorkerGroup(name="a10g", cpus=15, gpus=1, memory=2**30, min=0, max=4),), node_timeout_s=100)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echotrain.errors import ConfigError
-from echotrain.orchestration.worker_groups import (
+from echotrain.worker_groups import (
     GROUPS_VARIABLE,
     NODE_TIMEOUT_VARIABLE,
     PublishedGroups,

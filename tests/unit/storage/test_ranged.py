@@ -11,6 +11,7 @@ import pytest
 import xxhash
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
+from echotrain.benchmarks.throttled import serve_throttled
 from echotrain.errors import ConfigError, CredentialsError, EchotrainError, ObjectMissingError, PayloadError, StorageError
 from echotrain.storage.aws import S3Place, s3_client, s3_place
 from echotrain.storage.buckets import s3_address
@@ -18,7 +19,6 @@ from echotrain.storage.embedded import serve_folder
 from echotrain.storage.open import open_store
 from echotrain.storage.ranged import RangeReader
 from echotrain.storage.retry import RetryPolicy
-from echotrain.storage.throttled import serve_throttled
 from tests.scripted_http import WHOLE, Answer, answering, forwarding, point_to
 
 SIZE = 5_000_000

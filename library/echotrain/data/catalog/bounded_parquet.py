@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from echotrain.data.formats.limits import human_bytes
 from echotrain.errors import CatalogError
+from echotrain.units import human_bytes
 
 __all__ = ["read_parquet"]
 

@@ -72,11 +72,11 @@ class SliceRow:
         dataset, volume, slice: The sample's identity.
         num_slices: Slices of the whole volume, curated ones included.
         split: ``train``, ``val`` or ``test``; empty before splits are made.
-        sex: One of ``data.subject.SEXES``; None where the header does not say, and in catalogs prepared before there was such a column.
-        weight_bin_kg: Lower end of the weight's class, one of ``data.subject.WEIGHT_BINS_KG``; None likewise. No weight itself is kept.
+        sex: One of ``formats.subject.SEXES``; None where the header does not say, and in catalogs prepared before there was such a column.
+        weight_bin_kg: Lower end of the weight's class, one of ``formats.subject.WEIGHT_BINS_KG``; None likewise. No weight itself is kept.
         fov_readout_mm, fov_phase_mm, thickness_mm: Of the reconstructed image; None where the header does not say, and in catalogs
             that were prepared before there were such columns.
-        kind: ``raw``: bytes of a scanner file, untouched; ``packed`` and ``lines``: see ``payload``.
+        kind: ``raw``: bytes of a scanner file, untouched; ``packed`` and ``lines``: see ``data.payloads.slices``.
         uri, offset, nbytes: Where the k-space lies; a relative URI is a key below the catalog's root.
         dtype: ``complex64`` or ``float16`` (pairs of halves with a scale per coil).
         checksum: xxh3_64 of those bytes (for ``lines``: of the payload's head, which holds the sums of the groups). None

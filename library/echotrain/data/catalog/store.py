@@ -78,7 +78,7 @@ def commit_catalog(store: Store, table: pa.Table, manifest: Mapping[str, Any]) -
     Args:
         store: Where the payload lies too; relative URIs of the rows are keys of it.
         table: Rows as ``SCHEMA``, every one with a split.
-        manifest: Plain values to keep beside the rows (settings, rejections, counts, ``leaks`` as ``data.leaks`` has them);
+        manifest: Plain values to keep beside the rows (settings, rejections, counts, ``leaks`` as ``data.catalog.leaks`` has them);
             ``version``, ``format``, ``table``, ``checksum``, ``num_rows`` and ``columns`` are added.
 
     Raises:

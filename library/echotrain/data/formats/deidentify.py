@@ -139,7 +139,7 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Whom a header names, in pseudonyms that tell whether two headers may name one person (``data.people``).
+    """Whom a header names, in pseudonyms that tell whether two headers may name one person (``data.preparing.people``).
 
     Attributes:
         person: Of the name, however its words are ordered and whatever the birth date is; "" where the header names nobody.
@@ -331,7 +331,7 @@ def is_blank(text: str) -> bool:
 
     In doubt it is an identifier. To take a number for a blank makes a patient of every scan, who leaks into two splits; to
     take a blank for a number makes one patient of many, which leaks nothing, and is told where the header has names
-    (``data.identities``). So ``0``, ``1``, ``99`` and ``222`` are numbers, as subjects of a small study have them. ``xxxx``
+    (``data.preparing.identities``). So ``0``, ``1``, ``99`` and ``222`` are numbers, as subjects of a small study have them. ``xxxx``
     and ``0000`` are blanks: nobody is given them. A digit
     of 1 to 9 repeated is a blank from six on: ``1111`` is subject 1111 of a study of thousands.
     """

@@ -14,9 +14,10 @@ from typing import BinaryIO, Self
 import h5py
 import numpy as np
 
-from echotrain.data.formats.limits import ReadLimits, human_bytes
+from echotrain.data.formats.limits import ReadLimits
 from echotrain.errors import EchotrainError, ScanError
 from echotrain.storage.ranged_file import RangedFile
+from echotrain.units import human_bytes
 
 __all__ = ["Hdf5File", "contiguous_offset", "is_hdf5", "reading"]
 

@@ -24,7 +24,7 @@ class VolumeHeader:
         orientation: ``AX``, ``SAG``, ``COR`` or ``""``.
         acquisition: The protocol name as fastMRI writes it (``CORPD_FBK``, ``AXT2``).
         field_strength: Tesla.
-        sex, weight_bin_kg: Of the person, as ``data.subject`` has them; None where the header does not say.
+        sex, weight_bin_kg: Of the person, as ``data.formats.subject`` has them; None where the header does not say.
         num_slices, num_coils: Sizes of the k-space array (slices, coils, height, width).
         height, width: k-space matrix; the readout is ``height``, the phase encodes ``width``.
         recon_height, recon_width: Matrix of the image after readout oversampling is cropped.

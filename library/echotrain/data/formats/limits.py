@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from echotrain.errors import ScanError
+from echotrain.units import human_bytes
 
-__all__ = ["ReadLimits", "human_bytes"]
-
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+__all__ = ["ReadLimits"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +42,3 @@ class ReadLimits:
                     f"at most {human_bytes(limit)} are read",
                     f"The file is damaged or hostile; if it is neither, raise ReadLimits.{what}_bytes.",
                 )
-
-
-def human_bytes(size: int) -> str:
-    """Write a number of bytes as a person would: ``1.1 TB``."""
-    value = float(size)
-    for unit in _UNITS:
-        if value < 1000 or unit == _UNITS[-1]:
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

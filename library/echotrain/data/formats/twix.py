@@ -21,12 +21,13 @@ from twixtools.hdr_def import MrParcRaidFileEntry
 from echotrain.data.formats.deidentify import Deidentifier, Identity, is_blank
 from echotrain.data.formats.fastmri import DEFAULT_DATASET
 from echotrain.data.formats.header import VolumeHeader
-from echotrain.data.formats.limits import ReadLimits, human_bytes
+from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.lines import Claim, Geometry, LineVolume, Matrix, place_lines
 from echotrain.data.formats.protocol import orientation_of, parse_protocol
 from echotrain.data.formats.readouts import READOUT, Purpose, Readouts, Selected, select_readouts
 from echotrain.data.formats.subject import weight_bin_of
 from echotrain.errors import ScanError
+from echotrain.units import human_bytes
 
 __all__ = ["open_twix"]
 

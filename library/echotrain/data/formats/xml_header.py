@@ -58,7 +58,7 @@ class ScanHeader:
         multiband: Slices that were excited at once.
         notes: What was read against the letter, a phrase each.
         protocol_name: The protocol's name alone, for reading from it what the scan is for.
-        sex, weight_bin_kg: As ``data.subject`` has them; the weight itself is not kept even here.
+        sex, weight_bin_kg: As ``data.formats.subject`` has them; the weight itself is not kept even here.
     """
 
     encoded: tuple[int, int, int]

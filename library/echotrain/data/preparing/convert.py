@@ -103,7 +103,7 @@ class ScanRecord:
         source: Pseudonym of the source's URI.
         name: The volume's id, or a pseudonym where the file could not be read.
         content: Hash of the k-space, the same in whatever file it lies; "" where it was not read.
-        signature: What a constant factor does not change of it (``data.signature``); "" where it was not read.
+        signature: What a constant factor does not change of it (``data.catalog.signature``); "" where it was not read.
         rows: Catalog columns of every kept slice, ``split`` still empty.
         rejections: What was left out.
         findings: What of the scan was taken, merged, corrected or taken on trust, a phrase each, free of names and identifiers.

@@ -1,7 +1,7 @@
 """Splits that a data set's authors made: its folders, a list of its files, or a list of its patients.
 
 fastMRI, MosaicMRI and CMRxRecon are comparable to their papers only by these, so a given split is kept as it is, also where it leaks
-(``data.leaks``). Scans are matched by their own names and places, before pseudonyms replace them.
+(``data.catalog.leaks``). Scans are matched by their own names and places, before pseudonyms replace them.
 """
 
 import re

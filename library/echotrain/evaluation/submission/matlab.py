@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from echotrain.data.formats.hdf5 import reading
-from echotrain.data.formats.limits import human_bytes
 from echotrain.errors import ScanError
+from echotrain.units import human_bytes
 
 __all__ = ["MatFile", "MatVariable"]
 

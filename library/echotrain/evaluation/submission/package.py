@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Protocol
 
 from echotrain.data.formats.hdf5 import reading
-from echotrain.data.formats.limits import human_bytes
 from echotrain.errors import SubmissionError
 from echotrain.evaluation.submission.challenge import Problem
 from echotrain.storage.bounded_file import BoundedFile
+from echotrain.units import human_bytes
 
 __all__ = ["Package", "open_package"]
 

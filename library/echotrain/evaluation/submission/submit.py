@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from echotrain.data.formats.limits import human_bytes
 from echotrain.data.formats.sources import ScanSource
 from echotrain.errors import ConfigError, ScanError, SubmissionError
 from echotrain.evaluation.submission.challenge import Challenge, ExpectedFile, Problem
@@ -15,6 +14,7 @@ from echotrain.evaluation.submission.package import Package, open_package
 from echotrain.evaluation.submission.reconstructions import RECONSTRUCTION_ENDINGS, find_files, opened_images
 from echotrain.log import track
 from echotrain.storage.open import local_path
+from echotrain.units import human_bytes
 
 __all__ = ["Submission", "check_submission", "find_problems", "write_submission"]
 

@@ -1,0 +1,1 @@
+"""What is asked for: each maps its items over workers, or trains."""

@@ -1,0 +1,189 @@
+"""Running a method over many volumes: Ray hands out the work, every worker keeps the method ready."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from echotrain.config import to_dict
+from echotrain.data.config import DataConfig
+from echotrain.data.samples.batch import Batch
+from echotrain.errors import ConfigError, ResourceError
+from echotrain.log import setup_logging
+from echotrain.orchestration.runtime.capacity import Shape, capacity
+from echotrain.orchestration.runtime.checks import located
+from echotrain.orchestration.runtime.cluster import DriverEnvironment
+from echotrain.setting_text import as_typed
+from echotrain.shapes import Magnitude
+from echotrain.sweeps.best import best_run
+from echotrain.training.experiment import Experiment, flatten
+from echotrain.training.published import describe_published, is_weights_file, load_published
+from echotrain.training.trained import TrainedModel, Which, describe_trained, load_trained
+
+__all__ = ["InferenceConfig", "Method", "Reconstructor", "Subject", "WorkerSetup", "actor_resources"]
+
+logger = logging.getLogger(__name__)
+
+_PINNED = "sha256:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is evaluated, and on what.
+
+    Attributes:
+        name: Short, for titles.
+        model: What makes the images, in a line.
+        weights: URI of its weights; "" for a method that was not trained.
+        sha256: Of the file of these weights.
+        data: Catalog, selection and masks; outside training these are the same for every seed.
+        settings: Whatever else decides the images.
+    """
+
+    name: str
+    model: str
+    weights: str = ""
+    sha256: str = ""
+    data: DataConfig
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Reconstructor(Protocol):
+    """Turns what was acquired into images, in one worker."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches must be."""
+
+    def reconstruct(self, batch: Batch) -> Magnitude:
+        """Return the images of a batch on the target's matrix."""
+
+
+class Method(Protocol):
+    """A way to reconstruct, small enough to be told to every worker."""
+
+    @property
+    def workers(self) -> int:
+        """Processes; 0 takes as many as the cluster holds."""
+
+    @property
+    def threads_per_worker(self) -> int:
+        """CPUs of each."""
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether a worker takes a GPU where there is one."""
+
+    def resolved(self) -> tuple["Method", Subject]:
+        """Return the method with every choice made, so that all workers make the same, and what it is."""
+
+    def load(self) -> Reconstructor:
+        """Make it ready in this process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """A trained model, and on how many workers it runs.
+
+    Attributes:
+        run: Folder of a training run, or of a sweep, whose best trial it then is; or a file of published weights: a fastMRI state_dict or
+            Lightning checkpoint, which says its network, and of which data and masks are the overrides' alone.
+        checkpoint: The best or the latest one, or one by its name; of a file, once resolved, ``sha256:`` and its checksum.
+        overrides: ``dotted.path=value`` changes to the run's configuration: another catalog, another mask.
+        workers: Processes with a model each; 0 takes one per GPU, or one per CPU where there is no GPU.
+        threads_per_worker: Threads of torch in a CPU worker.
+    """
+
+    run: str
+    checkpoint: Which = "best"
+    overrides: Sequence[str] = ()
+    workers: int = 0
+    threads_per_worker: int = 1
+    uses_gpu = True
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.threads_per_worker < 1:
+            raise ConfigError(
+                f"workers={self.workers}, threads_per_worker={self.threads_per_worker}",
+                "must be at least 0 and 1",
+                "Leave workers out for as many as the cluster holds.",
+            )
+
+    def resolved(self) -> tuple["InferenceConfig", Subject]:
+        """Name one checkpoint, whatever a run that is still training writes meanwhile, by a path that holds in every process."""
+        if is_weights_file(self.run):
+            return self._published()
+        run = best_run(self.run)
+        experiment, meta = describe_trained(run, self.checkpoint, self.overrides)
+        model = _model_settings(experiment)
+        overrides = [*self.overrides, *(f"{path}={as_typed(value)}" for path, value in model.items())]
+        subject = Subject(
+            name=experiment.name,
+            model=experiment.describe(),
+            weights=f"{run}/checkpoints/{meta.name}",
+            sha256=meta.files["weights.pt"]["sha256"],
+            data=experiment.data,
+            settings={**model, **flatten({"task": to_dict(experiment.task)})},
+        )
+        return dataclasses.replace(self, run=run, checkpoint=meta.name, overrides=overrides), subject
+
+    def _published(self) -> tuple["InferenceConfig", Subject]:
+        if self.checkpoint != "best" and not self.checkpoint.startswith(_PINNED):
+            raise ConfigError(f"checkpoint={self.checkpoint}", f"has no meaning for {self.run}, a file of weights", "Leave it out.")
+        found = describe_published(self.run, self.overrides)
+        experiment = found.experiment
+        logger.info("%s: %s, SHA-256 %s; undersampling %s", found.uri, experiment.describe(), found.sha256, to_dict(experiment.data.mask))
+        subject = Subject(
+            name=experiment.name,
+            model=f"{experiment.describe()} ({found.name})",
+            weights=found.uri,
+            sha256=found.sha256,
+            data=experiment.data,
+            settings={**_model_settings(experiment), **flatten({"task": to_dict(experiment.task)})},
+        )
+        return dataclasses.replace(self, run=found.uri, checkpoint=f"{_PINNED}{found.sha256}"), subject
+
+    def load(self) -> TrainedModel:
+        """Load the model onto this process's device."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if device.type == "cpu":
+            torch.set_num_threads(self.threads_per_worker)
+        if self.checkpoint.startswith(_PINNED):
+            return load_published(self.run, self.overrides, sha256=self.checkpoint.removeprefix(_PINNED), device=device)
+        return load_trained(self.run, self.checkpoint, self.overrides, device=device)
+
+
+def _model_settings(experiment: Experiment) -> dict[str, Any]:
+    return flatten({"model": to_dict(located(experiment.model, begins=False))})
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSetup:
+    """What a worker process is told; ``prepare`` is the first thing it does."""
+
+    method: Method
+    environment: DriverEnvironment = field(default_factory=DriverEnvironment.here)
+
+    def prepare(self) -> None:
+        """Set up this process."""
+        self.environment.apply()
+        setup_logging("WARNING")
+
+
+def actor_resources(method: Method, num_items: int) -> dict[str, float]:
+    """Return ``concurrency``, ``num_cpus`` and ``num_gpus`` for the workers of ``map_items``.
+
+    Raises:
+        ResourceError: The cluster cannot hold as many as were asked for, and cannot grow to.
+    """
+    room = capacity()
+    has_gpus = method.uses_gpu and room.gpus > 0
+    shape = Shape(gpus=1) if has_gpus else Shape(cpus=method.threads_per_worker)
+    fit = room.workers(shape)
+    if method.workers > fit or not fit:
+        raise ResourceError(f"workers={method.workers}", f"{room}, so {fit} fit", "Lower workers or threads_per_worker, or leave them out.")
+    workers = min(method.workers or fit, max(num_items, 1))
+    return {"concurrency": workers, "num_cpus": shape.cpus, "num_gpus": shape.gpus}

@@ -1,0 +1,1 @@
+"""What runs on Ray: connecting, workers, signals, progress, and one function over many items."""

@@ -1,0 +1,152 @@
+"""How many workers a cluster can hold: on the nodes that are up, and on those that may come."""
+
+import collections
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import ray
+
+from echotrain.orchestration.runtime.private_ray import state
+from echotrain.worker_groups import PublishedGroups, WorkerGroup, published_groups
+
+__all__ = ["Capacity", "Node", "Shape", "capacity", "capacity_of", "nodes_up"]
+
+# Ray's label of a node; KubeRay says the group in the pod's environment.
+_GROUP_LABEL = "ray.io/node-group"
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What one worker reserves.
+
+    Attributes:
+        cpus, gpus: Not both 0.
+    """
+
+    cpus: float = 0.0
+    gpus: float = 0.0
+
+    def __str__(self) -> str:
+        parts = [_counted(amount, kind) for amount, kind in ((self.cpus, "CPU"), (self.gpus, "GPU")) if amount]
+        return " and ".join(parts)
+
+    def bundle(self) -> dict[str, float]:
+        """Return it as Ray writes it."""
+        return {kind: amount for kind, amount in (("CPU", self.cpus), ("GPU", self.gpus)) if amount}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """What one node offers.
+
+    Attributes:
+        cpus, gpus: Used or not.
+        group: Of the chart; "" where Ray knows of none.
+    """
+
+    cpus: float = 0.0
+    gpus: float = 0.0
+    group: str = ""
+
+    def holds(self, shape: Shape) -> int:
+        """Return how many workers of a shape fit it when it is empty."""
+        shares = [has / wants for has, wants in ((self.cpus, shape.cpus), (self.gpus, shape.gpus)) if wants]
+        return math.floor(min(shares) + _ROUNDING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """What a cluster has, and what it can grow by.
+
+    Attributes:
+        nodes: That are up.
+        coming: Groups, and how many pods each may still add.
+    """
+
+    nodes: tuple[Node, ...]
+    coming: tuple[tuple[WorkerGroup, int], ...] = ()
+
+    @classmethod
+    def whole(cls, *, cpus: float, gpus: float) -> Self:
+        """Return that of a cluster of which only the sums are known: as if it were one node."""
+        return cls(nodes=(Node(cpus=cpus, gpus=gpus),))
+
+    @property
+    def gpus(self) -> float:
+        """All of them, those that may come included."""
+        return sum(node.gpus for node in self.nodes) + sum(group.gpus * count for group, count in self.coming)
+
+    @property
+    def num_nodes(self) -> int:
+        """All of them, those that may come included."""
+        return len(self.nodes) + sum(count for _, count in self.coming)
+
+    def workers(self, shape: Shape) -> int:
+        """Return how many workers of a shape fit once every node that may come is there."""
+        return self.workers_now(shape) + sum(count * _pod(group).holds(shape) for group, count in self.coming)
+
+    def workers_now(self, shape: Shape) -> int:
+        """Return how many fit the nodes that are up, whoever uses them."""
+        return sum(node.holds(shape) for node in self.nodes)
+
+    def __str__(self) -> str:
+        cpus, gpus = sum(node.cpus for node in self.nodes), sum(node.gpus for node in self.nodes)
+        grows = ", ".join(f"{count} of {group}" for group, count in self.coming if count)
+        has = f"the cluster has {_counted(cpus, 'CPU')} and {_counted(gpus, 'GPU')}"
+        return f"{has}, and may grow by {grows}" if grows else has
+
+
+def capacity() -> Capacity:
+    """Return that of the cluster that this process is connected to.
+
+    Raises:
+        ConfigError: What is published of its groups cannot be read.
+    """
+    published = published_groups()
+    if published is not None:
+        return capacity_of(nodes_up(), published)
+    growable: dict[str, float] = state.get_max_resources_from_cluster_config() or {}
+    present: dict[str, float] = ray.cluster_resources()
+    cpus, gpus = (max(float(growable.get(kind, 0)), float(present.get(kind, 0))) for kind in ("CPU", "GPU"))
+    return Capacity.whole(cpus=cpus, gpus=gpus)
+
+
+def capacity_of(nodes: Sequence[Node], published: PublishedGroups) -> Capacity:
+    """Return that of these nodes and of what each group may still add.
+
+    A node that says no group which is published counts as one of a group with pods of its size.
+    """
+    names = {group.name for group in published.groups}
+    known = collections.Counter(node.group for node in nodes if node.group in names)
+    strangers = collections.Counter((node.cpus, node.gpus) for node in nodes if node.group not in names)
+    coming = []
+    for group in published.groups:
+        room = max(0, group.max - known[group.name])
+        alike = min(room, strangers[group.cpus, group.gpus])
+        strangers[group.cpus, group.gpus] -= alike
+        coming.append((group, room - alike))
+    return Capacity(nodes=tuple(nodes), coming=tuple(coming))
+
+
+def nodes_up() -> tuple[Node, ...]:
+    """Return the nodes that Ray knows of and believes alive."""
+    return tuple(
+        Node(
+            cpus=float(node["Resources"].get("CPU", 0)),
+            gpus=float(node["Resources"].get("GPU", 0)),
+            group=(node.get("Labels") or {}).get(_GROUP_LABEL, ""),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    )
+
+
+def _pod(group: WorkerGroup) -> Node:
+    return Node(cpus=group.cpus, gpus=group.gpus, group=group.name)
+
+
+def _counted(amount: float, kind: str) -> str:
+    return f"{amount:g} {kind}{'s' * (amount != 1)}"

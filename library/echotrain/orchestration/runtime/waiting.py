@@ -1,0 +1,156 @@
+"""Waiting for nodes that Ray's autoscaler is to bring: told, bounded, and ended when somebody asks.
+
+Ray Train waits for its workers' nodes for ever and says nothing; so does Ray Data. Where the chart publishes what may come, one
+placement group is asked for before them, and let go as soon as it stands: what it needed is there then.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ray.train.v2.api.exceptions import ControllerError
+from ray.util.placement_group import placement_group, remove_placement_group
+
+from echotrain.errors import ResourceError
+from echotrain.orchestration.runtime.capacity import Capacity, Shape, capacity_of, nodes_up
+from echotrain.orchestration.runtime.channel import GroupChannel
+from echotrain.orchestration.runtime.private_ray import WorkerGroupCallback
+from echotrain.worker_groups import NODE_TIMEOUT_VARIABLE, PublishedGroups
+
+__all__ = ["GaveUpWaitingError", "NodeWait", "WaitForNodes", "await_nodes"]
+
+_POLL_S = 1.0
+_TELL_EVERY_S = 30.0
+# Room that is there is given within moments; it is worth a word only where it is not.
+_BUSY_AFTER_S = 10.0
+
+
+class GaveUpWaitingError(Exception):
+    """Whoever waits for nodes was asked to stop; there is nothing to save."""
+
+
+class WaitForNodes(WorkerGroupCallback):  # type: ignore[misc]
+    """Waits, in Ray Train's controller, before workers are started or started again; the driver is told over the group's line.
+
+    Args:
+        group_id: Of that line.
+        published: What may come.
+    """
+
+    def __init__(self, group_id: str, published: PublishedGroups) -> None:
+        self._channel = GroupChannel(group_id)
+        self._published = published
+
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        """Return once there is room for the workers; raises Ray's ``ControllerError`` around one of ours where there is not."""
+        resources = worker_group_context.resources_per_worker
+        shape = Shape(cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
+        remedy = "lower workers, or set device=cpu" if shape.gpus else "lower workers"
+        try:
+            await_nodes(
+                shape,
+                worker_group_context.num_workers,
+                self._published,
+                tell=self._channel.tell_waiting,
+                is_given_up=self._channel.is_given_up,
+                remedy=remedy,
+            )
+        except (ResourceError, GaveUpWaitingError) as error:
+            # In this wrapping it ends the run, and Ray logs no traceback of it.
+            raise ControllerError(error) from error
+        finally:
+            self._channel.tell_waiting("")
+
+
+def await_nodes(
+    shape: Shape,
+    workers: int,
+    published: PublishedGroups,
+    *,
+    tell: Callable[[str], None],
+    is_given_up: Callable[[], bool] = lambda: False,
+    remedy: str = "lower workers",
+) -> None:
+    """Return once the cluster has room for some workers at the same time, and has it free.
+
+    Nodes that are up and that others hold are waited for without a limit, as in a queue; nodes that are not up, until none has come for
+    the time that the operator, or the job's environment, allows.
+
+    Args:
+        shape: Of each.
+        workers: Their number.
+        published: What may come.
+        tell: Given a line at the beginning of the wait, and now and then.
+        is_given_up: Asked about once a second.
+        remedy: What else would help, in half a sentence.
+
+    Raises:
+        ResourceError: No node comes, or none that may come would do.
+        GaveUpWaitingError: It was asked to stop.
+    """
+    asked = placement_group([shape.bundle()] * workers)
+    wait = NodeWait(shape, workers, published.node_timeout_s, remedy, time.monotonic())
+    try:
+        while not asked.wait(_POLL_S):
+            if is_given_up():
+                raise GaveUpWaitingError
+            wait.look(capacity_of(nodes_up(), published), time.monotonic(), tell)
+    finally:
+        remove_placement_group(asked)
+
+
+class NodeWait:
+    """What is seen of one wait from look to look.
+
+    Args:
+        shape: Of each worker.
+        workers: Their number.
+        limit_s: Without a new node, after which the wait is in vain; 0 for none.
+        remedy: What else would help, in half a sentence.
+        now: When it began, on the clock of all looks.
+    """
+
+    def __init__(self, shape: Shape, workers: int, limit_s: float, remedy: str, now: float) -> None:
+        self._what = f"{workers} worker{'s' * (workers != 1)} of {shape}"
+        self._shape = shape
+        self._workers = workers
+        self._limit_s = limit_s
+        self._remedy = remedy
+        self._began = self._progressed = now
+        self._told: float | None = None
+        self._most = 0
+
+    def look(self, room: Capacity, now: float, tell: Callable[[str], None]) -> None:
+        """Tell what is waited for where it is time to; raises ``ResourceError`` where the wait is in vain."""
+        up = room.workers_now(self._shape)
+        is_lacking = up < self._workers
+        if up > self._most or not is_lacking:
+            self._most, self._progressed = max(up, self._most), now
+        self._check(room, now)
+        if not is_lacking and now - self._began < _BUSY_AFTER_S:
+            return
+        if self._told is None or now - self._told >= _TELL_EVERY_S:
+            self._told = now
+            tell(self._lacking(up, now) if is_lacking else self._busy(now))
+
+    def _check(self, room: Capacity, now: float) -> None:
+        fit = room.workers(self._shape)
+        if fit < self._workers:
+            raise ResourceError(self._what, f"are more than the {fit} that fit: {room}", f"{self._remedy.capitalize()}.")
+        if self._limit_s and now - self._progressed >= self._limit_s:
+            raise ResourceError(
+                self._what,
+                f"wait for nodes, and none has come for {_spoken(self._limit_s)}: {room}",
+                f"Ask the operator why no pod comes (kubectl get pods), set {NODE_TIMEOUT_VARIABLE} to wait longer, or {self._remedy}.",
+            )
+
+    def _lacking(self, up: int, now: float) -> str:
+        limit = f", at most {_spoken(self._limit_s)} without a new one" if self._limit_s else ""
+        return f"waiting for nodes: {self._what}, and those that are up hold {up} ({_spoken(now - self._began)} so far{limit})"
+
+    def _busy(self, now: float) -> str:
+        return f"waiting for other work: {self._what} fit the nodes that are up, which others use ({_spoken(now - self._began)} so far)"
+
+
+def _spoken(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,57 @@
+"""The server that tests and benchmarks stream from, over TLS."""
+
+import boto3
+import pytest
+import xxhash
+
+from echotrain.benchmarks.throttled import Fault, serve_throttled
+from echotrain.errors import EchotrainError
+from echotrain.storage.open import open_store
+from echotrain.storage.ranged import RangeReader
+from echotrain.storage.retry import RetryPolicy
+
+CONTENT = bytes(range(251)) * 40_000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("buckets")
+    (folder / "bucket").mkdir()
+    (folder / "bucket" / "object").write_bytes(CONTENT)
+    with serve_throttled(folder, tls=True) as server:
+        yield server
+
+
+def test_whoever_has_its_environment_reads_over_tls(server, monkeypatch):
+    assert server.endpoint.startswith("https://127.0.0.1:")
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    server.reset()
+    buffer = bytearray(len(CONTENT) - 3)
+    assert RangeReader().read_into("s3://bucket/object", 3, memoryview(buffer)) == (xxhash.xxh3_64_intdigest(CONTENT[3:]),)
+    assert bytes(buffer) == CONTENT[3:]
+    assert boto3.client("s3").get_object(Bucket="bucket", Key="object")["Body"].read() == CONTENT
+    assert [found.key for found in open_store("s3://bucket").list()] == ["object"]
+    assert server.stats() == (3, 2 * len(CONTENT) - 3)
+
+
+def test_faults_come_over_tls_too(server, monkeypatch):
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    server.reset()
+    server.inject(Fault(kind="short", times=1))
+    buffer = bytearray(len(CONTENT))
+    RangeReader(retry=RetryPolicy(first_delay_s=0.01)).read_into("s3://bucket/object", 0, memoryview(buffer))
+    assert bytes(buffer) == CONTENT
+    assert server.stats().requests == 2
+
+
+def test_whoever_does_not_trust_its_certificate_is_refused_and_stops_nobody(server, monkeypatch):
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_CA_BUNDLE")
+    server.reset()
+    with pytest.raises(EchotrainError):
+        RangeReader(retry=RetryPolicy(attempts=1)).read_into("s3://bucket/object", 0, memoryview(bytearray(8)))
+    # What asks for the counters is another client, which does trust it.
+    assert server.stats() == (0, 0)
