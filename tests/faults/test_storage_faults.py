@@ -112,7 +112,8 @@ def test_a_retry_goes_on_where_the_body_broke_off(server: ThrottledServer) -> No
     server.reset()
     server.inject(Fault(kind="short", key=".bin", times=3))
     epoch(**patient)
-    assert server.stats().bytes == whole + catalog
+    # Of each body that broke off, less than the piece that was under way is sent twice.
+    assert 0 <= server.stats().bytes - whole - catalog < 3 * (256 << 10)
 
 
 def test_a_shard_that_vanished_is_named(server: ThrottledServer, folder: Path, tmp_path: Path) -> None:

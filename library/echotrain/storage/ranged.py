@@ -23,6 +23,8 @@ from echotrain.storage.uri import has_dots, local_path, split_uri
 __all__ = ["RangeReader"]
 
 _FILE_PIECE = 1 << 20
+# Of a body: TLS brings 16 kB at a time, and each handed over alone costs more than it is worth.
+_BODY_PIECE = 256 << 10
 _LARGE = 64 << 10
 
 
@@ -85,10 +87,11 @@ class RangeReader:
             if answer.range != wanted:
                 raise _ends_early(uri, offset, progress.total)
             is_answered = True
-            # Pieces as they arrive: what obstore would join before it hands it over is lost when the body breaks off.
-            for body in answer.stream(min_chunk_size=1):
+            # What obstore joins before it hands it over is lost where a body breaks off; where one has, every byte that comes is kept.
+            for body in answer.stream(min_chunk_size=1 if progress.has_broken_off else _BODY_PIECE):
                 progress.fill(memoryview(body))
         except (BaseError, FileNotFoundError, ValueError) as error:
+            progress.has_broken_off |= is_answered
             raise self._failure(uri, offset, progress, error, is_answered=is_answered) from error
         if progress.done < progress.total:
             raise TransientError(f"the body ended {progress.total - progress.done} bytes early")
@@ -111,6 +114,7 @@ class _Progress:
         self._index = 0
         self._at = 0
         self.done = 0
+        self.has_broken_off = False
         self.total = sum(len(buffer) for buffer in self._buffers)
 
     def remaining(self) -> list[memoryview]:
