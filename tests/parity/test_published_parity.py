@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from echotrain.data.catalog.identity import SampleId
-from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.kspace_lines import LinesBatch
 from echotrain.errors import CheckpointError, ConfigError
 from echotrain.orchestration.jobs.inference import InferenceConfig
 from echotrain.training.published import describe_published, is_weights_file, load_published
@@ -57,7 +57,7 @@ def saved(kind, state, folder):
 
 def batch_of(kspace, mask, num_low):
     size = kspace.shape[-2:]
-    return Batch(
+    return LinesBatch(
         kspace=kspace,
         mask=mask,
         num_low_frequencies=torch.tensor([num_low]),

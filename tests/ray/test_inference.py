@@ -13,8 +13,9 @@ from PIL import Image
 from echotrain.config import to_dict
 from echotrain.data.catalog.store import load_catalog
 from echotrain.data.config import DataConfig
-from echotrain.data.fetch import Fetcher, StepRows
+from echotrain.data.fetch import Fetcher
 from echotrain.data.formats.sources import find_sources
+from echotrain.data.samples.sample_format import StepRows
 from echotrain.errors import CatalogError, CheckpointError, ConfigError, PayloadError, ResourceError
 from echotrain.evaluation.results import read_evaluation
 from echotrain.evaluation.submission import MosaicChallenge, write_submission
@@ -64,7 +65,7 @@ def test_zero_filled_scores_are_those_of_a_plain_reconstruction(local_ray, run_u
     assert {v.volume for v in evaluation.volumes} == {row.volume for row in rows}
     assert len(evaluation.examples) == 1
     for result in evaluation.volumes:
-        fetcher = Fetcher(catalog.root, experiment.data.mask, seed=experiment.seed)
+        fetcher = Fetcher(catalog.root, experiment.data.make_format(seed=experiment.seed))
         steps = [StepRows([row], [1.0], 1) for row in rows if row.volume == result.volume]
         batches = [batch for step in fetcher.fetch(steps, epoch=None) for batch in step.batches]
         images = [rss(ifft2c(batch.kspace * batch.mask))[0] for batch in batches]

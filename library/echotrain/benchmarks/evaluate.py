@@ -21,7 +21,7 @@ from echotrain.data.catalog.store import commit_catalog
 from echotrain.data.config import DataConfig
 from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.data.preparing.convert import ConvertConfig, convert_scan, scan_key
-from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.kspace_lines import LinesBatch
 from echotrain.errors import ConfigError
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.orchestration.jobs.evaluate import evaluate
@@ -143,12 +143,12 @@ class _Watch:
         self._method = method
         self._model = method.network.build().eval()
         self._task = ReconstructionConfig().build()
-        self._kept: list[Batch] = []
+        self._kept: list[LinesBatch] = []
         self._calls = 0
         self._turns: list[_Span] = []
         self._clock = _Clock()
 
-    def reconstruct(self, batch: Batch) -> Magnitude:
+    def reconstruct(self, batch: LinesBatch) -> Magnitude:
         images = self._task.reconstruct(self._model, batch)
         self._calls += 1
         if len(self._kept) < _KEPT:

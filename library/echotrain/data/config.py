@@ -1,7 +1,10 @@
 """What a run learns from, and how the bytes of it are fetched."""
 
+import functools
 from dataclasses import dataclass, field
 
+from echotrain.data.samples.kspace_lines import LinesBatch, LinesFormat
+from echotrain.data.samples.sample_format import MakeFormat
 from echotrain.errors import ConfigError, LeakageError
 from echotrain.physics.masks import MaskConfig
 
@@ -48,6 +51,10 @@ class DataConfig:
             raise ConfigError(f"data.train_split={list(self.train_split)}", f"must be some of {list(_TRAINABLE)}", "Write [train].")
         if not 0 < self.fraction <= 1:
             raise ConfigError(f"data.fraction={self.fraction}", "must lie in (0, 1]", "Use 1.0 for all volumes.")
+
+    def make_format(self, *, seed: int) -> MakeFormat[LinesBatch]:
+        """Return what makes these samples of rows, for a run of that seed."""
+        return functools.partial(LinesFormat, mask=self.mask, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)

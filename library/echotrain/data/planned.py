@@ -14,9 +14,10 @@ from echotrain.data.catalog.selection import select
 from echotrain.data.catalog.store import load_catalog
 from echotrain.data.catalog.subsets import Subset, load_subset
 from echotrain.data.config import DataConfig, StreamConfig
-from echotrain.data.fetch import Fetcher, StepRows
+from echotrain.data.fetch import Fetcher
 from echotrain.data.plan.order import RankRows, epoch_order, num_global_samples, num_steps, rank_rows
-from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.kspace_lines import LinesBatch
+from echotrain.data.samples.sample_format import StepRows
 from echotrain.data.stream import StepData
 from echotrain.errors import ConfigError
 
@@ -75,7 +76,7 @@ class PlannedStream:
         self.catalog = load_catalog(data.catalog, trusted=data.trusted) if catalog is None else catalog
         subset = load_subset(self.catalog.root, data.subset) if data.subset else None
         self._train = self._select(data.train_split, data.fraction, subset)
-        self._fetcher = Fetcher(self.catalog.root, data.mask, seed=seed, config=config)
+        self._fetcher = Fetcher(self.catalog.root, data.make_format(seed=seed), config=config)
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="echotrain-next-epoch")
         self._ahead: tuple[int, Future[Iterator[StepRows]]] | None = None
 
@@ -83,14 +84,14 @@ class PlannedStream:
         """Return the steps of an epoch, the same on every rank."""
         return num_steps(len(self._train), self._batch_size)
 
-    def steps(self, epoch: int, first_step: int = 0) -> Iterator[StepData]:
+    def steps(self, epoch: int, first_step: int = 0) -> Iterator[StepData[LinesBatch]]:
         """Yield the epoch's steps from ``first_step`` on; the same ones, in the same order, every time."""
         ahead, self._ahead = self._ahead, None
         is_ready = ahead is not None and (epoch, first_step) == (ahead[0], 0)
         rows = ahead[1].result() if ahead is not None and is_ready else self._epoch_rows(epoch, first_step)
         yield from self._fetcher.fetch(self._then_open_next(rows, epoch), epoch=epoch)
 
-    def evaluation(self, split: str = "val") -> Iterator[Batch]:
+    def evaluation(self, split: str = "val") -> Iterator[LinesBatch]:
         """Yield this rank's share of a split: each slice once over all ranks, no fillers, masks of the volume alone.
 
         Of ``val`` it is the share that ``data.val_follows_fraction`` leaves.

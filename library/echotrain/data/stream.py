@@ -1,17 +1,17 @@
 """What a trainer sees of its data: steps in a fixed order, whoever fetches them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol
 
 from echotrain.data.catalog.identity import SampleId
-from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.sample_format import B_co
 
 __all__ = ["StepData", "Stream"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepData:
+class StepData(Generic[B_co]):
     """One rank's share of one step.
 
     Attributes:
@@ -21,22 +21,22 @@ class StepData:
         num_bytes: Bytes that were fetched for it.
     """
 
-    batches: list[Batch]
+    batches: Sequence[B_co]
     num_global_samples: int
     wait_s: float
     num_bytes: int
 
 
-class Stream(Protocol):
+class Stream(Protocol[B_co]):
     """One rank's view of a data set."""
 
     def num_steps(self, epoch: int) -> int:
         """Return the steps of an epoch, the same on every rank."""
 
-    def steps(self, epoch: int, first_step: int = 0) -> Iterator[StepData]:
+    def steps(self, epoch: int, first_step: int = 0) -> Iterator[StepData[B_co]]:
         """Yield the epoch's steps from ``first_step`` on; the same ones, in the same order, every time."""
 
-    def evaluation(self, split: str = "val") -> Iterator[Batch]:
+    def evaluation(self, split: str = "val") -> Iterator[B_co]:
         """Yield this rank's share of a split: each slice once over all ranks, no fillers, masks of the volume alone."""
 
     def examples(self, count: int, split: str = "val") -> list[SampleId]:

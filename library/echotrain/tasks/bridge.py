@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.kspace_lines import LinesBatch
 from echotrain.errors import ConfigError
 from echotrain.losses.ssim import SSIMLoss
 from echotrain.models.bridge.network import BridgeNetwork
@@ -87,7 +87,7 @@ class BridgeTask:
         self.config = config
         self._ssim = SSIMLoss(config.ssim_window)
 
-    def loss(self, model: nn.Module, batch: Batch) -> StepLoss:
+    def loss(self, model: nn.Module, batch: LinesBatch) -> StepLoss:
         """Return each sample's squared error of the direction, and with ``ssim_weight`` the loss of the image that it points to."""
         image = zero_filled(batch)
         _, target_image = center_crop_to_smallest(image, batch.target)
@@ -107,7 +107,7 @@ class BridgeTask:
     def after_step(self, model: nn.Module, global_step: int) -> None:
         """Nothing follows a step of the bridge."""
 
-    def reconstruct(self, model: nn.Module, batch: Batch) -> Magnitude:
+    def reconstruct(self, model: nn.Module, batch: LinesBatch) -> Magnitude:
         """Return the images at the bridge's other end, on the target's matrix."""
         image = zero_filled(batch)
         scale, space = image_scale(image), _space(model, image)
@@ -116,18 +116,18 @@ class BridgeTask:
         target = sample_bridge(model, source, self.config.sampling_steps, lambda: self.config.noise * noise())
         return restore(space.decode(target, (image.shape[-2], image.shape[-1])), scale).clamp_min(0)
 
-    def validation(self) -> Validation:
+    def validation(self) -> Validation[LinesBatch]:
         """Begin a pass over the validation split."""
         # Imported late for the reason given in ReconstructionTask.
         from echotrain.tasks.volume_validation import VolumeValidation
 
         return VolumeValidation(self.reconstruct)
 
-    def panels(self, model: nn.Module, batch: Batch) -> list[Panel]:
+    def panels(self, model: nn.Module, batch: LinesBatch) -> list[Panel]:
         """Return zero-filled, reconstruction, target and error (five times) of each sample."""
         return compare(self.reconstruct(model, batch), batch)
 
-    def _draw_times(self, batch: Batch) -> PerSample:
+    def _draw_times(self, batch: LinesBatch) -> PerSample:
         times = torch.tensor(self.config.times)
         weights = torch.tensor(self.config.probabilities or (1.0,) * len(times))
         return torch.cat([times[torch.multinomial(weights, 1, generator=generator)] for generator in batch.generators("bridge time")])
@@ -185,7 +185,7 @@ def _space(model: nn.Module, image: Magnitude) -> Space:
     return network.space(image.device)
 
 
-def _noise(batch: Batch, purpose: str, like: Channels) -> Callable[[], Channels]:
+def _noise(batch: LinesBatch, purpose: str, like: Channels) -> Callable[[], Channels]:
     """Return what gives unit noise of the codes' shape, anew at each call, from a stream per sample."""
     generators = batch.generators(purpose)
     return lambda: torch.stack([torch.randn(like.shape[1:], generator=generator) for generator in generators]).to(like.device)

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.kspace_lines import LinesBatch
 from echotrain.errors import ConfigError
 from echotrain.losses.ssim import SSIMLoss
 from echotrain.physics.coils import rss
@@ -55,7 +55,7 @@ class ReconstructionTask:
     def __init__(self, config: ReconstructionConfig) -> None:
         self._ssim = SSIMLoss(config.ssim_window)
 
-    def loss(self, model: nn.Module, batch: Batch) -> StepLoss:
+    def loss(self, model: nn.Module, batch: LinesBatch) -> StepLoss:
         """Return each sample's ``1 - SSIM``."""
         output, target = center_crop_to_smallest(_run(model, batch), batch.target)
         return StepLoss(per_sample=self._ssim(output, target, batch.max_value), logs={})
@@ -63,24 +63,24 @@ class ReconstructionTask:
     def after_step(self, model: nn.Module, global_step: int) -> None:
         """Nothing follows a step of reconstruction."""
 
-    def reconstruct(self, model: nn.Module, batch: Batch) -> Magnitude:
+    def reconstruct(self, model: nn.Module, batch: LinesBatch) -> Magnitude:
         """Return the network's images, cropped to the target's matrix."""
         output, _ = center_crop_to_smallest(_run(model, batch), batch.target)
         return output.float()
 
-    def validation(self) -> Validation:
+    def validation(self) -> Validation[LinesBatch]:
         """Begin a pass over the validation split."""
         # Its metrics import SciPy's statistics, which takes as long as PyTorch; no process waits for that before its first step.
         from echotrain.tasks.volume_validation import VolumeValidation
 
         return VolumeValidation(self.reconstruct)
 
-    def panels(self, model: nn.Module, batch: Batch) -> list[Panel]:
+    def panels(self, model: nn.Module, batch: LinesBatch) -> list[Panel]:
         """Return zero-filled, reconstruction, target and error (five times) of each sample."""
         return compare(self.reconstruct(model, batch), batch)
 
 
-def compare(images: Magnitude, batch: Batch) -> list[Panel]:
+def compare(images: Magnitude, batch: LinesBatch) -> list[Panel]:
     """Return pictures of each sample: zero-filled, the given image, the target and the error (five times)."""
     output, target = center_crop_to_smallest(images, batch.target)
     baseline, _ = center_crop_to_smallest(zero_filled(batch), target)
@@ -97,13 +97,13 @@ def compare(images: Magnitude, batch: Batch) -> list[Panel]:
     ]
 
 
-def zero_filled(batch: Batch) -> Magnitude:
+def zero_filled(batch: LinesBatch) -> Magnitude:
     """Return the RSS images of what was acquired, cropped to the target's matrix: the baseline without a network."""
     output, _ = center_crop_to_smallest(rss(ifft2c(_acquired(batch))), batch.target)
     return output
 
 
-def masked_kspace(batch: Batch) -> Magnitude:
+def masked_kspace(batch: LinesBatch) -> Magnitude:
     """Return the root sum of squares over coils of the k-space that was acquired, on the full matrix; exactly zero elsewhere.
 
     Beside a reconstruction it shows what that had to be made of. All coils count, so that none has to be chosen.
@@ -111,12 +111,12 @@ def masked_kspace(batch: Batch) -> Magnitude:
     return rss(_acquired(batch))
 
 
-def _run(model: nn.Module, batch: Batch) -> Magnitude:
+def _run(model: nn.Module, batch: LinesBatch) -> Magnitude:
     """Return the network's RSS images on the full matrix."""
     output: Magnitude = model(_acquired(batch), batch.mask, batch.num_low_frequencies, batch.coil_mask)
     return output
 
 
-def _acquired(batch: Batch) -> Kspace:
+def _acquired(batch: LinesBatch) -> Kspace:
     """Return the k-space that the mask acquires, zero elsewhere."""
     return torch.where(batch.mask, batch.kspace, torch.zeros((), dtype=batch.kspace.dtype, device=batch.kspace.device))

@@ -4,7 +4,7 @@ Pre-training, segmentation and expert models are further implementations of ``Ta
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from echotrain.data.catalog.identity import SampleId
 from echotrain.data.samples.batch import Batch
 from echotrain.shapes import Magnitude, PerSample
+
+B_contra = TypeVar("B_contra", bound=Batch, contravariant=True)
 
 __all__ = ["Panel", "ReconstructingTask", "ScoreTable", "StepLoss", "Task", "Validation", "bare"]
 
@@ -62,10 +64,10 @@ class ScoreTable:
     rows: tuple[tuple[str | float, ...], ...]
 
 
-class Validation(Protocol):
+class Validation(Protocol[B_contra]):
     """One pass over the validation split: each rank adds its samples, rank 0 merges and scores."""
 
-    def add(self, model: nn.Module, batch: Batch) -> None:
+    def add(self, model: nn.Module, batch: B_contra) -> None:
         """Run the model on a batch and keep the few numbers that the scores need."""
 
     def state(self) -> Any:
@@ -81,8 +83,8 @@ class Validation(Protocol):
         """Return the metrics by group."""
 
 
-class Task(Protocol):
-    """What one step means."""
+class Task(Protocol[B_contra]):
+    """What one step means, of the kind of batch that it takes."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -92,23 +94,23 @@ class Task(Protocol):
     def score(self) -> str:
         """The validation metric whose highest value marks the best checkpoint."""
 
-    def loss(self, model: nn.Module, batch: Batch) -> StepLoss:
+    def loss(self, model: nn.Module, batch: B_contra) -> StepLoss:
         """Run the model on a batch and return each sample's loss."""
 
     def after_step(self, model: nn.Module, global_step: int) -> None:
         """Act on the bare model after the optimiser's step (move a teacher, update a router)."""
 
-    def validation(self) -> Validation:
+    def validation(self) -> Validation[B_contra]:
         """Begin a pass over the validation split."""
 
-    def panels(self, model: nn.Module, batch: Batch) -> list[Panel]:
+    def panels(self, model: nn.Module, batch: B_contra) -> list[Panel]:
         """Return pictures of a batch's samples."""
 
 
-class ReconstructingTask(Task, Protocol):
+class ReconstructingTask(Task[B_contra], Protocol[B_contra]):
     """A task whose models make images, and so can be evaluated as volumes."""
 
-    def reconstruct(self, model: nn.Module, batch: Batch) -> Magnitude:
+    def reconstruct(self, model: nn.Module, batch: B_contra) -> Magnitude:
         """Return the images of a batch on the target's matrix."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.kspace_lines import LinesBatch
 from echotrain.metrics.collector import SliceKey, SliceScore, VolumeCollector, VolumeKey, mean_quality
 from echotrain.metrics.volume import Quality
 from echotrain.shapes import Magnitude
@@ -22,12 +22,12 @@ class VolumeValidation:
         reconstruct: Turns a batch into images of the target's matrix.
     """
 
-    def __init__(self, reconstruct: Callable[[nn.Module, Batch], Magnitude]) -> None:
+    def __init__(self, reconstruct: Callable[[nn.Module, LinesBatch], Magnitude]) -> None:
         self._reconstruct = reconstruct
         self._slices = VolumeCollector()
         self._anatomies: dict[VolumeKey, str] = {}
 
-    def add(self, model: nn.Module, batch: Batch) -> None:
+    def add(self, model: nn.Module, batch: LinesBatch) -> None:
         """Reconstruct a batch and score its slices."""
         outputs = self._reconstruct(model, batch).cpu().numpy()
         targets = batch.target.cpu().numpy()

@@ -57,8 +57,8 @@ class Trainer:
         self,
         experiment: Experiment,
         *,
-        task: Task,
-        stream: Stream,
+        task: Task[Any],
+        stream: Stream[Any],
         state: TrainState,
         ranks: Ranks,
         meta: CheckpointMeta,
@@ -129,7 +129,7 @@ class Trainer:
                     return signal
         return Signal.NONE
 
-    def _step(self, data: StepData, num_steps: int) -> Signal:
+    def _step(self, data: StepData[Any], num_steps: int) -> Signal:
         """Do one step of optimisation; return the strongest signal that any rank has."""
         state, config = self._state, self._config
         position = state.position
@@ -161,14 +161,14 @@ class Trainer:
         self._latest = {"lr": config.optim.lr * factor, "grad_norm": float(norm), "loss_step": sums["loss"] / data.num_global_samples}
         return max(kind for kind, count in zip(Signal, votes, strict=True) if count)
 
-    def _accumulate(self, data: StepData) -> tuple[Tensor, dict[str, Tensor]]:
+    def _accumulate(self, data: StepData[Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Run forward and backward over the rank's batches; return weighted losses (sample,) and weighted sums of the logs."""
         losses: list[Tensor] = []
         logs: dict[str, Tensor] = {}
         scale = self._ranks.world / data.num_global_samples  # DDP divides the sum over ranks by their number.
         for index, fetched in enumerate(data.batches):
             is_last = index == len(data.batches) - 1
-            batch = fetched.to(self._ranks.device)
+            batch: Batch = fetched.to(self._ranks.device)
             torch.manual_seed(self._batch_seed(batch))
             with self._synchronised(is_last), self._autocast():
                 result = self._task.loss(self._network, batch)
@@ -201,7 +201,7 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(parameters, self._config.optim.clip_norm, norm)
         return norm
 
-    def _refuse(self, data: StepData, losses: Tensor, loss_sum: float) -> None:
+    def _refuse(self, data: StepData[Any], losses: Tensor, loss_sum: float) -> None:
         """Raise on every rank, naming the samples whose loss is not finite (or all of the step, where only the gradient is not)."""
         ids = [sample for batch in data.batches for sample in batch.ids]
         bad = [sample for sample, loss in zip(ids, losses.tolist(), strict=True) if not _is_finite(loss)]
@@ -323,7 +323,7 @@ class Trainer:
             self._files.log(record)
 
 
-def _as_generator(steps: Iterator[StepData]) -> Generator[StepData, None, None]:
+def _as_generator(steps: Iterator[StepData[Any]]) -> Generator[StepData[Any], None, None]:
     """Yield the steps; closing this closes a stream that can be closed, so that its threads end with the epoch."""
     try:
         yield from steps

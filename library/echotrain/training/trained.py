@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from echotrain.config import from_dict, override
-from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.kspace_lines import LinesBatch
 from echotrain.errors import CheckpointError
 from echotrain.shapes import Magnitude
 from echotrain.storage.open import open_store
@@ -35,7 +35,7 @@ class TrainedModel:
 
     experiment: Experiment
     model: nn.Module
-    task: ReconstructingTask
+    task: ReconstructingTask[LinesBatch]
     checkpoint: str
 
     @property
@@ -43,7 +43,7 @@ class TrainedModel:
         """Where the model is."""
         return next(self.model.parameters()).device
 
-    def reconstruct(self, batch: Batch) -> Magnitude:
+    def reconstruct(self, batch: LinesBatch) -> Magnitude:
         """Return the images of a batch on the target's matrix."""
         return self.task.reconstruct(self.model, batch)
 

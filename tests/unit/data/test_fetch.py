@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from echotrain.data.config import DataConfig, StreamConfig
-from echotrain.data.fetch import Fetcher, StepRows
+from echotrain.data.fetch import Fetcher
 from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.reading import SliceReader
+from echotrain.data.samples.sample_format import StepRows
 from echotrain.data.samples.slots import SlotPool
 from echotrain.errors import CatalogError, ObjectMissingError, PayloadError
 from echotrain.physics.masks import MaskConfig
@@ -181,13 +183,15 @@ def test_idle_slots_are_kept_only_up_to_their_bound() -> None:
         assert pool.num_allocated == 5 + 3 * (number - 1)
 
 
-def test_a_stream_uses_few_slots_for_many_steps(tmp_path: Path) -> None:
+def test_a_stream_uses_few_slots_for_many_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_catalog(tmp_path, volumes=40)
+    pools = []
+    monkeypatch.setattr("echotrain.data.fetch.SlotPool", lambda **options: pools.append(SlotPool(**options)) or pools[-1])
     stream = stream_of(tmp_path, config=StreamConfig(threads=2, prefetch_steps=2))
     for step in stream.steps(0):
         del step
     assert stream.num_steps(0) == 60
-    assert stream._fetcher._pool.num_allocated <= 12
+    assert [pool.num_allocated <= 12 for pool in pools] == [True]
 
 
 def test_prefetch_is_bounded_by_bytes(tmp_path: Path) -> None:
@@ -200,7 +204,7 @@ def test_prefetch_is_bounded_by_bytes(tmp_path: Path) -> None:
             yield StepRows([row], [1.0], 1)
 
     one = (4 * 24 * 20 * 8 + 16 * 12 * 4) / 1e6
-    fetcher = Fetcher(str(tmp_path), R4, seed=0, config=StreamConfig(threads=2, prefetch_mb=2.5 * one))
+    fetcher = Fetcher(str(tmp_path), DataConfig(mask=R4).make_format(seed=0), config=StreamConfig(threads=2, prefetch_mb=2.5 * one))
     fetched = fetcher.fetch(steps(), epoch=0)
     next(fetched)
     assert len(taken) == 3  # two under way, and the one that had no room
@@ -273,8 +277,8 @@ def test_the_next_epochs_rows_are_ready_but_none_of_its_payload_is_read(tmp_path
     written = write_catalog(tmp_path)
     stream = stream_of(tmp_path)
     read = []
-    fetch = type(stream._fetcher._slices).read
-    monkeypatch.setattr(type(stream._fetcher._slices), "read", lambda self, row, *rest: read.append(row) or fetch(self, row, *rest))
+    fetch = SliceReader.read
+    monkeypatch.setattr(SliceReader, "read", lambda self, row, *rest: read.append(row) or fetch(self, row, *rest))
     ids = [[step.batches[0].ids for step in stream.steps(epoch)] for epoch in (0, 1)]
     assert len(read) == 2 * len(written.kspace)
     fresh = [step.batches[0].ids for step in stream_of(tmp_path).steps(1)]

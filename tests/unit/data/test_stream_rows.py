@@ -8,12 +8,12 @@ import pytest
 
 from echotrain.data.catalog.rows import Catalog
 from echotrain.data.config import DataConfig, StreamConfig
-from echotrain.data.fetch import Fetcher, StepRows
+from echotrain.data.fetch import Fetcher
 from echotrain.data.planned import PlannedStream
 from echotrain.data.samples.reading import SliceReader
+from echotrain.data.samples.sample_format import StepRows
 from echotrain.data.stream import StepData
 from echotrain.errors import CatalogError
-from echotrain.physics.masks import MaskConfig
 from echotrain.storage.ranged import RangeReader
 from tests.catalogs import write_catalog
 
@@ -80,7 +80,7 @@ def test_weights_maxima_and_anatomies_stay_with_their_samples_whatever_shares_th
     written = write_catalog(tmp_path, shapes=((4, 24, 20), (2, 20, 21), (3, 24, 20)), volumes=6, slices=1).catalog
     rows = [dataclasses.replace(row, max_value=number + 1.0, anatomy=f"anatomy {number}") for number, row in enumerate(written.rows())]
     weights = [float(number % 2) for number in range(len(rows))]
-    fetcher = Fetcher(str(tmp_path), MaskConfig(), seed=0, config=StreamConfig(threads=2))
+    fetcher = Fetcher(str(tmp_path), DataConfig().make_format(seed=0), config=StreamConfig(threads=2))
     (step,) = fetcher.fetch([StepRows(rows, weights, 3)], epoch=0)
     fetcher.close()
     told = [

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from echotrain.data.catalog.identity import SampleId
-from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.kspace_lines import LinesBatch
 from echotrain.losses.ssim import SSIMLoss
 from echotrain.metrics.volume import score_volume
 from echotrain.models.unrolled.varnet import VarNetConfig
@@ -20,7 +20,7 @@ from tests.batches import assert_bf16_stays_near
 TINY = VarNetConfig(num_cascades=1, chans=2, pools=1, sens_chans=2, sens_pools=1)
 
 
-def make_batch(num=3, coils=2, size=(32, 24), recon=(20, 18), volume="v", seed=0) -> Batch:
+def make_batch(num=3, coils=2, size=(32, 24), recon=(20, 18), volume="v", seed=0) -> LinesBatch:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(num, coils, *size, dtype=torch.complex64, generator=generator)
     kspace = fft2c(images)
@@ -28,7 +28,7 @@ def make_batch(num=3, coils=2, size=(32, 24), recon=(20, 18), volume="v", seed=0
     mask[..., ::2] = True
     mask[..., size[1] // 2 - 3 : size[1] // 2 + 3] = True
     target = center_crop(rss(images), recon)
-    return Batch(
+    return LinesBatch(
         kspace=kspace,
         mask=mask,
         num_low_frequencies=torch.full((num,), 6),
@@ -156,6 +156,6 @@ def test_one_batch_can_be_overfitted(task, model):
     assert losses[-1] < 0.7 * losses[0]
 
 
-def pick(batch: Batch, rows: list[int]) -> Batch:
+def pick(batch: LinesBatch, rows: list[int]) -> LinesBatch:
     tensors = {name: value[rows] for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
-    return Batch(**tensors, ids=tuple(batch.ids[row] for row in rows), anatomies=tuple(batch.anatomies[row] for row in rows))
+    return LinesBatch(**tensors, ids=tuple(batch.ids[row] for row in rows), anatomies=tuple(batch.anatomies[row] for row in rows))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,6 +27,14 @@ NUM_TRAIN, NUM_VAL = 10, 4
 TIMINGS = {"samples_per_s", "bytes_per_s", "step_s", "data_wait_s", "validation_s", "time"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class ToyBatch(Batch):
+    """A kind of sample that the trainer has never heard of: points and values."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+
+
 class ToyNetwork(nn.Module):
     """Draws from torch's global generator (dropout), so that a resume that forgets randomness is seen."""
 
@@ -45,7 +54,7 @@ class ToyTask:
         self.bad = bad
         self.seen: list[SampleId] = []
 
-    def loss(self, model: nn.Module, batch: Batch) -> StepLoss:
+    def loss(self, model: nn.Module, batch: ToyBatch) -> StepLoss:
         self.seen += batch.ids
         loss = self._error(model, batch)
         factors = torch.tensor([float("nan") if sample == self.bad else 1.0 for sample in batch.ids])
@@ -57,13 +66,13 @@ class ToyTask:
     def validation(self) -> "ToyValidation":
         return ToyValidation(self)
 
-    def panels(self, model: nn.Module, batch: Batch) -> list[Panel]:
+    def panels(self, model: nn.Module, batch: ToyBatch) -> list[Panel]:
         return [
             Panel(sample=sample, caption=sample.volume, images={"target": np.ones((4, 4), np.float32)}, scale=1.0) for sample in batch.ids
         ]
 
-    def _error(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        return (model(batch.kspace.real.flatten(1)) - batch.target.mean(dim=(1, 2))) ** 2
+    def _error(self, model: nn.Module, batch: ToyBatch) -> torch.Tensor:
+        return (model(batch.x) - batch.y) ** 2
 
 
 class ToyValidation:
@@ -71,7 +80,7 @@ class ToyValidation:
         self.task = task
         self.errors: dict[SampleId, float] = {}
 
-    def add(self, model: nn.Module, batch: Batch) -> None:
+    def add(self, model: nn.Module, batch: ToyBatch) -> None:
         self.errors.update(zip(batch.ids, self.task._error(model, batch).tolist(), strict=True))
 
     def state(self) -> dict[SampleId, float]:
@@ -96,7 +105,7 @@ class ToyStream:
     def num_steps(self, epoch: int) -> int:
         return -(-NUM_TRAIN // self.batch_size)
 
-    def steps(self, epoch: int, first_step: int = 0) -> Iterator[StepData]:
+    def steps(self, epoch: int, first_step: int = 0) -> Iterator[StepData[ToyBatch]]:
         order = numpy_generator(0, "order", epoch).permutation(NUM_TRAIN)
         for step in range(first_step, self.num_steps(epoch)):
             rows = order[step * self.batch_size : (step + 1) * self.batch_size]
@@ -104,7 +113,7 @@ class ToyStream:
             batches = [toy_batch("train", row, weight) for row, weight in mine]
             yield StepData(batches=batches, num_global_samples=len(rows), wait_s=0.001, num_bytes=100 * len(mine))
 
-    def evaluation(self, split: str = "val") -> Iterator[Batch]:
+    def evaluation(self, split: str = "val") -> Iterator[ToyBatch]:
         for row in range(NUM_VAL)[self.rank :: self.world]:
             yield toy_batch(split, row)
 
@@ -112,15 +121,11 @@ class ToyStream:
         return [SampleId("toy", f"{split}-{row}", 0) for row in range(NUM_VAL)[-count:]] if count else []
 
 
-def toy_batch(split: str, row: int, weight: float = 1.0) -> Batch:
+def toy_batch(split: str, row: int, weight: float = 1.0) -> ToyBatch:
     x = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(row + 100 * len(split)))
-    return Batch(
-        kspace=torch.complex(x, x),
-        mask=torch.ones(1, 1, 1, 4, dtype=torch.bool),
-        num_low_frequencies=torch.tensor([2]),
-        coil_mask=torch.ones(1, 1, dtype=torch.bool),
-        target=torch.tanh(x[:, 0].sum(dim=-1, keepdim=True)),
-        max_value=torch.ones(1),
+    return ToyBatch(
+        x=x.flatten(1),
+        y=torch.tanh(x[:, 0].sum(dim=-1)).mean(dim=1),
         weight=torch.tensor([weight]),
         ids=(SampleId("toy", f"{split}-{row}", 0),),
     )

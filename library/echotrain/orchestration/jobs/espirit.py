@@ -10,7 +10,7 @@ from echotrain.baselines.bart import find_bart
 from echotrain.baselines.espirit import EspiritConfig, reconstruct
 from echotrain.config import override
 from echotrain.data.config import DataConfig
-from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.kspace_lines import LinesBatch
 from echotrain.orchestration.jobs.inference import Subject
 from echotrain.physics.crop import center_crop_to_smallest
 from echotrain.shapes import Magnitude
@@ -64,7 +64,7 @@ class _Espirit:
     def __init__(self, config: EspiritConfig) -> None:
         self._config = config
 
-    def reconstruct(self, batch: Batch) -> Magnitude:
+    def reconstruct(self, batch: LinesBatch) -> Magnitude:
         acquired = torch.where(batch.mask, batch.kspace, 0).numpy()
         lines = batch.num_low_frequencies.tolist()
         images = [reconstruct(kspace, num_low, self._config) for kspace, num_low in zip(acquired, lines, strict=True)]

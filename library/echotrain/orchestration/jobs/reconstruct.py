@@ -21,7 +21,7 @@ from echotrain.data.formats.write import write_fastmri
 from echotrain.data.formats.xml_header import header_xml
 from echotrain.data.preparing.convert import reason_of
 from echotrain.data.preparing.curate import acquired_lines
-from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.kspace_lines import LinesBatch
 from echotrain.errors import ConfigError, ScanError
 from echotrain.evaluation.figures import contact_sheet
 from echotrain.log import track
@@ -314,9 +314,9 @@ def _resolved(uri: str) -> str:
     return uri if path is None else str(path.resolve())
 
 
-def _batch(header: VolumeHeader, index: int, kspace: NDArray[np.complex64], sampling: LineSampling) -> Batch:
+def _batch(header: VolumeHeader, index: int, kspace: NDArray[np.complex64], sampling: LineSampling) -> LinesBatch:
     """Return one slice as a batch whose target is only there for its size."""
-    return Batch(
+    return LinesBatch(
         kspace=torch.from_numpy(kspace)[None],
         mask=torch.from_numpy(sampling.mask)[None, None, None, :],
         num_low_frequencies=torch.tensor([sampling.num_low_frequencies]),

@@ -4,7 +4,7 @@ import torch
 
 from echotrain.data.catalog.identity import SampleId
 from echotrain.data.catalog.rows import SliceRow
-from echotrain.data.samples.collate import empty_batch, group_by_shape
+from echotrain.data.samples.kspace_lines import empty_batch, group_by_shape
 from echotrain.data.samples.slots import SlotPool
 from echotrain.physics.masks import MaskConfig, line_mask
 

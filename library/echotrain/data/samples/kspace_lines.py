@@ -1,0 +1,147 @@
+"""Line-masked slices: measured k-space of one slice, undersampled by phase-encode lines, and the target image.
+
+Slices of one matrix size share a batch; coils are padded with zeros.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from echotrain.data.catalog.identity import SampleId
+from echotrain.data.catalog.rows import SliceRow
+from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.reading import SliceReader
+from echotrain.data.samples.sample_format import Begun, Reading, StepRows
+from echotrain.data.samples.slots import SlotPool
+from echotrain.physics.masks import LineSampling, MaskConfig, line_mask
+from echotrain.shapes import CoilMask, Counts, Kspace, LineMask, Magnitude, PerSample
+
+__all__ = ["LinesBatch", "LinesFormat", "empty_batch", "group_by_shape"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinesBatch(Batch):
+    """Slices of one (coil, ky, kx) shape; volumes with fewer coils are zero-padded.
+
+    Attributes:
+        kspace: Measured k-space. Lines outside ``mask`` may be zero (the ``lines`` layout fetches only what the mask
+            acquires), so a task multiplies by ``mask`` and never reads outside it.
+        mask: Acquired phase-encode lines, partial-Fourier padding already removed.
+        num_low_frequencies: Fully sampled centre lines.
+        coil_mask: True where a coil is real, False where it is padding.
+        target: RSS image of the full k-space, cropped to the reconstruction matrix.
+        max_value: Maximum of the target **volume**: SSIM's data range.
+        anatomies: One per sample; "" where the header names none.
+    """
+
+    kspace: Kspace
+    mask: LineMask
+    num_low_frequencies: Counts
+    coil_mask: CoilMask
+    target: Magnitude
+    max_value: PerSample
+    anatomies: tuple[str, ...] = ()
+
+
+class LinesFormat:
+    """Makes ``LinesBatch`` of rows.
+
+    Args:
+        reading: What rows are read with.
+        mask: How lines are undersampled.
+        seed: The run's seed, for training masks.
+    """
+
+    def __init__(self, reading: Reading, mask: MaskConfig, *, seed: int) -> None:
+        self._mask = mask
+        self._seed = seed
+        self._pool = reading.pool
+        self._slices = SliceReader(reading.root, reading.ranges)
+
+    def memory_nbytes(self, rows: Sequence[SliceRow]) -> int:
+        """Return the bytes of the rows' k-space, by far the most of them."""
+        return sum(row.coils * row.height * row.width * 8 for row in rows)
+
+    def begin(self, step: StepRows, *, epoch: int | None) -> list[Begun[LinesBatch]]:
+        """Return a batch for each matrix size; a row is one read."""
+        samplings = [self._sampling(row, epoch) for row in step.rows]
+        return [self._begin(step, group, samplings, epoch) for group in group_by_shape(step.rows)]
+
+    def _begin(self, step: StepRows, group: Sequence[int], samplings: Sequence[LineSampling], epoch: int | None) -> Begun[LinesBatch]:
+        rows, weights, chosen = [step.rows[i] for i in group], [step.weights[i] for i in group], [samplings[i] for i in group]
+        batch = empty_batch(rows, chosen, weights, self._pool, seed=self._seed, epoch=epoch)
+        kspace, target = batch.kspace.numpy(), batch.target.numpy()
+        reads = [
+            functools.partial(self._slices.read, row, sampling.mask, kspace[position, : row.coils], target[position])
+            for position, (row, sampling) in enumerate(zip(rows, chosen, strict=True))
+        ]
+        return Begun(batch, reads, kspace.nbytes + target.nbytes)
+
+    def _sampling(self, row: SliceRow, epoch: int | None) -> LineSampling:
+        return line_mask(
+            self._mask,
+            row.width,
+            seed=self._seed,
+            dataset=row.dataset,
+            volume=row.volume,
+            epoch=epoch,
+            slice=None if epoch is None else row.slice,
+            padding_left=row.padding_left,
+            padding_right=row.padding_right,
+        )
+
+
+def group_by_shape(rows: Sequence[SliceRow]) -> list[list[int]]:
+    """Return the positions of rows that can share a batch, groups and members in order of appearance."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for position, row in enumerate(rows):
+        groups.setdefault((row.height, row.width, row.recon_height, row.recon_width), []).append(position)
+    return list(groups.values())
+
+
+def empty_batch(
+    rows: Sequence[SliceRow],
+    samplings: Sequence[LineSampling],
+    weights: Sequence[float],
+    pool: SlotPool,
+    *,
+    seed: int = 0,
+    epoch: int | None = None,
+) -> LinesBatch:
+    """Return a batch that is complete but for the measured k-space and the targets, which are still to be filled in.
+
+    Coils that a slice lacks are zero already.
+
+    Args:
+        rows: Of one matrix size.
+        samplings: The mask of each.
+        weights: 1 for a sample that counts, 0 for a filler.
+        pool: Gives the memory.
+        seed: The run's.
+        epoch: Of training, None outside.
+    """
+    first, coils = rows[0], max(row.coils for row in rows)
+    kspace = pool.empty((len(rows), coils, first.height, first.width), torch.complex64)
+    for position, row in enumerate(rows):
+        if row.coils < coils:
+            kspace[position, row.coils :].zero_()
+    # Built by NumPy, for the reason given in SlotPool.empty.
+    masks = np.stack([sampling.mask for sampling in samplings])
+    num_coils = np.array([row.coils for row in rows])
+    num_low = np.array([sampling.num_low_frequencies for sampling in samplings], np.int64)
+    ids = tuple(SampleId(row.dataset, row.volume, row.slice) for row in rows)
+    return LinesBatch(
+        kspace=kspace,
+        mask=torch.from_numpy(masks[:, None, None, :]),
+        num_low_frequencies=torch.from_numpy(num_low),
+        coil_mask=torch.from_numpy(np.arange(coils)[None, :] < num_coils[:, None]),
+        target=pool.empty((len(rows), first.recon_height, first.recon_width), torch.float32),
+        max_value=torch.from_numpy(np.array([row.max_value for row in rows], np.float32)),
+        weight=torch.from_numpy(np.array(weights, np.float32)),
+        ids=ids,
+        anatomies=tuple(row.anatomy for row in rows),
+        roots=tuple(sample.root(seed, epoch) for sample in ids),
+    )
