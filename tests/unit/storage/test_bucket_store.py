@@ -78,11 +78,12 @@ def test_a_conditional_write_whose_answer_was_lost_is_known_as_ones_own(fake: Fa
     assert fake.objects["bucket/runs/k"] == b"12345"
 
 
+@pytest.mark.parametrize("size", [3_000_001, 3_500_000, 4_000_000])
 def test_large_files_go_up_in_parts_and_come_back_in_pieces(
-    fake: FakeBuckets, store: BucketStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake: FakeBuckets, store: BucketStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     monkeypatch.setattr(bucket_store, "_PART", 1_000_000)
-    (tmp_path / "file").write_bytes(os.urandom(3_500_001))
+    (tmp_path / "file").write_bytes(os.urandom(size))
     store.upload(tmp_path / "file", "large")
     assert len(fake.parts) == 4
     fake.failures[:] = [0, 0, 503]
