@@ -17,7 +17,8 @@ from echotrain.metrics.volume import Quality, evaluation_crop, ssim
 __all__ = ["SliceKey", "SliceScore", "VolumeCollector", "VolumeKey", "VolumeScore", "mean_quality"]
 
 VolumeKey = tuple[str, str]
-SliceKey = tuple[str, str, int]
+# Dataset, volume, slice, and the frame where the slice has several: a sample's identity.
+SliceKey = tuple[str, str, int, int | None]
 
 
 class SliceScore(NamedTuple):
@@ -40,7 +41,7 @@ class VolumeScore(Quality):
 
 
 class VolumeCollector:
-    """Gathers slices by (dataset, volume, slice) and scores the volumes; a slice that comes twice counts once.
+    """Gathers slices, or frames of slices, and scores the volumes; one that comes twice counts once.
 
     Args:
         expected: Number of slices of each volume; where given, ``volumes`` refuses a set that is not exactly this.
@@ -54,7 +55,7 @@ class VolumeCollector:
         """Score one slice.
 
         Args:
-            key: Its (dataset, volume, slice).
+            key: Its identity.
             target: Magnitude image (y, x).
             reconstruction: Magnitude image, cropped here as ``evaluation_crop`` does.
             data_range: Maximum of the target **volume**.
@@ -63,8 +64,7 @@ class VolumeCollector:
             ScanError: The data range is not a positive number, or the images do not fit each other.
             NotFiniteError: The reconstruction is not finite.
         """
-        dataset, volume, index = key
-        name = f"{dataset}/{volume}/{index}"
+        name = "/".join(str(part) for part in key if part is not None)
         if not 0 < data_range < float("inf"):
             raise ScanError(f"{name}: maximum {data_range:g} of the target volume", "must be positive", "Prepare the catalog again.")
         if not np.isfinite(reconstruction).all():
@@ -73,7 +73,7 @@ class VolumeCollector:
             )
         target, reconstruction = evaluation_crop(target[None], reconstruction[None])
         difference = target.astype(np.float64) - reconstruction
-        self._slices[dataset, volume, index] = SliceScore(
+        self._slices[key] = SliceScore(
             squared_error=float(np.vdot(difference, difference)),
             target_energy=float(np.vdot(target.astype(np.float64), target)),
             num_pixels=target.size,
@@ -96,7 +96,7 @@ class VolumeCollector:
             CatalogError: Slices are missing, or were not expected.
         """
         grouped: dict[VolumeKey, list[SliceScore]] = {}
-        for (dataset, volume, _), score in sorted(self._slices.items()):
+        for (dataset, volume, *_), score in sorted(self._slices.items()):
             grouped.setdefault((dataset, volume), []).append(score)
         self._check_complete({key: len(slices) for key, slices in grouped.items()})
         return [_combine(key, slices) for key, slices in grouped.items()]

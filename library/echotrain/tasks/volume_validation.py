@@ -32,7 +32,7 @@ class VolumeValidation:
         outputs = self._reconstruct(model, batch).cpu().numpy()
         targets = batch.target.cpu().numpy()
         for sample, output, target, peak in zip(batch.ids, outputs, targets, batch.max_value.tolist(), strict=True):
-            self._slices.add((sample.dataset, sample.volume, sample.slice), target, output, peak)
+            self._slices.add(sample, target, output, peak)
         self._anatomies.update({(sample.dataset, sample.volume): name for sample, name in zip(batch.ids, batch.anatomies, strict=False)})
 
     def state(self) -> State:

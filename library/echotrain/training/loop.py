@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from echotrain.data.catalog.identity import SampleId
 from echotrain.data.samples.batch import Batch
 from echotrain.data.stream import StepData, Stream
 from echotrain.errors import NotFiniteError
@@ -207,7 +206,7 @@ class Trainer:
         bad = [sample for sample, loss in zip(ids, losses.tolist(), strict=True) if not _is_finite(loss)]
         position = self._state.position
         gathered = self._ranks.gather((bad, ids))
-        named = sorted({_text(i) for part, _ in gathered for i in part} or {_text(i) for _, part in gathered for i in part})
+        named = sorted({str(i) for part, _ in gathered for i in part} or {str(i) for _, part in gathered for i in part})
         names = self._ranks.share(", ".join(named))
         what = "loss" if not _is_finite(loss_sum) else "gradient"
         raise NotFiniteError(
@@ -335,7 +334,3 @@ def _as_generator(steps: Iterator[StepData[Any]]) -> Generator[StepData[Any], No
 
 def _is_finite(value: float) -> bool:
     return value - value == 0
-
-
-def _text(sample: SampleId) -> str:
-    return f"{sample.dataset}/{sample.volume}[{sample.slice}]"

@@ -24,7 +24,7 @@ def collect(slices, expected=None) -> VolumeCollector:
     collector = VolumeCollector(expected)
     for dataset, volume, index in slices:
         target, reconstruction = VOLUMES[dataset, volume]
-        collector.add((dataset, volume, index), target[index], reconstruction[index], float(target.max()))
+        collector.add((dataset, volume, index, None), target[index], reconstruction[index], float(target.max()))
     return collector
 
 
@@ -53,6 +53,15 @@ def test_a_slice_that_comes_twice_counts_once():
     assert twice.volumes() == collect(SLICES).volumes()
 
 
+def test_frames_of_one_slice_each_count():
+    (dataset, volume), (target, reconstruction) = next(iter(VOLUMES.items()))
+    collector = VolumeCollector({(dataset, volume): len(target)})
+    for frame in range(len(target)):
+        collector.add((dataset, volume, 0, frame), target[frame], reconstruction[frame], float(target.max()))
+    (score,), whole = collector.volumes(), score_volume(target, reconstruction)
+    assert (score.nmse, score.psnr, score.ssim) == pytest.approx((whole.nmse, whole.psnr, whole.ssim), rel=1e-5)
+
+
 def test_a_missing_slice_is_named_by_its_volume():
     with pytest.raises(CatalogError, match=r"knees/a: 2 of 3 slices.*1 of 3 are not whole"):
         collect([key for key in SLICES if key != ("knees", "a", 1)], EXPECTED).volumes()
@@ -68,7 +77,7 @@ def test_an_empty_slice_within_a_volume_still_counts():
     target[2] = 0
     collector = VolumeCollector({("d", "v"): 4})
     for index in range(4):
-        collector.add(("d", "v", index), target[index], reconstruction[index], float(target.max()))
+        collector.add(("d", "v", index, None), target[index], reconstruction[index], float(target.max()))
     (score,) = collector.volumes()
     assert score.nmse == pytest.approx(score_volume(target, reconstruction).nmse, rel=1e-5)
 
@@ -78,7 +87,7 @@ def test_a_narrow_reconstruction_is_cropped_as_its_volume_would_be():
     target, wide = rng.random((3, 32, 32)), rng.random((3, 64, 20))
     collector = VolumeCollector()
     for index in range(3):
-        collector.add(("flair", "203", index), target[index], wide[index], float(target[:, 6:26, 6:26].max()))
+        collector.add(("flair", "203", index, None), target[index], wide[index], float(target[:, 6:26, 6:26].max()))
     assert collector.volumes()[0].ssim == pytest.approx(score_volume(target, wide).ssim)
 
 
@@ -92,10 +101,10 @@ def test_the_mean_gives_every_volume_the_same_weight():
 def test_slices_that_cannot_be_scored_are_refused_by_name():
     image = np.ones((8, 8))
     with pytest.raises(ScanError, match=r"d/v/3: maximum 0"):
-        VolumeCollector().add(("d", "v", 3), image, image, 0.0)
+        VolumeCollector().add(("d", "v", 3, None), image, image, 0.0)
     with pytest.raises(TrainingError, match=r"d/v/3: reconstruction: has pixels that are not finite"):
-        VolumeCollector().add(("d", "v", 3), image, image * np.nan, 1.0)
+        VolumeCollector().add(("d", "v", 3, None), image, image * np.nan, 1.0)
     empty = VolumeCollector()
-    empty.add(("d", "v", 0), image * 0, image, 1.0)
+    empty.add(("d", "v", 0, None), image * 0, image, 1.0)
     with pytest.raises(ScanError, match="d/v: target volume: is zero everywhere"):
         empty.volumes()

@@ -9,7 +9,7 @@ __all__ = ["choose_examples"]
 
 
 def choose_examples(table: pa.Table, count: int = 6) -> list[SampleId]:
-    """Choose the middle slices of up to ``count`` volumes that cover anatomies and contrasts.
+    """Choose the middle slices of up to ``count`` volumes that cover anatomies and contrasts; of a slice with frames the first one.
 
     Args:
         table: Catalog rows of whole volumes, as selected for an evaluation.
@@ -19,11 +19,12 @@ def choose_examples(table: pa.Table, count: int = 6) -> list[SampleId]:
         Slices ordered by anatomy and contrast. A volume is preferred if its kind has been chosen less often so far, then by a
         hash of its name.
     """
-    slices: dict[tuple[str, str], list[int]] = {}
+    slices: dict[tuple[str, str], dict[int, int | None]] = {}
     kinds: dict[tuple[str, str], tuple[str, str]] = {}
-    for row in table.select(["dataset", "volume", "slice", "anatomy", "contrast"]).to_pylist():
+    for row in table.select(["dataset", "volume", "slice", "frame", "anatomy", "contrast"]).to_pylist():
         key = row["dataset"], row["volume"]
-        slices.setdefault(key, []).append(row["slice"])
+        frames = slices.setdefault(key, {})
+        frames[row["slice"]] = min((each for each in (row["frame"], frames.get(row["slice"])) if each is not None), default=None)
         kinds[key] = row["anatomy"], row["contrast"]
     waiting = sorted(slices, key=lambda key: derive_seed(0, "example", *key))
     chosen: list[tuple[str, str]] = []
@@ -34,4 +35,5 @@ def choose_examples(table: pa.Table, count: int = 6) -> list[SampleId]:
         waiting.remove(best)
         chosen.append(best)
     chosen.sort(key=lambda key: (kinds[key], len(slices[key]), key))
-    return [SampleId(*key, sorted(slices[key])[len(slices[key]) // 2]) for key in chosen]
+    middles = [sorted(slices[key])[len(slices[key]) // 2] for key in chosen]
+    return [SampleId(*key, middle, slices[key][middle]) for key, middle in zip(chosen, middles, strict=True)]

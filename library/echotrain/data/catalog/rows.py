@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
+from echotrain.data.catalog.identity import SampleId
 from echotrain.data.formats.header import VolumeHeader
 from echotrain.errors import CatalogError
 
@@ -25,6 +26,8 @@ SCHEMA = pa.schema(
         ("volume", pa.string()),
         ("slice", pa.int32()),
         ("num_slices", pa.int32()),
+        ("frame", pa.int32()),
+        ("num_frames", pa.int32()),
         ("patient", pa.string()),
         ("split", pa.string()),
         ("anatomy", pa.string()),
@@ -32,6 +35,7 @@ SCHEMA = pa.schema(
         ("fat_suppressed", pa.bool_()),
         ("orientation", pa.string()),
         ("acquisition", pa.string()),
+        ("modality", pa.string()),
         ("vendor", pa.string()),
         ("field_strength", pa.float32()),
         ("center", pa.string()),
@@ -69,9 +73,12 @@ class SliceRow:
     """One slice of the catalog, in the order of ``SCHEMA``.
 
     Attributes:
-        dataset, volume, slice: The sample's identity.
+        dataset, volume, slice: The sample's identity, together with ``frame``.
         num_slices: Slices of the whole volume, curated ones included.
+        frame, num_frames: Which of the times that the slice was measured at, and how many there are; None where it was measured once.
         split: ``train``, ``val`` or ``test``; empty before splits are made.
+        modality: Kind of examination in the words of its data set (``cine_sax``, ``T1map``); None where it has none, and in catalogs
+            prepared before there was such a column.
         sex: One of ``formats.subject.SEXES``; None where the header does not say, and in catalogs prepared before there was such a column.
         weight_bin_kg: Lower end of the weight's class, one of ``formats.subject.WEIGHT_BINS_KG``; None likewise. No weight itself is kept.
         fov_readout_mm, fov_phase_mm, thickness_mm: Of the reconstructed image; None where the header does not say, and in catalogs
@@ -89,6 +96,8 @@ class SliceRow:
     volume: str
     slice: int
     num_slices: int
+    frame: int | None = None
+    num_frames: int | None = None
     patient: str
     split: str = ""
     anatomy: str = ""
@@ -96,6 +105,7 @@ class SliceRow:
     fat_suppressed: bool | None = None
     orientation: str = ""
     acquisition: str = ""
+    modality: str | None = None
     vendor: str = ""
     field_strength: float = 0.0
     center: str = ""
@@ -124,6 +134,11 @@ class SliceRow:
     target_nbytes: int = 0
     target_checksum: int | None = None
     acs_lines: int = 0
+
+    @property
+    def id(self) -> SampleId:
+        """The sample's identity."""
+        return SampleId(self.dataset, self.volume, self.slice, self.frame)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import xxhash
 
 from echotrain.data.catalog.bounded_parquet import read_parquet
 from echotrain.data.catalog.containment import check_contained, check_key
+from echotrain.data.catalog.identity import SampleId
 from echotrain.data.catalog.leaks import check_no_leakage, leaks_of
 from echotrain.data.catalog.rows import KINDS, SCHEMA, SPLITS, Catalog
 from echotrain.errors import CatalogError, ConfigError
@@ -153,11 +154,10 @@ def _check(table: pa.Table, manifest: Mapping[str, Any]) -> None:
         strange = set(pc.unique(table[column]).to_pylist()) - set(allowed)
         if strange:
             raise CatalogError(f"{column}={sorted(map(str, strange))}", f"must be one of {', '.join(allowed)}", "Prepare the data again.")
-    ids = table.select(["dataset", "volume", "slice"])
+    ids = table.select(["dataset", "volume", "slice", "frame"])
     if ids.group_by(ids.schema.names).aggregate([]).num_rows < table.num_rows:
         counts = ids.group_by(ids.schema.names).aggregate([([], "count_all")])
         twice = counts.filter(pc.greater(counts["count_all"], 1)).slice(0, 1).to_pylist()[0]
-        raise CatalogError(
-            f"{twice['dataset']}/{twice['volume']}[{twice['slice']}]", "is in the catalog twice", "Prepare each volume once."
-        )
+        sample = SampleId(twice["dataset"], twice["volume"], twice["slice"], twice["frame"])
+        raise CatalogError(str(sample), "is in the catalog twice", "Prepare each volume once.")
     check_no_leakage(table, leaks_of(manifest).patients)

@@ -56,10 +56,11 @@ def save_subset(root: str, name: str, slices: Sequence[SampleId], about: Mapping
         StorageError: The store failed.
     """
     key = _key(name)
-    rows = sorted(set(slices))
+    # A subset is of slices: whoever takes one takes all of its frames.
+    rows = sorted({slice_[: len(_KEYS)] for slice_ in slices})
     if not rows:
         raise CatalogError(f"subset {name}", "would be empty", "Choose by other queries or a larger k.")
-    table = pa.Table.from_pylist([slice_._asdict() for slice_ in rows], schema=_SCHEMA)
+    table = pa.Table.from_pylist([dict(zip(_KEYS, row, strict=True)) for row in rows], schema=_SCHEMA)
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(dict(about)).encode()}), sink, compression="zstd")
     store = open_store(root)

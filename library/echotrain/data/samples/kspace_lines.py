@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from echotrain.data.catalog.identity import SampleId
 from echotrain.data.catalog.rows import SliceRow
 from echotrain.data.samples.batch import Batch
 from echotrain.data.samples.reading import SliceReader
@@ -132,7 +131,7 @@ def empty_batch(
     masks = np.stack([sampling.mask for sampling in samplings])
     num_coils = np.array([row.coils for row in rows])
     num_low = np.array([sampling.num_low_frequencies for sampling in samplings], np.int64)
-    ids = tuple(SampleId(row.dataset, row.volume, row.slice) for row in rows)
+    ids = tuple(row.id for row in rows)
     return LinesBatch(
         kspace=kspace,
         mask=torch.from_numpy(masks[:, None, None, :]),

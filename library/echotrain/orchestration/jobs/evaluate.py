@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from echotrain.config import to_dict
 from echotrain.data.catalog.containment import absolute_trusted
 from echotrain.data.catalog.examples import choose_examples
+from echotrain.data.catalog.identity import SampleId
 from echotrain.data.catalog.rows import SPLITS, Catalog, SliceRow
 from echotrain.data.catalog.selection import select
 from echotrain.data.catalog.store import load_catalog
@@ -43,7 +44,6 @@ __all__ = ["EvaluationJob", "evaluate", "evaluate_all"]
 
 logger = logging.getLogger(__name__)
 
-_NO_PICTURE = -1
 # Masks of an evaluation depend on the volume alone.
 _NO_SEED = 0
 # By URI and by what is trusted besides.
@@ -118,12 +118,12 @@ class _Volume:
     Attributes:
         positions: Of its slices in the catalog.
         rows: The slices.
-        pictured: The slice that is kept as a picture, or -1.
+        pictured: The slice that is kept as a picture, if one is.
     """
 
     positions: tuple[int, ...]
     rows: tuple[SliceRow, ...]
-    pictured: int
+    pictured: SampleId | None
 
     @property
     def key(self) -> VolumeKey:
@@ -177,7 +177,8 @@ class _Work:
     def items(self) -> list[dict[str, Any]]:
         """The volumes as plain values."""
         return [
-            {"volume": index, "positions": list(volume.positions), "pictured": volume.pictured} for index, volume in enumerate(self.volumes)
+            {"volume": index, "positions": list(volume.positions), **_pictured(volume.pictured)}
+            for index, volume in enumerate(self.volumes)
         ]
 
     @cached_property
@@ -288,13 +289,13 @@ class _VolumeScorer:
             scored: list[Future[None]] = []
             for batch in self._batches(item["positions"]):
                 (sample,) = batch.ids
-                key, peak = (sample.dataset, sample.volume, sample.slice), float(batch.max_value)
+                peak = float(batch.max_value)
                 target = batch.target[0].cpu().numpy()
                 output = self._reconstructor.reconstruct(batch)[0].cpu().numpy()
                 acquired = zero_filled(batch)[0].cpu().numpy()
-                scored.append(scoring.submit(model.add, key, target, output, peak))
-                scored.append(scoring.submit(baseline.add, key, target, acquired, peak))
-                if sample.slice == item["pictured"] and output.shape == target.shape:
+                scored.append(scoring.submit(model.add, sample, target, output, peak))
+                scored.append(scoring.submit(baseline.add, sample, target, acquired, peak))
+                if (sample.slice, sample.frame) == (item["pictured"], item.get("frame")) and output.shape == target.shape:
                     pictures = np.stack([acquired, output, target]).astype(np.float32)
                     masked = masked_kspace(batch)[0].cpu().numpy().astype(np.float32)
             for each in scored:
@@ -334,25 +335,33 @@ def _find_volumes(catalog: Catalog, data: DataConfig, job: EvaluationJob) -> lis
     positions = select(catalog.table, splits=splits, datasets=data.datasets, anatomies=data.anatomies, contrasts=data.contrasts)
     table = catalog.table.take(pa.array(positions))
     if job.num_volumes:
-        chosen = {(dataset, volume) for dataset, volume, _ in choose_examples(table, job.num_volumes)}
+        chosen = {(sample.dataset, sample.volume) for sample in choose_examples(table, job.num_volumes)}
         keys = zip(table["dataset"].to_pylist(), table["volume"].to_pylist(), strict=True)
         positions = positions[np.array([key in chosen for key in keys])]
         table = catalog.table.take(pa.array(positions))
     grouped: dict[VolumeKey, list[tuple[int, SliceRow]]] = {}
     for position, row in zip(positions.tolist(), catalog.rows(positions), strict=True):
         if not row.target_nbytes:
-            raise CatalogError(f"{row.dataset}/{row.volume} slice {row.slice}", "has no target to compare with", "Prepare it again.")
+            raise CatalogError(str(row.id), "has no target to compare with", "Prepare it again.")
         grouped.setdefault((row.dataset, row.volume), []).append((position, row))
-    pictured = {(dataset, volume): index for dataset, volume, index in choose_examples(table, job.num_examples)}
+    pictured = {(sample.dataset, sample.volume): sample for sample in choose_examples(table, job.num_examples)}
     return [
-        _Volume(tuple(position for position, _ in members), tuple(row for _, row in members), pictured.get(key, _NO_PICTURE))
+        _Volume(tuple(position for position, _ in members), tuple(row for _, row in members), pictured.get(key))
         for key, members in grouped.items()
     ]
 
 
 def _scores(state: Sequence[Any]) -> list[tuple[SliceKey, SliceScore]]:
     """Return a collector's state as it was before it travelled as JSON."""
-    return [((dataset, volume, index), SliceScore(*score)) for (dataset, volume, index), score in state]
+    # A job that an older version began has named no frames.
+    return [((*key, None) if len(key) == 3 else tuple(key), SliceScore(*score)) for key, score in state]
+
+
+def _pictured(sample: SampleId | None) -> dict[str, int]:
+    """Return the picture's slice, -1 for none, and its frame where there are several: parts that are kept are known by these words."""
+    if sample is None:
+        return {"pictured": -1}
+    return {"pictured": sample.slice, **({} if sample.frame is None else {"frame": sample.frame})}
 
 
 def _example(volume: _Volume, attributes: VolumeAttributes, result: Result) -> Example:
@@ -363,7 +372,7 @@ def _example(volume: _Volume, attributes: VolumeAttributes, result: Result) -> E
     return Example(
         dataset=dataset,
         volume=name,
-        slice=volume.pictured,
+        slice=-1 if volume.pictured is None else volume.pictured.slice,
         attributes=attributes,
         max_value=volume.rows[0].max_value,
         zero_filled=pictures[0],

@@ -15,7 +15,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from echotrain.data.catalog.containment import absolute_trusted
-from echotrain.data.catalog.identity import SampleId
 from echotrain.data.catalog.rows import Catalog
 from echotrain.data.catalog.selection import select
 from echotrain.data.catalog.store import load_catalog
@@ -153,7 +152,7 @@ def filter_catalog(config: FilterConfig) -> Filtered:
         "catalog": f"{catalog.root}@{catalog.version}",
         "by_anatomy": by_anatomy,
     }
-    subset = save_subset(catalog.root, config.name, [SampleId(row.dataset, row.volume, row.slice) for row in rows], about)
+    subset = save_subset(catalog.root, config.name, [row.id for row in rows], about)
     patches = None if config.patches is None else counts
     return Filtered(subset=subset, num_queries=len(queries), num_pool=len(pool), by_anatomy=by_anatomy, patches=patches)
 

@@ -33,17 +33,18 @@ def commit(folder: Path, *rows: SliceRow) -> Catalog:
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
-    rows = [row(index=0), row(index=1, fat_suppressed=True, checksum=None, contrast="PD_FS")]
+    cine = [row(index=2, frame=frame, num_frames=2, modality="cine_sax") for frame in range(2)]
+    rows = [row(index=0), row(index=1, fat_suppressed=True, checksum=None, contrast="PD_FS"), *cine]
     commit(tmp_path, *rows)
     loaded = load_catalog(str(tmp_path))
     assert loaded.rows() == rows
-    assert (loaded.version, loaded.root, loaded.manifest["note"], len(loaded)) == (1, str(tmp_path), "by a test", 2)
+    assert (loaded.version, loaded.root, loaded.manifest["note"], len(loaded)) == (1, str(tmp_path), "by a test", 4)
     assert loaded.table.schema == SCHEMA
 
 
-def test_a_catalog_of_before_there_were_sex_and_weight_is_read_and_added_to(tmp_path: Path) -> None:
+def test_a_catalog_of_before_there_were_sex_weight_and_frames_is_read_and_added_to(tmp_path: Path) -> None:
     """Columns that a file of an older schema lacks are None, and its next version has them."""
-    later = ("sex", "weight_bin_kg")
+    later = ("sex", "weight_bin_kg", "frame", "num_frames", "modality")
     before = commit(tmp_path, row("old", sex="F", weight_bin_kg=70))
     path = tmp_path / before.manifest["table"]
     pq.write_table(before.table.drop_columns(list(later)), path)
@@ -132,7 +133,8 @@ def test_a_folder_without_a_catalog_says_how_to_make_one(tmp_path: Path) -> None
     ("rows", "words"),
     [
         ([], "0 slices"),
-        ([row(), row()], r"d/v1\[0\].*twice"),
+        ([row(), row()], r"d/v1\[0\]: is.*twice"),
+        ([row(frame=1), row(frame=0), row(frame=1)], r"d/v1\[0\]\[1\]: is.*twice"),
         ([row(split="")], r"split=\[''\]"),
         ([row(kind="tar")], r"kind=\['tar'\]"),
         ([row(dtype="int8")], r"dtype=\['int8'\]"),

@@ -10,9 +10,14 @@ VOLUMES = {
 }
 
 
-def table(volumes=VOLUMES):
-    columns = ("dataset", "volume", "anatomy", "contrast", "slice")
-    rows = [(*key, anatomy, contrast, index) for key, (anatomy, contrast, slices) in volumes.items() for index in slices]
+def table(volumes=VOLUMES, frames=(None,)):
+    columns = ("dataset", "volume", "anatomy", "contrast", "slice", "frame")
+    rows = [
+        (*key, anatomy, contrast, index, frame)
+        for key, (anatomy, contrast, slices) in volumes.items()
+        for index in slices
+        for frame in frames
+    ]
     return pa.table({name: [row[position] for row in rows] for position, name in enumerate(columns)})
 
 
@@ -23,6 +28,12 @@ def test_rare_kinds_are_shown_before_a_common_one_is_shown_twice():
 
 def test_the_middle_one_of_the_slices_that_there_are_is_shown():
     assert [key.slice for key in choose_examples(table(), 4)] == [5, 10, 10, 0]
+
+
+def test_of_a_slice_with_frames_the_first_that_there_is_is_shown_whatever_their_number():
+    cine = choose_examples(table(frames=(3, 2, 7)), 4)
+    assert [key._replace(frame=None) for key in cine] == choose_examples(table(), 4)
+    assert {key.frame for key in cine} == {2}
 
 
 def test_the_choice_does_not_depend_on_the_order_of_the_volumes():

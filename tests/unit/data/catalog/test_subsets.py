@@ -1,8 +1,11 @@
 """Named subsets: chosen once, the same for whoever names them, and never of held-out slices."""
 
+import dataclasses
+
 import pytest
 
 from echotrain.data.catalog.identity import SampleId
+from echotrain.data.catalog.rows import Catalog
 from echotrain.data.catalog.selection import select
 from echotrain.data.catalog.subsets import load_subset, save_subset
 from echotrain.data.config import DataConfig
@@ -35,12 +38,19 @@ def test_fractions_and_names_choose_within_the_subset(root):
     assert len(rows) == (1 if rows[0].volume == "file000" else 2)
 
 
+def test_a_subset_of_a_slice_has_all_of_its_frames(root):
+    subset = save_subset(root.root, "few", CHOSEN[:1], {})
+    cine = [dataclasses.replace(row, frame=frame) for row in root.rows() for frame in range(3)]
+    table = Catalog.from_rows(cine).table
+    assert [cine[i].id for i in select(table, splits=("train",), subset=subset)] == [CHOSEN[0]._replace(frame=frame) for frame in range(3)]
+
+
 def test_a_subset_is_read_back_and_never_replaced(root):
     save_subset(root.root, "few", [*reversed(CHOSEN), CHOSEN[0]], {"k": 4})
     found = load_subset(root.root, "few")
-    assert [tuple(row.values()) for row in found.slices.to_pylist()] == CHOSEN
+    assert [SampleId(**row) for row in found.slices.to_pylist()] == CHOSEN
     assert found.about == {"k": 4}
-    save_subset(root.root, "few", CHOSEN, {"k": 4})
+    save_subset(root.root, "few", [*CHOSEN, CHOSEN[1]._replace(frame=5)], {"k": 4})
     with pytest.raises(CatalogError, match=r"few\.parquet: is another subset of this name"):
         save_subset(root.root, "few", CHOSEN[:1], {"k": 1})
 
