@@ -97,6 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
         data = fake.objects.get(place)
         if data is None:
             return self._answer(404, self._missing())
+        if self.headers.get("If-Match") not in (None, f'"{self._etag(data)}"'):
+            return self._answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
         wanted = self.headers.get("Range") or self.headers.get("x-ms-range")
         if wanted is None:
             return self._answer(200, data, data)

@@ -19,6 +19,6 @@ def write_run(uri: Path | str, model: Any, catalog: str = "s3://b/c") -> str:
     torch.manual_seed(0)
     meta = CheckpointMeta(name="step-000000000", position={}, science=science(experiment), config=to_dict(experiment), catalog={})
     writer = CheckpointWriter(store, keep=1)
-    writer.save(meta, {"weights": model.build().state_dict()}, is_best=True, before_marker={})
+    writer.save(meta, {"weights": model.build().state_dict()}, is_best=True)
     writer.close()
     return store.uri

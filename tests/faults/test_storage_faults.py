@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from echotrain.benchmarks.throttled import Fault, ThrottledServer, serve_throttled
+from echotrain.data.catalog.identity import SampleId
 from echotrain.data.config import DataConfig, StreamConfig
 from echotrain.data.payloads.shards import ShardWriter
 from echotrain.data.payloads.slices import encode_packed
@@ -76,7 +77,7 @@ def test_a_fault_that_passes_costs_a_retry_and_no_sample(server: ThrottledServer
     # One try more than there are faults: all of them may meet one range.
     steps = epoch(attempts=5)
     assert sorted(sample for step in steps for batch in step.batches for sample in batch.ids) == sorted(
-        ("test", f"file{volume:03d}", index) for volume in range(4) for index in range(3)
+        SampleId("test", f"file{volume:03d}", index) for volume in range(4) for index in range(3)
     )
 
 

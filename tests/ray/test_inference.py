@@ -53,7 +53,7 @@ def run_uri(experiment, tmp_path_factory):
     torch.manual_seed(0)
     meta = CheckpointMeta(name="step-000000000", position={}, science=science(experiment), config=to_dict(experiment), catalog={})
     writer = CheckpointWriter(store, keep=1)
-    writer.save(meta, {"weights": experiment.model.build().state_dict()}, is_best=True, before_marker={})
+    writer.save(meta, {"weights": experiment.model.build().state_dict()}, is_best=True)
     writer.close()
     return store.uri
 

@@ -44,7 +44,7 @@ def both(catalog_uri, tmp_path_factory):
     store = open_store(str(folder / "run"))
     meta = CheckpointMeta(name="step-000000000", position={}, science=science(experiment), config=to_dict(experiment), catalog={})
     writer = CheckpointWriter(store, keep=1)
-    writer.save(meta, {"weights": state}, is_best=True, before_marker={})
+    writer.save(meta, {"weights": state}, is_best=True)
     writer.close()
     named = {f"varnet.{name}": tensor for name, tensor in export_fastmri(state).items()}
     hyper = argparse.Namespace(lr=1e-3, hook=Hostile(folder / "ran"))

@@ -63,11 +63,18 @@ class BucketStore:
     def write(self, key: str, data: bytes, *, only_if_absent: bool = False) -> bool:
         """Write a whole object; with ``only_if_absent`` return False, unchanged, where it exists already. The check is atomic."""
         mode: Literal["create", "overwrite"] = "create" if only_if_absent else "overwrite"
+        tries = 0
+
+        def put(client: Any, path: str) -> None:
+            nonlocal tries
+            tries += 1
+            obstore.put(client, path, data, mode=mode, use_multipart=False)
+
         try:
-            self._call(key, lambda client, path: obstore.put(client, path, data, mode=mode, use_multipart=False))
+            self._call(key, put)
         except TakenError:
             # A retry after a lost answer meets our own object: it is ours if the bytes are.
-            return self.read(key) == data
+            return tries > 1 and self.read(key) == data
         return True
 
     def upload(self, path: Path, key: str, *, consume: bool = False) -> None:
@@ -76,15 +83,14 @@ class BucketStore:
 
     def download(self, key: str, path: Path) -> None:
         """Copy an object to a local file; the file appears whole or not at all."""
-        size = self.size(key)
-        if size is None:
-            raise ObjectMissingError(self._name(key), "does not exist", "Check the URI.")
+        head = self._call(key, obstore.head)
+        size, version = int(head["size"]), head["e_tag"]
         reader = RangeReader(timeout_s=self._timeout_s, retry=self._retry)
         buffer = memoryview(bytearray(min(size, _PART)))
         with atomic_file(path) as temporary, temporary.open("wb") as file:
             for start in range(0, size, _PART):
                 piece = buffer[: min(_PART, size - start)]
-                reader.read_into(self._name(key), start, piece)
+                reader.read_into(self._name(key), start, piece, version=version)
                 file.write(piece)
 
     def size(self, key: str) -> int | None:

@@ -20,7 +20,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from echotrain.errors import ConfigError, CredentialsError, StorageError
 from echotrain.storage.aws import S3Place, s3_place
-from echotrain.storage.uri import has_dots, split_uri
+from echotrain.storage.uri import SCHEMES, has_dots, split_uri
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Credential
@@ -62,6 +62,8 @@ class Buckets:
             StorageError: No request can name such a key.
         """
         scheme, bucket, key = split_uri(uri)
+        if scheme not in SCHEMES:
+            raise ConfigError(repr(uri), "is in no store that is read", "Use a path, or s3://, gs:// or az://.")
         base, path = _split_key(uri, scheme, key)
         return Opened(self._known(scheme, bucket, base), path)
 

@@ -24,7 +24,7 @@ def as_folder(uri: str, keys: Sequence[str]) -> Iterator[Path]:
     if missing:
         raise ObjectMissingError(f"{store.uri}/{missing[0]}", "does not exist", "Check the address.")
     if path is not None:
-        yield path
+        yield path.expanduser()
         return
     with tempfile.TemporaryDirectory(prefix="echotrain-") as name:
         folder = Path(name)

@@ -1,9 +1,11 @@
 """A store to which only the holder of its lease writes."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from echotrain.storage.lease import Lease
+from echotrain.storage.retry import asked_again
 from echotrain.storage.store import ObjectInfo, Store
 
 __all__ = ["GuardedStore"]
@@ -32,13 +34,13 @@ class GuardedStore:
 
     def write(self, key: str, data: bytes, *, only_if_absent: bool = False) -> bool:
         """Write a whole object; ``LeaseError`` where the folder is another's."""
-        self._lease.check()
-        return self._store.write(key, data, only_if_absent=only_if_absent)
+        with self._guarded():
+            return self._store.write(key, data, only_if_absent=only_if_absent)
 
     def upload(self, path: Path, key: str, *, consume: bool = False) -> None:
         """Copy a local file into the store; ``LeaseError`` where the folder is another's."""
-        self._lease.check()
-        self._store.upload(path, key, consume=consume)
+        with self._guarded():
+            self._store.upload(path, key, consume=consume)
 
     def download(self, key: str, path: Path) -> None:
         """Copy an object to a local file."""
@@ -54,5 +56,12 @@ class GuardedStore:
 
     def delete(self, key: str) -> None:
         """Remove an object; ``LeaseError`` where the folder is another's."""
+        with self._guarded():
+            self._store.delete(key)
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Ask before the first try and before every further one: all of them together may take longer than a lease lasts."""
         self._lease.check()
-        self._store.delete(key)
+        with asked_again(self._lease.check):
+            yield

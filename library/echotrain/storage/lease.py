@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
-from echotrain.errors import EchotrainError, LeaseError, ObjectMissingError, StorageError
+from echotrain.errors import EchotrainError, LeaseError, ObjectMissingError
 from echotrain.storage.bounded_read import read_at_most, read_json
 from echotrain.storage.holder import Process
 from echotrain.storage.store import Store
@@ -183,13 +183,7 @@ def take(
             if _append(store, number + 1, entry):
                 if last is not None and last.token:
                     logger.info("%s: taken over from %s, which is gone", store.uri, last.process)
-                lease = Lease(store, entry)
-                lease.beat()
-                _prune(store, number + 1)
-                for info in list(store.list("lease/beat-")):
-                    if info.key != _beat_key(token):
-                        store.delete(info.key)
-                return lease
+                return _begun(Lease(store, entry), store, number + 1)
     except BaseException:
         _held_here.discard(token)
         raise
@@ -248,7 +242,7 @@ def held(
                 lease.lost.set()
                 on_lost()
                 return
-            except StorageError as error:
+            except Exception as error:  # A thread that ends would let the folder go to another while this one trains on.
                 logger.warning("the lease of %s could not be renewed (%s); trying again", store.uri, error)
 
     thread = threading.Thread(target=keep, name="lease", daemon=True)
@@ -259,6 +253,20 @@ def held(
         ended.set()
         thread.join()
         lease.release()
+
+
+def _begun(lease: Lease, store: Store, number: int) -> Lease:
+    """Show the first sign of a holder and tidy up; give the folder back where that fails."""
+    try:
+        lease.beat()
+        _prune(store, number)
+        for info in list(store.list("lease/beat-")):
+            if info.key != _beat_key(lease.token):
+                store.delete(info.key)
+    except BaseException:
+        lease.release()
+        raise
+    return lease
 
 
 def _outwait(

@@ -7,11 +7,12 @@ hashed, and those of a body copied, while they are still in the processor's cach
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import obstore
 import xxhash
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, PreconditionError
 
 from echotrain.errors import ObjectMissingError, PayloadError, StorageError
 from echotrain.storage.answers import client_error, is_status
@@ -19,6 +20,9 @@ from echotrain.storage.buckets import Buckets
 from echotrain.storage.retry import RetryPolicy, TransientError, retrying
 from echotrain.storage.s3 import S3Store
 from echotrain.storage.uri import has_dots, local_path, split_uri
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
 
 __all__ = ["RangeReader"]
 
@@ -41,24 +45,26 @@ class RangeReader:
         self._timeout_s = timeout_s
         self._buckets = Buckets(timeout_s=timeout_s)
 
-    def read_into(self, uri: str, offset: int, *buffers: memoryview) -> tuple[int, ...]:
+    def read_into(self, uri: str, offset: int, *buffers: memoryview, version: str | None = None) -> tuple[int, ...]:
         """Fill the buffers, in order, with the object's bytes from ``offset`` on.
 
         Args:
             uri: ``s3://bucket/key``, ``gs://bucket/key``, ``az://container/key``, a path or a ``file://`` URI.
             offset: First byte.
             buffers: Writable, contiguous bytes; neighbouring ranges of one object go into one call.
+            version: ETag of the object of a bucket that is meant; None takes whichever is there when the read begins. What a retry
+                brings is of the same one in any case.
 
         Returns:
             xxh3_64 of each buffer's bytes.
 
         Raises:
             ObjectMissingError: There is no such object.
-            PayloadError: The object ends before the range does.
+            PayloadError: The object ends before the range does, or was replaced meanwhile.
             CredentialsError: The store refused the credentials.
             StorageError: Every try failed.
         """
-        progress = _Progress(buffers)
+        progress = _Progress(buffers, _strong(version))
         path = local_path(uri)
         if path is not None:
             _read_file(path, offset, progress)
@@ -83,10 +89,12 @@ class RangeReader:
         wanted = (offset + progress.done, offset + progress.total)
         is_answered = False
         try:
-            answer = obstore.get(client, path, options={"range": wanted})
+            same: GetOptions = {"if_match": progress.version} if progress.version else {}
+            answer = obstore.get(client, path, options={"range": wanted, **same})
             if answer.range != wanted:
                 raise _ends_early(uri, offset, progress.total)
             is_answered = True
+            progress.version = progress.version or _strong(answer.meta["e_tag"])
             # What obstore joins before it hands it over is lost where a body breaks off; where one has, every byte that comes is kept.
             for body in answer.stream(min_chunk_size=1 if progress.has_broken_off else _BODY_PIECE):
                 progress.fill(memoryview(body))
@@ -99,6 +107,8 @@ class RangeReader:
     def _failure(self, uri: str, offset: int, progress: "_Progress", error: Exception, *, is_answered: bool) -> Exception:
         if is_status(error, 416):
             return _ends_early(uri, offset, progress.total)
+        if progress.version and isinstance(error, PreconditionError):
+            return PayloadError(f"{uri} at byte {offset}", "was replaced while it was read", "Run again when nobody writes there.")
         failure = client_error(uri, error, silence_s=self._timeout_s)
         if is_answered and isinstance(failure, TransientError):
             return TransientError(f"the body ended {progress.total - progress.done} bytes early: {failure}")
@@ -108,13 +118,14 @@ class RangeReader:
 class _Progress:
     """How far a scattered read has come, and the hash of what has arrived."""
 
-    def __init__(self, buffers: Sequence[memoryview]) -> None:
+    def __init__(self, buffers: Sequence[memoryview], version: str | None) -> None:
         self._buffers = [buffer.cast("B") for buffer in buffers]
         self._hashes = [xxhash.xxh3_64() for _ in buffers]
         self._index = 0
         self._at = 0
         self.done = 0
         self.has_broken_off = False
+        self.version = version
         self.total = sum(len(buffer) for buffer in self._buffers)
 
     def remaining(self) -> list[memoryview]:
@@ -170,6 +181,11 @@ def _read_file(path: Path, offset: int, progress: _Progress) -> None:
         raise StorageError(f"{path} at byte {offset}", str(error), "Check the disk.") from error
     finally:
         os.close(descriptor)
+
+
+def _strong(tag: str | None) -> str | None:
+    """Return an ETag that stands for bytes; a weak one stands for what means the same."""
+    return None if tag is None or tag.startswith("W/") else tag
 
 
 def _ends_early(uri: str, offset: int, nbytes: int) -> PayloadError:

@@ -1,20 +1,24 @@
 """Bounded retries with jitter, the same for every client of a store."""
 
+import contextlib
+import contextvars
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 from echotrain.errors import StorageError
 from echotrain.redaction import without_credentials
 
-__all__ = ["RetryPolicy", "TransientError", "retrying"]
+__all__ = ["RetryPolicy", "TransientError", "asked_again", "retrying"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_ask: contextvars.ContextVar[Callable[[], None] | None] = contextvars.ContextVar("_ask", default=None)
 
 
 class TransientError(Exception):
@@ -42,6 +46,16 @@ class RetryPolicy:
         return longest * random.uniform(0.5, 1.0)
 
 
+@contextlib.contextmanager
+def asked_again(question: Callable[[], None]) -> Iterator[None]:
+    """Have a question asked before every further try of what the block does; an error that it raises ends the tries."""
+    token = _ask.set(question)
+    try:
+        yield
+    finally:
+        _ask.reset(token)
+
+
 def retrying(action: Callable[[], T], what: str, policy: RetryPolicy) -> T:
     """Return what ``action`` returns, trying again after each ``TransientError``.
 
@@ -56,6 +70,10 @@ def retrying(action: Callable[[], T], what: str, policy: RetryPolicy) -> T:
     started = time.monotonic()
     for attempt in range(policy.attempts):
         try:
+            question = _ask.get()
+            if attempt and question is not None:
+                with asked_again(lambda: None):  # Its own tries ask nothing.
+                    question()
             return action()
         except TransientError as error:
             if attempt + 1 == policy.attempts:

@@ -76,6 +76,10 @@ class S3Store:
         def get() -> bytes:
             answer = self._client.get_object(**self._at(key), Range=f"bytes={first}-{last}")
             with contextlib.closing(answer["Body"]) as body:
+                told = str(answer.get("ContentRange", "all of them"))
+                if not told.startswith(f"bytes {first}-"):
+                    limit = f"the store answered a request for bytes {first} to {last} with others ({told})"
+                    raise StorageError(f"{self._uri}/{key}", limit, "Use a store that serves ranged GETs, as S3 does.")
                 return bytes(body.read())
 
         return self._call(key, get)
@@ -91,11 +95,18 @@ class S3Store:
             return True
         if self.size(key) is not None:
             return False
+        tries = 0
+
+        def put() -> None:
+            nonlocal tries
+            tries += 1
+            self._client.put_object(**self._at(key), Body=data, IfNoneMatch="*")
+
         try:
-            self._call(key, lambda: self._client.put_object(**self._at(key), Body=data, IfNoneMatch="*"))
+            self._call(key, put)
         except TakenError:
             # A retry after a lost answer meets our own object: it is ours if the bytes are.
-            return self.read(key) == data
+            return tries > 1 and self.read(key) == data
         except _UnsupportedError:
             self._call(key, lambda: self._client.put_object(**self._at(key), Body=data))
         return True

@@ -17,9 +17,10 @@ checkpoint that is already stored.
 import contextlib
 import json
 import logging
+import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,8 @@ Files = Mapping[str, Mapping[str, Any]]
 FORMAT = 2
 # As ``LocalStore`` calls what no listing shows.
 _SCRATCH = ".tmp-checkpoint-"
+# As ``Position.name`` has it.
+_OWN = re.compile(r"checkpoints/step-\d{9}-\d{5}/")
 _LARGEST_META, _LARGEST_MARKER = 16 << 20, 4 << 10
 
 
@@ -92,8 +95,8 @@ class CheckpointWriter:
                 shutil.rmtree(left, ignore_errors=True)
         self._pending: Future[None] | None = None
 
-    def save(self, meta: CheckpointMeta, files: Files, *, is_best: bool, before_marker: Mapping[str, bytes]) -> None:
-        """Store a checkpoint, then ``before_marker``'s objects, then the markers.
+    def save(self, meta: CheckpointMeta, files: Files, *, is_best: bool, before_marker: Sequence[Callable[[], None]] = ()) -> None:
+        """Store a checkpoint, then do what is to come before the markers (from another thread), then write the markers.
 
         Returns once the state is copied; a failure is raised by the next ``save`` or ``wait``.
         """
@@ -108,7 +111,7 @@ class CheckpointWriter:
             for path, state in zip(paths.values(), files.values(), strict=True):
                 write_state(state, path)
             kept = stack.pop_all()
-        self._pending = self._thread.submit(self._write, meta, paths, kept, is_best, dict(before_marker))
+        self._pending = self._thread.submit(self._write, meta, paths, kept, is_best, before_marker)
 
     def wait(self) -> None:
         """Wait for the upload in progress; raises what it raised."""
@@ -129,7 +132,7 @@ class CheckpointWriter:
         paths: Mapping[str, Path],
         scratch: contextlib.ExitStack,
         is_best: bool,
-        before_marker: Mapping[str, bytes],
+        before_marker: Sequence[Callable[[], None]],
     ) -> None:
         folder = f"checkpoints/{meta.name}"
         with scratch:
@@ -137,16 +140,19 @@ class CheckpointWriter:
             for name, path in paths.items():
                 self._store.upload(path, f"{folder}/{name}", consume=True)
         self._store.write(f"{folder}/meta.json", json.dumps({**vars(meta), "files": checks}, indent=1).encode())
-        for key, data in before_marker.items():
-            self._store.write(key, data)
+        for act in before_marker:
+            act()
         if is_best:
             self._store.write("BEST", meta.name.encode())
         self._store.write("LATEST", meta.name.encode())
         self._prune(meta.name)
 
     def _prune(self, latest: str) -> None:
-        """Delete all but the kept; folders newer than ``latest`` are leftovers of a run that was cut off and go as well."""
-        objects = [info.key for info in self._store.list("checkpoints/")]
+        """Delete all but the kept; folders newer than ``latest`` are leftovers of a run that was cut off and go as well.
+
+        What has another name than checkpoints made here is somebody's own.
+        """
+        objects = [info.key for info in self._store.list("checkpoints/") if _OWN.match(info.key)]
         names = sorted({key.split("/")[1] for key in objects})
         kept = {name for name in names if name <= latest}
         kept = set(sorted(kept)[-self._keep :]) | {_read_marker(self._store, "BEST") or latest}

@@ -30,7 +30,7 @@ from echotrain.training.meter import Meter
 from echotrain.training.optim import set_learning_rate
 from echotrain.training.outcome import Outcome, Signal
 from echotrain.training.ranks import Ranks
-from echotrain.training.sinks import METRICS, Record
+from echotrain.training.sinks import Record
 from echotrain.training.state import TrainState
 
 __all__ = ["Trainer"]
@@ -276,8 +276,7 @@ class Trainer:
         meta = dataclasses.replace(
             self._meta, name=state.position.name, position=dataclasses.asdict(state.position), scores=dict(state.scores)
         )
-        lines = {METRICS: self._files.metrics.content()}
-        self._files.writer.save(meta, state.files(), is_best=is_best, before_marker=lines)
+        self._files.writer.save(meta, state.files(), is_best=is_best, before_marker=[self._files.metrics.store_lines])
         self._saved = state.position.name
 
     def _log_start(self) -> None:

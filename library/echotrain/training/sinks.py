@@ -8,6 +8,7 @@ for nodes.
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -61,7 +62,10 @@ class JsonLinesSink:
         self._period_s = period_s
         self._written_at = time.monotonic()
         self._lines = self._existing()[:lines] if lines else []
-        self._is_dirty = False
+        if len(self._lines) < lines:
+            logger.warning("%s/%s has %d of the %d lines that its checkpoint knows of", store.uri, METRICS, len(self._lines), lines)
+        self._num_stored = len(self._lines)
+        self._storing = threading.Lock()
 
     @property
     def num_lines(self) -> int:
@@ -72,19 +76,14 @@ class JsonLinesSink:
         """Return what the lines say."""
         return [json.loads(line) for line in self._lines]
 
-    def content(self) -> bytes:
-        """Return the whole file."""
-        return "".join(f"{line}\n" for line in self._lines).encode()
-
     def log(self, record: Record) -> None:
         """Add a line; a number that is not finite becomes ``null``."""
         if record["kind"] == "start":
             return
         plain = {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in record.items()}
         self._lines.append(json.dumps({**plain, "time": round(time.time(), 3)}))
-        self._is_dirty = True
         if time.monotonic() - self._written_at > self._period_s:
-            self._write()
+            self.store_lines()
 
     def show(self, panels: list[Panel], step: int) -> None:
         """Keep the pictures as files of their step; one that is repeated writes over its own.
@@ -101,13 +100,16 @@ class JsonLinesSink:
 
     def close(self) -> None:
         """Write the file."""
-        if self._is_dirty:
-            self._write()
+        if self._num_stored < len(self._lines):
+            self.store_lines()
 
-    def _write(self) -> None:
-        self._store.write(METRICS, self.content())
-        self._written_at = time.monotonic()
-        self._is_dirty = False
+    def store_lines(self) -> None:
+        """Write the file as it is now; from any thread, one at a time, so that an older one never comes last."""
+        with self._storing:
+            lines = list(self._lines)
+            self._store.write(METRICS, "".join(f"{line}\n" for line in lines).encode())
+            self._written_at = time.monotonic()
+            self._num_stored = len(lines)
 
     def _existing(self) -> list[str]:
         try:

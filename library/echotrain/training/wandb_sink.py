@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from echotrain.errors import ConfigError
+from echotrain.errors import ConfigError, EchotrainError
 from echotrain.redaction import redacted, without_credentials
 from echotrain.storage.store import Store
 from echotrain.tasks.task import Panel, ScoreTable
@@ -117,7 +117,10 @@ class WandbSink:
 
     def close(self) -> None:
         """Finish the run; an offline one is put into the run's folder, in the place of what an earlier start left there."""
-        self._note_checkpoints()
+        try:
+            self._note_checkpoints()
+        except EchotrainError as error:
+            logger.warning("the run's checkpoints are not noted in W&B: %s", error)
         self._run.finish()
         if self._is_online:
             for key in self._offline_files():

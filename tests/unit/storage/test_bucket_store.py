@@ -3,8 +3,11 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
+from obstore.exceptions import GenericError
 
 from echotrain.errors import ConfigError, CredentialsError, PayloadError, StorageError
 from echotrain.storage import bucket_store
@@ -72,10 +75,25 @@ def test_a_store_that_is_busy_is_asked_again_and_one_that_refuses_is_not(
     assert fake.failures == []
 
 
-def test_a_conditional_write_whose_answer_was_lost_is_known_as_ones_own(fake: FakeBuckets, store: BucketStore) -> None:
-    assert not store.write("k", b"another", only_if_absent=True)
-    assert store.write("k", b"12345", only_if_absent=True)
-    assert fake.objects["bucket/runs/k"] == b"12345"
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_conditional_write_whose_answer_was_lost_is_known_as_ones_own(
+    fake: FakeBuckets, store: BucketStore, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    put, tries = obstore.put, []
+
+    def lose_the_first_answer(*arguments: Any, **options: Any) -> None:
+        tries.append(options["mode"])
+        put(*arguments, **options)
+        if is_lost and len(tries) == 1:
+            raise GenericError("status code: 503")
+
+    monkeypatch.setattr(obstore, "put", lose_the_first_answer)
+    assert store.write("new", b"12345", only_if_absent=True)
+    assert tries == ["create"] * (1 + is_lost)
+    # Another's object, be it of the very same bytes.
+    assert not store.write("new", b"another", only_if_absent=True)
+    assert not store.write("new", b"12345", only_if_absent=True)
+    assert fake.objects["bucket/runs/new"] == b"12345"
 
 
 @pytest.mark.parametrize("size", [3_000_001, 3_500_000, 4_000_000])
@@ -94,6 +112,24 @@ def test_large_files_go_up_in_parts_and_come_back_in_pieces(
     store.upload(tmp_path / "none", "empty")
     store.download("empty", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b""
+
+
+def test_an_object_that_is_replaced_while_it_comes_down_is_told_and_no_file_appears(
+    fake: FakeBuckets, store: BucketStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket_store, "_PART", 1000)
+    store.write("k", bytes(3000))
+    read_into = RangeReader.read_into
+
+    def then_replace(self: RangeReader, *arguments: Any, **options: Any) -> tuple[int, ...]:
+        digests = read_into(self, *arguments, **options)
+        fake.objects["bucket/runs/k"] = b"1" * 3000
+        return digests
+
+    monkeypatch.setattr(RangeReader, "read_into", then_replace)
+    with pytest.raises(PayloadError, match="was replaced while it was read"):
+        store.download("k", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_an_object_that_ends_early_is_named(store: BucketStore) -> None:

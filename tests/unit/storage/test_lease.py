@@ -17,11 +17,14 @@ from interleaved import Turns
 from echotrain.errors import LeaseError, ObjectMissingError, StorageError
 from echotrain.storage import holder
 from echotrain.storage import lease as leases
+from echotrain.storage.bucket_store import BucketStore
 from echotrain.storage.guarded import GuardedStore
 from echotrain.storage.holder import Process
 from echotrain.storage.lease import held, join, take
 from echotrain.storage.local import LocalStore
+from echotrain.storage.retry import RetryPolicy
 from echotrain.storage.store import ObjectInfo
+from tests.fake_buckets import fake_buckets
 
 
 class Memory:
@@ -121,6 +124,7 @@ import sys, time
 from pathlib import Path
 from echotrain.storage.lease import take
 from echotrain.storage.local import LocalStore
+from echotrain.storage.retry import RetryPolicy
 take(LocalStore(Path(sys.argv[1])))
 print("held", flush=True)
 time.sleep(600)
@@ -213,6 +217,59 @@ def test_a_holder_that_was_followed_changes_nothing_more(store, tmp_path, change
     first.release()  # Of what is no longer its own it releases nothing.
     with pytest.raises(LeaseError):
         take(store)
+
+
+@pytest.mark.parametrize("change", [lambda s, p: s.write("x", b"2"), lambda s, p: s.upload(p, "x"), lambda s, p: s.delete("x")])
+def test_a_holder_that_is_followed_between_two_tries_does_not_try_again(tmp_path, monkeypatch, change):
+    (tmp_path / "file").write_bytes(b"2")
+    with fake_buckets("gs", monkeypatch) as fake:
+        store = BucketStore("gs://bucket/run", retry=RetryPolicy(attempts=3, first_delay_s=0.01))
+        guarded = GuardedStore(store, first := take(store, under="sweep"))
+        assert guarded.write("x", b"1")
+        retries = []
+
+        def follow(seconds):
+            retries.append(seconds)
+            take(store, under="sweep")
+
+        monkeypatch.setattr("echotrain.storage.retry.time.sleep", follow)
+        check = first.check
+
+        def then_fail():
+            check()
+            fake.failures[:] = [503] if not retries else []
+
+        monkeypatch.setattr(first, "check", then_fail)
+        with pytest.raises(LeaseError, match="taken over"):
+            change(guarded, tmp_path / "file")
+        assert len(retries) == 1
+        assert fake.objects["bucket/run/x"] == b"1"
+
+
+def test_one_whose_first_sign_fails_gives_the_folder_back(store, monkeypatch):
+    monkeypatch.setattr(leases.Lease, "beat", lambda self: (_ for _ in ()).throw(StorageError("lease", "failed 5 times", "")))
+    with pytest.raises(StorageError, match="failed 5 times"):
+        take(store)
+    monkeypatch.undo()
+    take(store).check()
+
+
+def test_the_holder_beats_on_whatever_goes_wrong(store, monkeypatch):
+    beats, beat = [], leases.Lease.beat
+    enough = threading.Event()
+
+    def sometimes(self):
+        beats.append(len(beats))
+        if len(beats) == 2:
+            raise KeyError("NextContinuationToken")
+        if len(beats) > 3:
+            enough.set()
+        beat(self)
+
+    monkeypatch.setattr(leases.Lease, "beat", sometimes)
+    with held(store, silence_s=0.2) as lease:
+        assert enough.wait(10)
+        assert not lease.lost.is_set()
 
 
 def test_a_lease_that_was_removed_by_hand_is_lost(store):

@@ -143,6 +143,31 @@ def test_a_body_that_breaks_off_is_gone_on_with_where_it_broke(monkeypatch: pyte
     assert starts[2:] == list(range(starts[1] + sent, size, sent))
 
 
+def test_a_retry_asks_for_the_object_that_it_has_begun_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = WHOLE._replace(body=b"12", promised=5)
+    with answering([half, Answer(412, None, b"<Error><Code>PreconditionFailed</Code></Error>")]) as server:
+        point_to(server, monkeypatch)
+        with pytest.raises(PayloadError, match="was replaced while it was read"):
+            RangeReader(retry=RetryPolicy(attempts=3, first_delay_s=0.01)).read_into("s3://bucket/key", 0, memory(5))
+    assert [request.get("if-match") for request in server.requests] == [None, '"1"']
+
+
+def test_a_key_with_dots_is_not_served_with_the_whole_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering([Answer(200, None, b"0123456789")]) as server:
+        point_to(server, monkeypatch)
+        with pytest.raises(StorageError, match="a request for bytes 5 to 8 with others"):
+            RangeReader().read_into("s3://bucket/a/../b", 5, memory(4))
+
+
+@pytest.mark.parametrize("uri", ["hdfs://bucket/key", "http://bucket/key", "S3://bucket/key", "gcs://bucket/key"])
+def test_what_is_in_no_store_is_not_read_from_s3(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    with answering([WHOLE]) as server:
+        point_to(server, monkeypatch)
+        with pytest.raises(ConfigError, match="is in no store that is read"):
+            RangeReader().read_into(uri, 0, memory(5))
+    assert server.requests == []
+
+
 @pytest.mark.parametrize("told", ["bytes 1-5/99", "bytes 0-5/99", "bytes 0-4/*", None])
 def test_another_range_than_the_one_that_was_asked_for_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch, told: str | None) -> None:
     answer = Answer(206, told, b"123456" if told == "bytes 0-5/99" else b"12345")

@@ -44,7 +44,7 @@ def test_the_best_checkpoint_outlives_the_latest(tmp_path):
     state, meta = toy_state(experiment), toy_meta(experiment)
     for step in range(6):
         name = f"step-{step:09d}-00000"
-        writer.save(dataclasses.replace(meta, name=name), state.files(), is_best=step == 1, before_marker={})
+        writer.save(dataclasses.replace(meta, name=name), state.files(), is_best=step == 1)
     writer.close()
     assert [int(name.split("-")[1]) for name in names(store)] == [1, 4, 5]
     assert find_checkpoint(store, "best").name == "step-000000001-00000"
@@ -59,7 +59,6 @@ def test_what_a_cut_off_run_left_beyond_the_marker_is_cleared(tmp_path):
         dataclasses.replace(toy_meta(experiment), name="step-000000001-00000"),
         toy_state(experiment).files(),
         is_best=False,
-        before_marker={},
     )
     writer.close()
     assert names(store) == ["step-000000001-00000"]
@@ -167,10 +166,10 @@ def test_a_store_that_is_full_fails_the_next_save_and_moves_no_marker(tmp_path):
     experiment = toy_experiment()
     writer = CheckpointWriter(full, keep=2)
     meta, files = toy_meta(experiment), toy_state(experiment).files()
-    writer.save(dataclasses.replace(meta, name="step-000000001-00000"), files, is_best=False, before_marker={})
+    writer.save(dataclasses.replace(meta, name="step-000000001-00000"), files, is_best=False)
     writer.wait()
     full.is_full = True
-    writer.save(dataclasses.replace(meta, name="step-000000002-00000"), files, is_best=True, before_marker={})
+    writer.save(dataclasses.replace(meta, name="step-000000002-00000"), files, is_best=True)
     with pytest.raises(StorageFullError):
         writer.close()
     assert find_checkpoint(store).name == "step-000000001-00000"
@@ -187,10 +186,25 @@ def test_what_goes_before_the_marker_is_stored_when_the_marker_is(tmp_path):
     experiment = toy_experiment()
     writer = CheckpointWriter(store, keep=2)
     meta = dataclasses.replace(toy_meta(experiment), name="step-000000001-00000")
-    writer.save(meta, toy_state(experiment).files(), is_best=True, before_marker={"metrics.jsonl": b"{}\n"})
+    writer.save(meta, toy_state(experiment).files(), is_best=True, before_marker=[lambda: store.write("metrics.jsonl", b"{}\n")])
     writer.close()
     assert order[-3:] == ["metrics.jsonl", "BEST", "LATEST"]
     assert store.read("metrics.jsonl") == b"{}\n"
+
+
+def test_what_has_another_name_than_checkpoints_is_somebodys_own(tmp_path):
+    store, experiment = open_store(str(tmp_path)), toy_experiment()
+    own = ["checkpoints/README.md", "checkpoints/the-good-one/weights.pt", "checkpoints/step-000000001-00000-mine/weights.pt"]
+    for key in own:
+        store.write(key, b"1")
+    writer = CheckpointWriter(store, keep=1)
+    for step in range(1, 4):
+        writer.save(
+            dataclasses.replace(toy_meta(experiment), name=f"step-00000000{step}-00000"), toy_state(experiment).files(), is_best=False
+        )
+    writer.close()
+    folders = {info.key.split("/")[1] for info in store.list("checkpoints/")}
+    assert folders == {"README.md", "the-good-one", "step-000000001-00000-mine", "step-000000003-00000"}
 
 
 @pytest.mark.parametrize("format", [1, 3])
@@ -212,9 +226,9 @@ def test_a_failed_upload_is_raised_by_the_next_save_and_by_no_other(tmp_path):
     writer = CheckpointWriter(store, keep=2)
     files = toy_state(experiment).files()
     first, second = (dataclasses.replace(toy_meta(experiment), name=f"step-00000000{step}-00000") for step in (1, 2))
-    writer.save(first, files, is_best=False, before_marker={})
+    writer.save(first, files, is_best=False)
     with pytest.raises(StorageFullError):
-        writer.save(second, files, is_best=False, before_marker={})
-    writer.save(second, files, is_best=False, before_marker={})
+        writer.save(second, files, is_best=False)
+    writer.save(second, files, is_best=False)
     writer.close()
     assert find_checkpoint(store).name == second.name

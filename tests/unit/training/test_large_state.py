@@ -37,12 +37,12 @@ state = {f"layer{i}": torch.full((5_000_000,), float(i)) for i in range(20)}
 writer = CheckpointWriter(store, keep=2)
 meta = toy_meta(toy_experiment())
 first = dataclasses.replace(meta, name="step-000000000-00000")
-writer.save(first, {"weights": {"w": torch.zeros(3)}}, is_best=True, before_marker={})
+writer.save(first, {"weights": {"w": torch.zeros(3)}}, is_best=True)
 writer.wait()
 # What the process may take beyond what it has: less than a third of the 400 MB that are saved.
 limit = int((own_memory() + 120) * 1e6)
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-writer.save(dataclasses.replace(meta, name="step-000000001-00000"), {"weights": state}, is_best=True, before_marker={})
+writer.save(dataclasses.replace(meta, name="step-000000001-00000"), {"weights": state}, is_best=True)
 writer.close()
 print(json.dumps({"name": find_checkpoint(store).name}))
 """
@@ -84,7 +84,7 @@ def test_a_disk_that_is_too_full_is_told_before_anything_is_written(tmp_path: Pa
     monkeypatch.setattr(state_files.shutil, "disk_usage", lambda _: SimpleNamespace(free=10 << 20))
     experiment = toy_experiment()
     with pytest.raises(StorageFullError, match="TMPDIR"):
-        writer.save(toy_meta(experiment), toy_state(experiment).files(), is_best=False, before_marker={})
+        writer.save(toy_meta(experiment), toy_state(experiment).files(), is_best=False)
     assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == []
 
 

@@ -2,18 +2,21 @@
 
 import io
 import json
+import threading
 
 import numpy as np
 import pytest
 import wandb
 from PIL import Image
 from rich.console import Console
-from toys import run_toy, toy_experiment
+from toys import run_toy, toy_experiment, toy_meta, toy_state
 
 from echotrain.data.catalog.identity import SampleId
 from echotrain.errors import ConfigError
+from echotrain.storage.local import LocalStore
 from echotrain.storage.open import open_store
 from echotrain.tasks.task import Panel, ScoreTable
+from echotrain.training.checkpoint import CheckpointWriter
 from echotrain.training.console import ConsoleProgress
 from echotrain.training.experiment import WandbConfig
 from echotrain.training.files import RunFiles
@@ -46,7 +49,41 @@ def test_lines_after_the_resumed_position_are_dropped_and_none_is_written_twice(
 def test_a_number_that_is_not_finite_leaves_the_file_readable(tmp_path):
     sink = JsonLinesSink(open_store(str(tmp_path)))
     sink.log(record(1, grad_norm=float("inf")))
-    assert json.loads(sink.content())["grad_norm"] is None
+    sink.close()
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["grad_norm"] is None
+
+
+def test_lines_of_while_a_checkpoint_travels_are_not_taken_back_by_it(tmp_path):
+    class Slow(LocalStore):
+        def upload(self, path, key, *, consume=False):
+            assert arrived.wait(10)
+            super().upload(path, key, consume=consume)
+
+    arrived, store = threading.Event(), Slow(tmp_path)
+    sink, writer = JsonLinesSink(store, period_s=0.0), CheckpointWriter(store, keep=2)
+    sink.log(record(1))
+    experiment = toy_experiment()
+    writer.save(toy_meta(experiment), toy_state(experiment).files(), is_best=False, before_marker=[sink.store_lines])
+    for step in (2, 3):
+        sink.log(record(step))
+    sink._period_s = 1000.0
+    sink.log(record(4))
+    arrived.set()
+    writer.close()
+    sink.log(record(5))
+    sink.close()
+    assert steps_in(store) == [1, 2, 3, 4, 5]
+
+
+def test_lines_that_are_gone_are_told(tmp_path, caplog):
+    store = open_store(str(tmp_path))
+    first = JsonLinesSink(store)
+    first.log(record(1))
+    first.close()
+    assert JsonLinesSink(store, lines=1).num_lines == 1
+    assert caplog.text == ""
+    assert JsonLinesSink(store, lines=9).num_lines == 1
+    assert "has 1 of the 9 lines that its checkpoint knows of" in caplog.text
 
 
 def test_lines_are_written_before_the_end_now_and_then(tmp_path):

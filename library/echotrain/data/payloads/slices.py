@@ -104,6 +104,7 @@ def encode_packed(kspace: np.ndarray, target: np.ndarray | None, dtype: PayloadD
         target: float32 (y, x), or None.
         dtype: ``float16`` halves the bytes.
     """
+    kspace = np.asarray(kspace, np.complex64)
     parts = [_as_bytes(kspace)] if dtype == "complex64" else list(_to_halves(kspace))
     nbytes = sum(part.size for part in parts)
     columns = {"kind": "packed", "dtype": dtype, "offset": 0, "nbytes": nbytes, "checksum": checksum(*parts), "acs_lines": 0}

@@ -21,6 +21,7 @@ from echotrain.data.payloads.slices import (
 )
 from echotrain.errors import ConfigError, PayloadError
 from echotrain.physics.masks import MaskConfig, line_mask
+from tests.scans import random_kspace
 
 
 def random_slice(coils: int = 3, height: int = 20, width: int = 37, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -199,3 +200,9 @@ def test_the_parts_of_a_payload_are_aligned_and_where_its_columns_say(encode, dt
         assert columns["target_checksum"] == checksum(stored)
     if columns["kind"] == "packed":
         assert columns["checksum"] == checksum(data[columns["offset"] :][: columns["nbytes"]])
+
+
+@pytest.mark.parametrize("dtype", [">c8", "c16", "f4"])
+def test_whatever_numbers_come_in_are_packed_as_complex64(dtype):
+    kspace = random_kspace((2, 6, 5)).real.astype(dtype)
+    assert encode_packed(kspace, None).data.tobytes() == encode_packed(kspace.astype(np.complex64), None).data.tobytes()
