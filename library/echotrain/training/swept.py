@@ -14,6 +14,7 @@ from echotrain.training.experiment import NUMBERLESS, Experiment, Place
 
 __all__ = ["check_sweep", "swept_experiment", "swept_metric"]
 
+_GOALS = {"loss": "minimize", "nmse": "minimize", "psnr": "maximize", "ssim": "maximize"}
 # A grid beyond this many points is checked in part; each value comes up in it.
 _MOST_CHECKED = 2000
 
@@ -22,7 +23,7 @@ def swept_metric(spec: SweepSpec, base: Experiment) -> Metric:
     """Return what the trials are compared by: the sweep's metric, else the task's own score.
 
     Raises:
-        ConfigError: No run reports the sweep's metric.
+        ConfigError: No run reports the sweep's metric, or its goal is the worst.
     """
     task = base.task.build()
     if spec.metric is None:
@@ -30,6 +31,13 @@ def swept_metric(spec: SweepSpec, base: Experiment) -> Metric:
     reported = [f"{EPOCH}{name}" for name in ("loss", *task.metrics)]
     if spec.metric.name not in reported:
         raise ConfigError(f"metric {spec.metric.name!r}", "is reported by no run at its validations", f"Use one of {', '.join(reported)}.")
+    # W&B minimises what has no goal, and a sweep would look for its worst trial.
+    goal = _GOALS.get(spec.metric.name.removeprefix(EPOCH), spec.metric.goal)
+    if spec.metric.goal != goal:
+        better = "higher" if goal == "maximize" else "lower"
+        raise ConfigError(
+            f"metric {spec.metric.name}, goal {spec.metric.goal}", f"would look for the worst: {better} is better", f"Write goal: {goal}."
+        )
     return spec.metric
 
 

@@ -76,6 +76,23 @@ def test_a_metric_that_no_run_reports_is_refused_with_those_that_are():
     assert swept_metric(dataclasses.replace(spec, metric=None), BASE) == Metric(name="epoch/ssim", goal="maximize")
 
 
+@pytest.mark.parametrize(
+    ("name", "goal", "message"),
+    [
+        ("ssim", "minimize", r"would look for the worst: higher is better. Write goal: maximize"),
+        ("psnr", "minimize", r"higher is better"),
+        ("nmse", "maximize", r"lower is better. Write goal: minimize"),
+        ("loss", "maximize", r"lower is better"),
+    ],
+)
+def test_a_sweep_for_the_worst_is_refused(name, goal, message):
+    spec = sweep({"seed": Choice(values=(1,))}, metric=Metric(name=f"epoch/{name}", goal=goal))
+    with pytest.raises(ConfigError, match=message):
+        check_sweep(spec, BASE)
+    other = {"minimize": "maximize", "maximize": "minimize"}[goal]
+    check_sweep(dataclasses.replace(spec, metric=Metric(name=f"epoch/{name}", goal=other)), BASE)
+
+
 def test_a_trial_of_the_same_values_is_the_same_run():
     spec = sweep({"seed": Choice(values=(1, 2))})
     first, again = (swept_experiment(spec, BASE, new_trial(spec, BASE.storage, number, {"seed": 1})) for number in (0, 5))

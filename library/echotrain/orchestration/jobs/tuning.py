@@ -128,7 +128,7 @@ def run_sweep(
     _check_selections(check_sweep(spec, base, seed=seed), catalogs)
 
     def opened(folder: SweepFolder) -> tuple[dict[str, Any] | None, Book]:
-        description = _new_description(folder, spec, base, seed, resume=resume)
+        description = _new_description(folder, spec, base, seed, catalogs.get(base.data.catalog), resume=resume)
         return description, Book(spec, metric, storage=base.storage, folder=folder, seed=seed, retry_failed=retry_failed)
 
     _, book = opened(folder)
@@ -187,8 +187,14 @@ def _check_selections(experiments: Iterable[Experiment], catalogs: dict[str, Cat
         check_selection(catalogs[data.catalog], data)
 
 
-def _new_description(folder: SweepFolder, spec: SweepSpec, base: Experiment, seed: int, *, resume: bool) -> dict[str, Any] | None:
-    """Return what is swept, to be written down; None where it is what was swept before."""
+def _new_description(
+    folder: SweepFolder, spec: SweepSpec, base: Experiment, seed: int, catalog: Catalog | None, *, resume: bool
+) -> dict[str, Any] | None:
+    """Return what is swept, to be written down; None where it is what was swept before.
+
+    ``catalog`` is that of all trials, where they share one.
+    """
+    rows = {} if catalog is None else {"catalog_checksum": catalog.manifest["checksum"]}
     search = to_dict(spec)
     # A list may grow: its trials are known by their values.
     compared = _COMPARED[1:] if spec.method == "list" else _COMPARED
@@ -199,13 +205,16 @@ def _new_description(folder: SweepFolder, spec: SweepSpec, base: Experiment, see
             raise ConfigError(
                 folder.uri, "holds no sweep to resume", "Leave out --resume, or give the storage= and name= of the first start."
             )
-        return {"name": spec.name, "catalog": base.data.catalog, "run_cap": spec.run_cap, "searched": searched}
+        return {"name": spec.name, "catalog": base.data.catalog, **rows, "run_cap": spec.run_cap, "searched": searched}
     if not resume:
         raise ConfigError(folder.uri, "holds a sweep of this name already", "Add --resume to go on with it, or give a new name=.")
     changed = changed_keys(flatten(known["searched"]), flatten(searched))
     if changed:
         listed = ", ".join(f"{path} was {before!r}, now {now!r}" for path, (before, now) in changed.items())
         raise ConfigError(folder.uri, f"holds another sweep: {listed}", "Give this one its own name=, or restore the settings.")
+    if known.get("catalog_checksum", rows.get("catalog_checksum")) != rows.get("catalog_checksum"):
+        limit = f"holds a sweep on other data, {known['catalog']}: {base.data.catalog} has other rows"
+        raise ConfigError(folder.uri, limit, "Give this one its own name=, or the catalog and the version of the first start.")
     return None
 
 
