@@ -180,7 +180,10 @@ def rows_of(table: pa.Table | pa.RecordBatch) -> list[SliceRow]:
 
 
 def header_columns(header: VolumeHeader) -> dict[str, Any]:
-    """Return the columns of a row that its volume's header decides; ``slice`` and the payload's are the caller's."""
+    """Return the columns of a row that its volume's header decides; ``slice`` and the payload's are the caller's.
+
+    A header is of one time and names no modality yet: no reader gives either.
+    """
     readout, phase, thickness = (size or None for size in header.fov_mm)
     return {
         **{name: getattr(header, name) for name in _HEADER_COLUMNS},
@@ -188,6 +191,7 @@ def header_columns(header: VolumeHeader) -> dict[str, Any]:
         "fov_phase_mm": phase,
         "thickness_mm": thickness,
         "coils": header.num_coils,
+        **dict.fromkeys(("frame", "num_frames", "modality")),
     }
 
 
