@@ -18,6 +18,8 @@ from pathlib import Path
 
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
+from echotrain.storage.embedded import free_ports
+
 __all__ = ["AutoscaledCluster", "autoscaled_cluster", "publish"]
 
 ROOT = Path(__file__).resolve().parents[1]
