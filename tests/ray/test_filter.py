@@ -63,7 +63,7 @@ def plainly_chosen(catalog, anatomies, *, side, k, blank_cosine, duplicate_cosin
                     num_blank += is_blank
                     num_duplicates += twin and not is_blank
                     if not is_blank and not twin:
-                        pool.append((row.volume, half, SampleId(row.dataset, row.volume, row.slice)))
+                        pool.append((row.volume, half, row.id))
     chosen = set()
     for query in queries:
         chosen |= {name for _, _, name in sorted(pool, key=lambda each, q=query: -cosine(q, each[1]))[:k]}

@@ -56,9 +56,9 @@ def test_what_is_chosen_is_trained_on_and_evaluated_and_nothing_else(mixed, sett
     evaluated = {split: [tuple(sample) for batch in stream.evaluation(split) for sample in batch.ids] for split in ("train", "val", "test")}
     stream.close()
     wanted = [row for row in mixed.rows() if is_wanted(row)]
-    assert sorted(trained) == sorted((row.dataset, row.volume, row.slice) for row in wanted if row.split in train_split)
+    assert sorted(trained) == sorted(row.id for row in wanted if row.split in train_split)
     for split, seen in evaluated.items():
-        assert sorted(seen) == sorted((row.dataset, row.volume, row.slice) for row in wanted if row.split == split)
+        assert sorted(seen) == sorted(row.id for row in wanted if row.split == split)
 
 
 def told_of(steps: list[StepData]) -> list[tuple]:
