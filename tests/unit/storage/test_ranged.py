@@ -13,6 +13,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 from echotrain.benchmarks.throttled import serve_throttled
 from echotrain.errors import ConfigError, CredentialsError, EchotrainError, ObjectMissingError, PayloadError, StorageError
+from echotrain.storage import ranged
 from echotrain.storage.aws import S3Place, s3_client, s3_place
 from echotrain.storage.buckets import s3_address
 from echotrain.storage.embedded import serve_folder
@@ -122,8 +123,10 @@ def test_a_silent_server_is_given_up_after_the_timeout(monkeypatch: pytest.Monke
             reader.read_into("s3://bucket/key", 0, memory(5))
 
 
+@pytest.mark.parametrize("piece", [1, ranged._BODY_PIECE])
 @pytest.mark.parametrize("sent", [100_000, 700_000])
-def test_a_body_that_breaks_off_is_gone_on_with_where_it_broke(monkeypatch: pytest.MonkeyPatch, sent: int) -> None:
+def test_a_body_that_breaks_off_is_gone_on_with_where_it_broke(monkeypatch: pytest.MonkeyPatch, sent: int, piece: int) -> None:
+    monkeypatch.setattr(ranged, "_BODY_PIECE", piece)
     size = 4 * sent
     data, starts = os.urandom(size), []
 
@@ -139,7 +142,8 @@ def test_a_body_that_breaks_off_is_gone_on_with_where_it_broke(monkeypatch: pyte
     assert b"".join(map(bytes, buffers)) == data[100_001:]
     assert digests == tuple(map(xxhash.xxh3_64_intdigest, buffers))
     # Of the first body less than a piece is lost, and once one has broken off nothing that has arrived is asked for again.
-    assert 0 <= 100_001 + sent - starts[1] < 256 << 10
+    assert 0 <= 100_001 + sent - starts[1] < piece
+    assert piece <= 256 << 10
     assert starts[2:] == list(range(starts[1] + sent, size, sent))
 
 

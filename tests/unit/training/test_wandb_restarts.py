@@ -104,6 +104,16 @@ def test_after_a_restart_there_is_one_offline_run_whose_history_is_whole(tmp_pat
     check_whole(tmp_path, 9)
 
 
+def test_a_history_is_kept_also_where_the_checkpoints_cannot_be_noted(tmp_path, caplog):
+    store = open_store(str(tmp_path))
+    start = Start(store).train(9)
+    store.write("LATEST", b"step-000000009-00002")
+    start.files.close()
+    check_whole(tmp_path, 9)
+    assert "checkpoints are not noted in W&B" in caplog.text
+    assert "step-000000009-00002" in caplog.text
+
+
 def test_after_every_start_there_is_exactly_one_offline_file_and_rows_keep_their_times(tmp_path):
     store = open_store(str(tmp_path))
     start = Start(store)
