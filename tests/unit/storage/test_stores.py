@@ -5,12 +5,14 @@ import os
 import pickle
 from pathlib import Path
 
+import obstore
 import pytest
 from boto3.s3.transfer import TransferConfig
 
-from echotrain.errors import ConfigError, ObjectMissingError, StorageError
+from echotrain.errors import ConfigError, ObjectMissingError, PayloadError, StorageError
 from echotrain.storage import s3
 from echotrain.storage.bucket_store import BucketStore
+from echotrain.storage.buckets import Buckets
 from echotrain.storage.embedded import EmbeddedServer
 from echotrain.storage.folder import as_folder
 from echotrain.storage.local import LocalStore, atomic_folder
@@ -266,3 +268,18 @@ def test_objects_are_lent_as_files_of_a_folder(store: Store) -> None:
 def test_an_object_that_is_missing_cannot_be_lent(store: Store) -> None:
     with pytest.raises(ObjectMissingError), as_folder(store.uri, ["none"]):
         pass
+
+
+@pytest.mark.parametrize("any_store", ["s3", "gs", "az"], indirect=True)
+def test_a_version_that_is_there_is_read_and_one_that_was_replaced_is_not(store: Store) -> None:
+    store.write("k", b"12345")
+    uri = f"{store.uri}/k"
+    client, path = Buckets(timeout_s=5).open(uri)
+    version = obstore.head(client, path)["e_tag"]
+    assert version is not None
+    buffer = memoryview(bytearray(3))
+    RangeReader().read_into(uri, 1, buffer, version=version)
+    assert bytes(buffer) == b"234"
+    store.write("k", b"67890")
+    with pytest.raises(PayloadError, match="was replaced while it was read"):
+        RangeReader().read_into(uri, 1, buffer, version=version)
