@@ -10,6 +10,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from echotrain.config import override
+from echotrain.data.catalog.selection import Where
 from echotrain.errors import ConfigError, EchotrainError
 from echotrain.log import setup_logging
 from echotrain.orchestration.jobs.filtering import FilterConfig, Filtered, filter_catalog
@@ -22,11 +24,14 @@ EXAMPLES = """examples:
                                                                                   as MosaicMRI does, 5.6
   python -m ray_jobs.filter s3://lab/mosaic --name fat-sat-like --contrasts PD_FS T2_FS --k 8
   python -m ray_jobs.filter s3://lab/mosaic --name knee-like --anatomies knee --embedder dreamsim --weights s3://lab/dreamsim
+  python -m ray_jobs.filter s3://lab/cmr --name lax-like --where modality=[cine_lax] field_strength=[1.5]
   python -m ray_jobs.filter s3://lab/knee --name pd-like --contrasts PD --trusted s3://lab/raw      scans left there by --payload raw
   python -m ray_jobs.train varnet_mosaic_x8 data.catalog=s3://lab/mosaic data.subset=knee-like      trains on what was chosen
 
 A subset is never changed: another choice needs another name. A killed job goes on where it was.
 """
+# Options that were there before every column could be chosen by, and their columns.
+COLUMNS = {"datasets": "dataset", "anatomies": "anatomy", "contrasts": "contrast"}
 # Option, setting of a ``PatchConfig``, and what it is.
 PATCH_OPTIONS = (
     ("--patch-side", "side", "pixels of a patch's side, a multiple of 16"),
@@ -55,9 +60,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("catalog", metavar="CATALOG", help="folder or s3:// prefix that prepare wrote to")
     verb.add_argument("--name", required=True, help="of the subset")
     verb.add_argument("--query-split", default="val", help="where the queries come from (default: %(default)s; test is refused)")
-    verb.add_argument("--datasets", nargs="*", default=(), help="what the queries are of (default: all)")
-    verb.add_argument("--anatomies", nargs="*", default=(), help="what the queries show (default: all)")
-    verb.add_argument("--contrasts", nargs="*", default=(), help="likewise")
+    for option, column in COLUMNS.items():
+        verb.add_argument(f"--{option}", dest=column, nargs="*", default=(), help=f"{column} of the queries (default: all)")
+    verb.add_argument("--where", nargs="*", default=(), metavar="COLUMN=[...]", help="another column of the queries, as in data.where")
     verb.add_argument("--k", type=int, default=4, help="neighbours of each query, or of each of its patches (default: %(default)s)")
     verb.add_argument("--patches", action="store_true", help="compare patches instead of whole slices")
     for option, name, words in PATCH_OPTIONS:
@@ -73,12 +78,13 @@ def parser() -> argparse.ArgumentParser:
 def read(options: argparse.Namespace) -> FilterConfig:
     """Return what a command line chooses, and how."""
     values = dict(vars(options))
-    lists = {name: tuple(values[name]) for name in ("datasets", "anatomies", "contrasts", "trusted")}
+    where = override(Where(**{column: tuple(values.pop(column)) for column in COLUMNS.values()}), values.pop("where"))
     cut = {name: value for _, name, _ in PATCH_OPTIONS if (value := values.pop(name)) is not None}
     if cut and not options.patches:
         given = " ".join(f"{option} {cut[name]}" for option, name, _ in PATCH_OPTIONS if name in cut)
         raise ConfigError(given, "has no effect on whole slices", "Add --patches, or leave it out.")
-    return FilterConfig(**{**values, **lists, "patches": PatchConfig(**cut) if options.patches else None})
+    patches = PatchConfig(**cut) if options.patches else None
+    return FilterConfig(**{**values, "trusted": tuple(options.trusted), "where": where, "patches": patches})
 
 
 def described(found: Filtered) -> str:

@@ -26,7 +26,7 @@ EXAMPLES = """examples:
   python -m ray_jobs.sweep sweeps/mosaic_scaling_debug.yaml              minutes on two cores, on scans simulated on the spot
   python -m ray_jobs.sweep sweeps/mosaic_scaling.yaml data.catalog=s3://lab/mosaic storage=s3://lab/runs
   python -m ray_jobs.sweep sweeps/mosaic_scaling.yaml --resume           after the driver, a worker or a node has died
-  python -m ray_jobs.sweep sweeps/learning_rate.yaml --concurrency 4 name=lr-spine data.anatomies=[spine]
+  python -m ray_jobs.sweep sweeps/learning_rate.yaml --concurrency 4 name=lr-spine data.where.anatomy=[spine]
   python -m ray_jobs.sweep sweeps/mask.yaml --show                       what would run
   wandb sweep sweeps/mosaic_scaling.yaml                                 the same file, run by W&B's agents instead
 

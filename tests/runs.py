@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from echotrain.config import to_dict
-from echotrain.data.config import DataConfig
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
 from echotrain.training.experiment import Experiment, science
@@ -14,7 +14,7 @@ from echotrain.training.experiment import Experiment, science
 
 def write_run(uri: Path | str, model: Any, catalog: str = "s3://b/c") -> str:
     """Write a run whose only checkpoint is a network as it was initialised, and return its URI."""
-    experiment = Experiment(name=PurePosixPath(uri).name, data=DataConfig(catalog=catalog), model=model)
+    experiment = Experiment(name=PurePosixPath(uri).name, data=LinesData(catalog=catalog), model=model)
     store = open_store(str(uri))
     torch.manual_seed(0)
     meta = CheckpointMeta(name="step-000000000", position={}, science=science(experiment), config=to_dict(experiment), catalog={})

@@ -16,6 +16,8 @@ is refused.
 
 A setting that is one of several dataclasses is a union of them, with ``Field(discriminator="kind")``: the field ``kind``, which
 each of them has, says which. Values without a ``kind`` are those of the union's first member.
+
+A setting that was called otherwise once is known by that name too: a dataclass may have ``renamed``, from old names to present paths.
 """
 
 import dataclasses
@@ -32,7 +34,17 @@ from pydantic import TypeAdapter, ValidationError
 from echotrain.errors import ConfigError
 from echotrain.setting_text import Quoted, Typed, alternatives, item_type, read_flow, read_typed, takes_text
 
-__all__ = ["fingerprint", "from_dict", "keys", "override", "parse_arguments", "parse_assignment", "to_dict"]
+__all__ = [
+    "fingerprint",
+    "from_dict",
+    "keys",
+    "override",
+    "parse_arguments",
+    "parse_assignment",
+    "renamed_settings",
+    "to_dict",
+    "with_present_names",
+]
 
 C = TypeVar("C")
 
@@ -90,7 +102,9 @@ def override(config: C, assignments: Sequence[str]) -> C:
     values = to_dict(config)
     known = set(keys(type(config), values))
     kinds = {f"{path}.kind" for path in _unions(type(config))}
-    given = [part for path, text in map(parse_assignment, assignments) for part in _flat(path, Typed(text), known)]
+    renamed = renamed_settings(type(config))
+    typed = [part for path, text in map(parse_assignment, assignments) for part in _flat(path, Typed(text), known)]
+    given = [(renamed.get(path, path), value) for path, value in typed]
     for path, value in sorted(given, key=lambda part: part[0] not in kinds):
         if path in kinds:
             _set_kind(values, path.split("."), value)
@@ -133,6 +147,22 @@ def parse_assignment(assignment: str) -> tuple[str, str]:
     return path, text
 
 
+def renamed_settings(cls: Any, prefix: str = "") -> dict[str, str]:
+    """Return the present path of every setting of a configuration class that was called otherwise, by its old path."""
+    found = {f"{prefix}{old}": f"{prefix}{new}" for old, new in getattr(cls, "renamed", {}).items()}
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        for member in _members(hints[field.name]):
+            found |= renamed_settings(member, f"{prefix}{field.name}.")
+    return found
+
+
+def with_present_names(cls: Any, flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a configuration class by dotted path, old paths replaced by present ones."""
+    renamed = renamed_settings(cls)
+    return {renamed.get(path, path): value for path, value in flat.items()}
+
+
 def fingerprint(values: Mapping[str, Any]) -> str:
     """Hash plain configuration values to 12 hexadecimal digits; the order of keys does not matter."""
     text = json.dumps(values, sort_keys=True)
@@ -153,6 +183,7 @@ class _Walk:
     def group(self, cls: Any, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         """Return the values of one dataclass; ``prefix`` is its path with a dot."""
         hints = get_type_hints(cls)
+        values = _renamed(cls, values, prefix)
         own = set(keys(cls, values, prefix))
         self.seen |= own
         for key in values:
@@ -177,6 +208,29 @@ class _Walk:
     def _item(self, annotation: Any, value: Any, path: str, key: int | str, name: Any) -> Any:
         self.seen.add(f"{path}.{name}")
         return self.value(item_type(annotation, key), value, f"{path}.{name}")
+
+
+def _renamed(cls: Any, values: Mapping[str, Any], prefix: str) -> Mapping[str, Any]:
+    """Return the values of one dataclass with old names replaced by present ones."""
+    old = {key: path for key, path in getattr(cls, "renamed", {}).items() if key in values}
+    if not old:
+        return values
+    present = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items() if key not in old}
+    for key, path in old.items():
+        if _has(present, path.split(".")):
+            raise ConfigError(
+                f"{prefix}{key} and {prefix}{path}", "are one setting, given twice", f"Leave out {prefix}{key}, its old name."
+            )
+        _set(present, path.split("."), values[key])
+    return present
+
+
+def _has(values: Mapping[str, Any], path: list[str]) -> bool:
+    for part in path:
+        if not isinstance(values, Mapping) or part not in values:
+            return False
+        values = values[part]
+    return True
 
 
 def _read(annotation: Any, text: Typed, path: str) -> Any:

@@ -11,10 +11,11 @@ import pytest
 
 from echotrain.benchmarks.throttled import Fault, ThrottledServer, serve_throttled
 from echotrain.data.catalog.identity import SampleId
-from echotrain.data.config import DataConfig, StreamConfig
+from echotrain.data.config import StreamConfig
 from echotrain.data.payloads.shards import ShardWriter
 from echotrain.data.payloads.slices import encode_packed
 from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import (
     CredentialsError,
     EchotrainError,
@@ -53,7 +54,7 @@ def server(running: ThrottledServer, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def epoch(**options) -> list:
-    data = DataConfig(catalog="s3://bucket", mask=MaskConfig())
+    data = LinesData(catalog="s3://bucket", mask=MaskConfig())
     config = StreamConfig(**{"threads": 2, "timeout_s": 0.5, "attempts": 3, **options})
     stream = PlannedStream(data, seed=0, batch_size=2, config=config)
     steps = list(stream.steps(0))
@@ -122,7 +123,7 @@ def test_a_retry_goes_on_where_the_body_broke_off(server: ThrottledServer, monke
 def test_a_shard_that_vanished_is_named(server: ThrottledServer, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "bucket", folder / "other", dirs_exist_ok=True)
     (folder / "other" / "shards" / "test-00001.bin").unlink()
-    data = DataConfig(catalog="s3://other")
+    data = LinesData(catalog="s3://other")
     stream = PlannedStream(data, seed=0, batch_size=1, config=StreamConfig(threads=2))
     with pytest.raises(ObjectMissingError, match=r"other/shards/test-00001\.bin"):
         list(stream.steps(0))

@@ -12,9 +12,9 @@ from PIL import Image
 
 from echotrain.config import to_dict
 from echotrain.data.catalog.store import load_catalog
-from echotrain.data.config import DataConfig
 from echotrain.data.fetch import Fetcher
 from echotrain.data.formats.sources import find_sources
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.data.samples.sample_format import StepRows
 from echotrain.errors import CatalogError, CheckpointError, ConfigError, PayloadError, ResourceError
 from echotrain.evaluation.results import read_evaluation
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def experiment(catalog_uri):
     model = VarNetConfig(num_cascades=1, chans=4, pools=2, sens_chans=2, sens_pools=2)
-    return Experiment(name="untrained", data=DataConfig(catalog=catalog_uri), model=model)
+    return Experiment(name="untrained", data=LinesData(catalog=catalog_uri), model=model)
 
 
 @pytest.fixture(scope="module")

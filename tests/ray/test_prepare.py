@@ -17,12 +17,12 @@ from ray.data._internal.metadata_exporter import sanitize_for_struct
 from echotrain.benchmarks.throttled import Fault, serve_throttled
 from echotrain.config import override
 from echotrain.data.catalog.store import load_catalog
-from echotrain.data.config import DataConfig
 from echotrain.data.formats.deidentify import PUBLIC_SALT
 from echotrain.data.formats.protocol_kinds import MOSAIC_KINDS, PROTOCOL_KINDS
 from echotrain.data.formats.sources import find_sources
 from echotrain.data.planned import PlannedStream
 from echotrain.data.preparing.convert import ConvertConfig
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.data.simulation.scans import SimulationConfig, simulate
 from echotrain.data.splits.given import GivenSplitConfig
 from echotrain.data.splits.made import SplitConfig
@@ -453,7 +453,7 @@ def test_the_job_indexes_scans_of_any_name_and_what_it_tells_to_trust_reads_them
     assert main(command) == 0
     told = capsys.readouterr().out.partition("that they trust that place: ")[2].splitlines()[0]
     trusted = override(Experiment(), [shlex.split(told)[0]]).data.trusted
-    stream = PlannedStream(DataConfig(catalog=str(tmp_path / "to"), trusted=trusted), seed=0, batch_size=6)
+    stream = PlannedStream(LinesData(catalog=str(tmp_path / "to"), trusted=trusted), seed=0, batch_size=6)
     (step,) = stream.steps(0)
     stream.close()
     assert set(stream.catalog.table["uri"].to_pylist()) == {f"{source}/{place}" for place in places}

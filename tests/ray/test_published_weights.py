@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from echotrain.config import to_dict
-from echotrain.data.config import DataConfig
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.evaluation.results import read_evaluation
 from echotrain.models.importers import export_fastmri
 from echotrain.models.unrolled.varnet import VarNetConfig
@@ -40,7 +40,7 @@ def both(catalog_uri, tmp_path_factory):
     config = VarNetConfig(num_cascades=2, chans=3, pools=2, sens_chans=2, sens_pools=2)
     torch.manual_seed(4)
     state = config.build().state_dict()
-    experiment = Experiment(name="run", data=DataConfig(catalog=catalog_uri), model=config)
+    experiment = Experiment(name="run", data=LinesData(catalog=catalog_uri), model=config)
     store = open_store(str(folder / "run"))
     meta = CheckpointMeta(name="step-000000000", position={}, science=science(experiment), config=to_dict(experiment), catalog={})
     writer = CheckpointWriter(store, keep=1)

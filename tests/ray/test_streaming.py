@@ -9,8 +9,9 @@ import ray
 import torch
 
 from echotrain.benchmarks.throttled import serve_throttled
-from echotrain.data.config import DataConfig, StreamConfig
+from echotrain.data.config import StreamConfig
 from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.orchestration.runtime.streaming import RayStream, ray_pieces
 from echotrain.physics.masks import MaskConfig
 from tests.catalogs import write_catalog
@@ -29,7 +30,7 @@ def test_ray_data_carries_rows_whole_and_in_order() -> None:
 
 def test_steps_equal_those_without_ray_and_resume_in_the_middle(tmp_path: Path) -> None:
     write_catalog(tmp_path, volumes=30, kind="lines", splits=("train", "train", "val"), shapes=((4, 24, 20), (6, 20, 20)))
-    data = DataConfig(catalog=str(tmp_path), mask=MASK, fraction=0.7)
+    data = LinesData(catalog=str(tmp_path), mask=MASK, fraction=0.7)
     options = {"seed": 3, "batch_size": 4, "rank": 1, "world_size": 3, "config": StreamConfig(threads=2)}
     with_ray, without = RayStream(data, **options), PlannedStream(data, **options)
     for epoch, first in ((0, 0), (5, 6)):
@@ -48,7 +49,7 @@ def test_steps_equal_those_without_ray_and_resume_in_the_middle(tmp_path: Path) 
 
 def test_an_abandoned_epoch_stops_and_the_next_one_runs(tmp_path: Path) -> None:
     write_catalog(tmp_path, volumes=30)
-    stream = RayStream(DataConfig(catalog=str(tmp_path), mask=MASK), seed=0, batch_size=2)
+    stream = RayStream(LinesData(catalog=str(tmp_path), mask=MASK), seed=0, batch_size=2)
     steps = stream.steps(0)
     next(steps)
     steps.close()
@@ -59,7 +60,7 @@ def test_two_processes_of_a_cluster_share_an_epoch_from_s3(tmp_path: Path) -> No
     # A function within the test travels to the workers by value: they cannot import this module.
     @ray.remote(num_cpus=0.1)
     def work(rank: int) -> list[list[tuple]]:
-        data = DataConfig(catalog="s3://bucket", mask=MASK)
+        data = LinesData(catalog="s3://bucket", mask=MASK)
         stream = RayStream(data, seed=0, batch_size=5, rank=rank, world_size=2)
         return [[tuple(sample) for batch in step.batches for sample in batch.ids] for step in stream.steps(0)]
 

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from echotrain.benchmarks.throttled import serve_throttled
-from echotrain.data.catalog.selection import select
+from echotrain.data.catalog.selection import Where, select
 from echotrain.orchestration.jobs.tuning import run_sweep
 from echotrain.sweeps.console import SweepConsole
 from echotrain.sweeps.parameters import Choice
@@ -32,8 +32,9 @@ def test_a_sweep_reads_the_slices_that_its_trials_select_and_nothing_else(local_
     times = np.zeros(len(catalog), int)  # How often each slice is to be read.
     for fraction in FRACTIONS:
         for anatomies in ANATOMIES:
-            times[select(catalog.table, splits=("train",), fraction=fraction, anatomies=anatomies)] += EPOCHS
-            times[select(catalog.table, splits=("val",), anatomies=anatomies)] += EPOCHS
+            where = Where(anatomy=tuple(anatomies))
+            times[select(catalog.table, splits=("train",), fraction=fraction, where=where)] += EPOCHS
+            times[select(catalog.table, splits=("val",), where=where)] += EPOCHS
     rows = catalog.rows()
     # The case is worth its name: brains are left out by the fraction alone, spines always, and some slices are in every trial.
     left_out = {(row.split, row.anatomy) for row, count in zip(rows, times, strict=True) if not count}
@@ -44,7 +45,7 @@ def test_a_sweep_reads_the_slices_that_its_trials_select_and_nothing_else(local_
         name="bytes",
         recipe="varnet_mosaic_x4_debug",
         method="grid",
-        parameters={"data.fraction": Choice(values=FRACTIONS), "data.anatomies": Choice(values=ANATOMIES)},
+        parameters={"data.fraction": Choice(values=FRACTIONS), "data.where.anatomy": Choice(values=ANATOMIES)},
     )
     with serve_throttled(tmp_path / "s3") as server:
         for name, value in server.env.items():

@@ -18,10 +18,9 @@ from echotrain.benchmarks.result import BenchResult
 from echotrain.benchmarks.scans import ScanSize, write_scans
 from echotrain.data.catalog.rows import Catalog, SliceRow
 from echotrain.data.catalog.store import commit_catalog
-from echotrain.data.config import DataConfig
 from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.data.preparing.convert import ConvertConfig, convert_scan, scan_key
-from echotrain.data.samples.kspace_lines import LinesBatch
+from echotrain.data.samples.kspace_lines import LinesBatch, LinesData
 from echotrain.errors import ConfigError
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.orchestration.jobs.evaluate import evaluate
@@ -59,7 +58,7 @@ def run(*, quick: bool = False, volumes: int = 3, cascades: int = 2, chans: int 
     with tempfile.TemporaryDirectory(prefix="echotrain-bench-") as scratch:
         report = Path(scratch) / "report.json"
         method = _TimedNetwork(
-            data=DataConfig(catalog=_write_catalog(Path(scratch), volumes, size), mask=_MASK),
+            data=LinesData(catalog=_write_catalog(Path(scratch), volumes, size), mask=_MASK),
             network=network,
             slices_per_volume=size.slices,
             volumes=volumes,
@@ -116,7 +115,7 @@ class _Clock:
 class _TimedNetwork:
     """A ``Method``: an untrained network that times its job, and itself."""
 
-    data: DataConfig
+    data: LinesData
     network: VarNetConfig
     slices_per_volume: int
     volumes: int

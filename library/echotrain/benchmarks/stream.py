@@ -31,9 +31,9 @@ from echotrain.data.catalog.containment import absolute_trusted
 from echotrain.data.catalog.rows import SCHEMA
 from echotrain.data.catalog.selection import select
 from echotrain.data.catalog.store import load_catalog
-from echotrain.data.config import DataConfig
 from echotrain.data.plan.order import epoch_order, rank_rows
 from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import ResourceError
 
 __all__ = ["run"]
@@ -175,7 +175,7 @@ def _measure(
 
 def _is_bit_exact(data: StreamData) -> bool:
     """Compare slices read by line with the same slices read whole and masked."""
-    kinds = [DataConfig(catalog=str(data.bucket / key), mask=R4) for key in (data.lines, data.packed)]
+    kinds = [LinesData(catalog=str(data.bucket / key), mask=R4) for key in (data.lines, data.packed)]
     streams = [PlannedStream(kind, seed=0, batch_size=1) for kind in kinds]
     same = []
     for (number, one), two in zip(enumerate(streams[0].steps(1)), streams[1].steps(1), strict=False):
@@ -196,7 +196,7 @@ def _index_rate(data: StreamData) -> dict[str, float]:
 def _fraction_bytes(data: StreamData) -> dict[str, float]:
     """Compare the bytes that the server sent for an epoch of a tenth of the volumes with those volumes' own."""
     with serve_throttled(data.folder) as server, environment(server.env):
-        stream = PlannedStream(DataConfig(catalog=f"s3://{BUCKET}", fraction=0.1, mask=R4), seed=0, batch_size=1)
+        stream = PlannedStream(LinesData(catalog=f"s3://{BUCKET}", fraction=0.1, mask=R4), seed=0, batch_size=1)
         own = sum(
             row.nbytes + row.target_nbytes for row in stream.catalog.rows(select(stream.catalog.table, splits=("train",), fraction=0.1))
         )

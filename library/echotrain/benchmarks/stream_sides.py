@@ -19,8 +19,9 @@ from echotrain.benchmarks.fastmri_loader import FastmriLoader
 from echotrain.data.catalog.rows import SliceRow
 from echotrain.data.catalog.selection import select
 from echotrain.data.catalog.store import load_catalog
-from echotrain.data.config import DataConfig, StreamConfig
+from echotrain.data.config import StreamConfig
 from echotrain.data.fetch import default_threads
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.log import setup_logging
 from echotrain.orchestration.runtime.cluster import connect
 from echotrain.orchestration.runtime.streaming import RayStream
@@ -186,7 +187,7 @@ class _Source:
 
 def _stream(side: Side, rank: int, world: int) -> _Source:
     config = StreamConfig(threads=side.threads)
-    data = DataConfig(catalog=side.source, trusted=side.trusted, fraction=side.fraction, mask=R4)
+    data = LinesData(catalog=side.source, trusted=side.trusted, fraction=side.fraction, mask=R4)
     stream = RayStream(data, seed=0, batch_size=world, rank=rank, world_size=world, config=config)
 
     def epoch_of(epoch: int) -> Generator[_Count, None, None]:

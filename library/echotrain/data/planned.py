@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +14,11 @@ from echotrain.data.catalog.rows import SPLITS, Catalog, rows_of
 from echotrain.data.catalog.selection import select
 from echotrain.data.catalog.store import load_catalog
 from echotrain.data.catalog.subsets import Subset, load_subset
-from echotrain.data.config import DataConfig, StreamConfig
+from echotrain.data.config import StreamConfig
 from echotrain.data.fetch import Fetcher
+from echotrain.data.plan.balance import balance_weights
 from echotrain.data.plan.order import RankRows, epoch_order, num_global_samples, num_steps, rank_rows
-from echotrain.data.samples.kspace_lines import LinesBatch
+from echotrain.data.samples.data_config import DataConfig
 from echotrain.data.samples.sample_format import StepRows
 from echotrain.data.stream import StepData
 from echotrain.errors import ConfigError
@@ -39,7 +41,7 @@ class PlannedStream:
     """One rank's ``Stream`` of a catalog.
 
     Args:
-        data: Catalog, selection and masks.
+        data: Catalog, selection, and the kind of sample.
         seed: The run's seed.
         batch_size: Samples of a step over all ranks.
         rank: Of this process.
@@ -76,7 +78,8 @@ class PlannedStream:
         self.catalog = load_catalog(data.catalog, trusted=data.trusted) if catalog is None else catalog
         subset = load_subset(self.catalog.root, data.subset) if data.subset else None
         self._train = self._select(data.train_split, data.fraction, subset)
-        self._fetcher = Fetcher(self.catalog.root, data.make_format(seed=seed), config=config)
+        self._weights = balance_weights(self.catalog.table.take(pa.array(self._train)), data.balance)
+        self._fetcher: Fetcher[Any] = Fetcher(self.catalog.root, data.make_format(seed=seed), config=config)
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="echotrain-next-epoch")
         self._ahead: tuple[int, Future[Iterator[StepRows]]] | None = None
 
@@ -84,14 +87,14 @@ class PlannedStream:
         """Return the steps of an epoch, the same on every rank."""
         return num_steps(len(self._train), self._batch_size)
 
-    def steps(self, epoch: int, first_step: int = 0) -> Iterator[StepData[LinesBatch]]:
+    def steps(self, epoch: int, first_step: int = 0) -> Iterator[StepData[Any]]:
         """Yield the epoch's steps from ``first_step`` on; the same ones, in the same order, every time."""
         ahead, self._ahead = self._ahead, None
         is_ready = ahead is not None and (epoch, first_step) == (ahead[0], 0)
         rows = ahead[1].result() if ahead is not None and is_ready else self._epoch_rows(epoch, first_step)
         yield from self._fetcher.fetch(self._then_open_next(rows, epoch), epoch=epoch)
 
-    def evaluation(self, split: str = "val") -> Iterator[LinesBatch]:
+    def evaluation(self, split: str = "val") -> Iterator[Any]:
         """Yield this rank's share of a split: each slice once over all ranks, no fillers, masks of the volume alone.
 
         Of ``val`` it is the share that ``data.val_follows_fraction`` leaves.
@@ -117,7 +120,7 @@ class PlannedStream:
 
     def _epoch_rows(self, epoch: int, first_step: int) -> Iterator[StepRows]:
         """Plan an epoch and yield this rank's steps of it, still as rows."""
-        order = epoch_order(len(self._train), self._seed, epoch)
+        order = epoch_order(len(self._train), self._seed, epoch, self._weights)
         mine = rank_rows(order, first_step, batch_size=self._batch_size, rank=self._rank, world_size=self._world_size)
         per_step = max(1, len(range(self._rank, self._batch_size, self._world_size)))
         samples = (num_global_samples(len(order), self._batch_size, step) for step in range(first_step, self.num_steps(epoch)))
@@ -142,16 +145,7 @@ class PlannedStream:
         return self._select((split,), self._data.fraction if is_cut else 1.0)
 
     def _select(self, splits: tuple[str, ...], fraction: float = 1.0, subset: Subset | None = None) -> np.ndarray:
-        data = self._data
-        return select(
-            self.catalog.table,
-            splits=splits,
-            subset=subset,
-            fraction=fraction,
-            datasets=data.datasets,
-            anatomies=data.anatomies,
-            contrasts=data.contrasts,
-        )
+        return select(self.catalog.table, splits=splits, where=self._data.where, subset=subset, fraction=fraction)
 
     def _steps_of(self, planned: RankRows, per_step: int, samples: Iterator[int]) -> Iterator[StepRows]:
         """Carry the planned rows through ``pieces`` and cut them into steps."""

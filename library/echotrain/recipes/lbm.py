@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from echotrain.data.config import DataConfig
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.models.bridge.network import BridgeNetworkConfig
 from echotrain.physics.masks import MaskConfig
 from echotrain.recipes.debug import cut_to_seconds
@@ -27,7 +27,7 @@ def lbm_mosaic_x4() -> Experiment:
     """
     return Experiment(
         name="lbm_mosaic_x4",
-        data=DataConfig(mask=MaskConfig(kind="random", accelerations=(4,), center_fractions=(0.08,))),
+        data=LinesData(mask=MaskConfig(kind="random", accelerations=(4,), center_fractions=(0.08,))),
         task=BridgeConfig(),
         model=BridgeNetworkConfig(space="latent", activation_checkpointing=True),
         optim=OptimConfig(kind="adamw", lr=4e-5, weight_decay=0.01, schedule=ScheduleConfig(kind="constant")),

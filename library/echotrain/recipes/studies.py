@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from echotrain.data.catalog.selection import Selection
-from echotrain.data.config import DataConfig
+from echotrain.data.catalog.selection import Where
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.physics.masks import MaskConfig
 from echotrain.recipes.debug_data import STUDY_CATALOG
@@ -74,9 +74,9 @@ def mosaic_shift() -> Study:
     Hardware: as ``mosaic``. Never run here.
     """
     parts = (
-        Selection(datasets=("fastmri",)),
-        Selection(datasets=("mosaic",)),
-        Selection(datasets=("mosaic",), anatomies=("knee",)),
+        Where(dataset=("fastmri",)),
+        Where(dataset=("mosaic",)),
+        Where(dataset=("mosaic",), anatomy=("knee",)),
     )
     return dataclasses.replace(mosaic(), name="mosaic_shift", title="MosaicMRI and fastMRI", sections=("dataset", "shift"), shift=parts)
 
@@ -90,7 +90,7 @@ def mosaic_simulated() -> Study:
     Hardware: 2 CPU cores, 15 minutes.
     """
     base = Experiment(
-        data=DataConfig(catalog=STUDY_CATALOG, mask=MaskConfig(kind="random", accelerations=(4,), center_fractions=(0.12,))),
+        data=LinesData(catalog=STUDY_CATALOG, mask=MaskConfig(kind="random", accelerations=(4,), center_fractions=(0.12,))),
         model=VarNetConfig(num_cascades=2, chans=8, pools=3, sens_chans=4, sens_pools=3),
         optim=OptimConfig(lr=3e-3, clip_norm=1.0, schedule=ScheduleConfig(kind="cosine", cosine_epochs=6, warmup_steps=10)),
         storage="build/study",

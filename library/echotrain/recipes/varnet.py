@@ -1,6 +1,6 @@
 """E2E-VarNet experiments: the published configurations, a small one for the demo, and a sibling of each that a laptop runs in seconds."""
 
-from echotrain.data.config import DataConfig
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.physics.masks import MaskConfig
 from echotrain.recipes.debug import cut_to_seconds
@@ -75,7 +75,7 @@ def varnet_demo() -> Experiment:
     mask = MaskConfig(kind="equispaced_fraction", accelerations=(4,), center_fractions=(0.08,))
     return Experiment(
         name="varnet_demo",
-        data=DataConfig(mask=mask),
+        data=LinesData(mask=mask),
         model=VarNetConfig(num_cascades=3, chans=8, pools=3, sens_chans=4, sens_pools=3),
         optim=OptimConfig(lr=4e-3, clip_norm=1.0, schedule=ScheduleConfig(kind="cosine", cosine_epochs=7, warmup_steps=10)),
         epochs=7,
@@ -114,7 +114,7 @@ def varnet_demo_debug() -> Experiment:
 def _fastmri_knee(name: str, mask: MaskConfig) -> Experiment:
     return Experiment(
         name=name,
-        data=DataConfig(mask=mask),
+        data=LinesData(mask=mask),
         optim=OptimConfig(lr=3e-4, schedule=ScheduleConfig(step_epochs=40, gamma=0.1)),
         epochs=50,
         batch_size=8,
@@ -125,7 +125,7 @@ def _fastmri_knee(name: str, mask: MaskConfig) -> Experiment:
 def _mosaic(name: str, mask: MaskConfig) -> Experiment:
     return Experiment(
         name=name,
-        data=DataConfig(mask=mask),
+        data=LinesData(mask=mask),
         optim=OptimConfig(lr=1e-4, clip_norm=1.0, schedule=ScheduleConfig(step_epochs=100)),
         epochs=50,
         batch_size=4,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from echotrain.sweeps.bayes import propose
@@ -25,10 +25,19 @@ class Book:
         folder: The sweep's folder; trials that it knows to have ended stay as they are, the others run again, from their checkpoints.
         seed: Of a random or a Bayesian search.
         retry_failed: Whether trials that failed run again.
+        renamed: Present paths of settings that trials of a list may have been told by under old ones.
     """
 
     def __init__(
-        self, spec: SweepSpec, metric: Metric, *, storage: str, folder: SweepFolder, seed: int = 0, retry_failed: bool = False
+        self,
+        spec: SweepSpec,
+        metric: Metric,
+        *,
+        storage: str,
+        folder: SweepFolder,
+        seed: int = 0,
+        retry_failed: bool = False,
+        renamed: Mapping[str, str] | None = None,
     ) -> None:
         self._spec = spec
         self._storage = storage
@@ -37,6 +46,8 @@ class Book:
         self._listed = None if spec.method == "bayes" else list(trial_values(spec, seed=seed))
         again = ("waiting", "running", "failed") if retry_failed else ("waiting", "running")
         found = folder.trials()
+        if spec.method == "list":
+            found = [_by_present_names(trial, renamed or {}) for trial in found]
         taken = {trial.number for trial in found}
         self._free = (number for number in itertools.count() if number not in taken)
         self._trials = {
@@ -99,3 +110,7 @@ class Book:
 def _as_new(trial: Trial) -> Trial:
     """Return an interrupted trial as it is before its run tells again what it has done."""
     return dataclasses.replace(trial, state="waiting", curve=(), epoch=0, scores={}, reason="", wall_s=0.0, training_s=0.0)
+
+
+def _by_present_names(trial: Trial, renamed: Mapping[str, str]) -> Trial:
+    return dataclasses.replace(trial, values={renamed.get(path, path): value for path, value in trial.values.items()})

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from echotrain.config import override, to_dict
-from echotrain.data.config import DataConfig, StreamConfig
+from echotrain.config import override, to_dict, with_present_names
+from echotrain.data.config import StreamConfig
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import ConfigError
 from echotrain.models.bridge.network import BridgeNetworkConfig
 from echotrain.models.unrolled.varnet import VarNetConfig
@@ -20,9 +21,22 @@ from echotrain.tasks.bridge import BridgeConfig
 from echotrain.tasks.reconstruction import ReconstructionConfig
 from echotrain.training.optim import OptimConfig
 
-__all__ = ["NUMBERLESS", "Experiment", "ModelConfig", "Place", "Science", "TaskConfig", "WandbConfig", "changed_keys", "flatten", "science"]
+__all__ = [
+    "NUMBERLESS",
+    "Experiment",
+    "ModelConfig",
+    "Place",
+    "SampleConfig",
+    "Science",
+    "TaskConfig",
+    "WandbConfig",
+    "changed_keys",
+    "flatten",
+    "science",
+]
 
-# Every network and every task; ``kind`` tells them apart, and the first is what settings that name none mean.
+# Every kind of sample, every network and every task; ``kind`` tells them apart, and the first is what settings that name none mean.
+SampleConfig = LinesData
 ModelConfig = VarNetConfig | BridgeNetworkConfig
 TaskConfig = ReconstructionConfig | BridgeConfig
 
@@ -72,7 +86,7 @@ class Science:
     seed: int = 42
     epochs: int = 50
     batch_size: int = 4
-    data: DataConfig = field(default_factory=DataConfig)
+    data: SampleConfig = field(default_factory=LinesData)
     task: Annotated[TaskConfig, Field(discriminator="kind")] = field(default_factory=ReconstructionConfig)
     model: Annotated[ModelConfig, Field(discriminator="kind")] = field(default_factory=VarNetConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -176,7 +190,8 @@ def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple
 
     A setting that this version has and ``before`` lacks came later: before it was as its default is.
     """
-    kinds = [f"{path}={before[path]}" for path in ("task.kind", "model.kind") if path in before]
+    before = with_present_names(Experiment, before)
+    kinds = [f"{path}={before[path]}" for path in ("data.kind", "task.kind", "model.kind") if path in before]
     defaults = science(override(Experiment(), kinds))
     before = {**{path: value for path, value in defaults.items() if path in now}, **before}
     paths = sorted(set(before) | set(now))

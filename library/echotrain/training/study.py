@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from echotrain.config import override, to_dict
+from echotrain.config import from_dict, override, to_dict
 from echotrain.data.catalog.anatomy_groups import contrast_family
-from echotrain.data.catalog.selection import Selection
+from echotrain.data.catalog.selection import Where
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.physics.masks import MaskConfig
 from echotrain.training.experiment import Experiment, flatten
@@ -67,7 +67,7 @@ class Study:
     sizes: tuple[int, ...] = (4, 8, 12, 16)
     fractions: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0)
     min_volumes: int = 1
-    shift: tuple[Selection, ...] = ()
+    shift: tuple[Where, ...] = ()
     queries: tuple[str, ...] = ("knee",)
     neighbors: int = 4
     by_patches: bool = False
@@ -89,12 +89,11 @@ class Study:
             raise ConfigError(f"size={self.size}", "is no setting of the experiment", "Name one such as model.num_cascades.")
         for acceleration, center in self.accelerations:
             self.mask(acceleration, center)
-        chosen = [name for name in ("datasets", "anatomies", "contrasts", "subset") if getattr(self.base.data, name)]
-        if chosen or self.base.data.fraction < 1:
-            name = (chosen or ["fraction"])[0]
-            raise ConfigError(
-                f"data.{name}={getattr(self.base.data, name)}", "is what the sections of a study vary themselves", "Leave it out."
-            )
+        data = self.base.data
+        chosen = {f"where.{column}": kept for column, kept in data.where.chosen.items()}
+        chosen |= {name: getattr(data, name) for name, usual in (("subset", ""), ("fraction", 1.0)) if getattr(data, name) != usual}
+        for name, value in chosen.items():
+            raise ConfigError(f"data.{name}={value}", "is what the sections of a study vary themselves", "Leave it out.")
 
     def mask(self, acceleration: float, center_fraction: float) -> MaskConfig:
         """Return the base's mask at an acceleration."""
@@ -105,7 +104,7 @@ class Study:
         *,
         size: int | None = None,
         fraction: float = 1.0,
-        part: Selection | None = None,
+        part: Where | None = None,
         acceleration: tuple[float, float] | None = None,
         subset: str = "",
     ) -> dict[str, Any]:
@@ -114,9 +113,8 @@ class Study:
             self.size: flatten(to_dict(self.base))[self.size] if size is None else size,
             "data.fraction": fraction,
         }
-        for name, names in dataclasses.asdict(part or Selection()).items():
-            if names:
-                values[f"data.{name}"] = list(names)
+        for column, kept in (part or Where()).chosen.items():
+            values[f"data.where.{column}"] = list(kept)
         if acceleration is not None and self.mask(*acceleration) != self.base.data.mask:
             values["data.mask"] = {"accelerations": [acceleration[0]], "center_fractions": [acceleration[1]]}
         if subset:
@@ -139,7 +137,7 @@ class StudyModels:
     benchmark: Sequence[Values]
     scaling: Mapping[tuple[int, float], Values]
     transfer: Mapping[str, Mapping[str, Values]]
-    parts: Mapping[str, Mapping[str, Selection]]
+    parts: Mapping[str, Mapping[str, Where]]
     filtering: Mapping[str, Values]
 
     def points(self, seeds: Sequence[int]) -> list[dict[str, Any]]:
@@ -184,14 +182,14 @@ def plan_study(study: Study, table: pa.Table, *, whole: str = "all", subset: str
     Raises:
         CatalogError: A part of the data that the study names is not in the catalog, or there are not two parts to compare.
     """
-    parts: dict[str, dict[str, Selection]] = {name: _parts(study, table, name) for name in _TRANSFERS if name in study.sections}
+    parts: dict[str, dict[str, Where]] = {name: _parts(study, table, name) for name in _TRANSFERS if name in study.sections}
     transfer: dict[str, dict[str, Values]] = {
         section: {**{name: study.model(part=selection) for name, selection in selections.items()}, whole: study.model()}
         for section, selections in parts.items()
     }
     filtering = {}
     if "filtering" in study.sections:
-        queries = Selection(anatomies=study.queries)
+        queries = Where(anatomy=study.queries)
         _volumes(table, queries, study)
         filtering = {
             "everything": study.model(),
@@ -220,10 +218,10 @@ def _benchmark(study: Study) -> list[Values]:
     return [*networks, *({**shared, **rival} for rival in study.rivals)]
 
 
-def _parts(study: Study, table: pa.Table, section: str) -> dict[str, Selection]:
+def _parts(study: Study, table: pa.Table, section: str) -> dict[str, Where]:
     """Return the parts of the data that a transfer matrix compares, those with most training volumes first."""
     if section == "shift":
-        listed = study.shift or tuple(Selection(datasets=(name,)) for name in sorted(set(table["dataset"].to_pylist())))
+        listed = study.shift or tuple(Where(dataset=(name,)) for name in sorted(set(table["dataset"].to_pylist())))
         found = {_name(selection): selection for selection in listed}
         for selection in listed:
             _volumes(table, selection, study)
@@ -232,7 +230,7 @@ def _parts(study: Study, table: pa.Table, section: str) -> dict[str, Selection]:
         groups: dict[str, list[str]] = {}
         for value in sorted(set(table[column].to_pylist()) - {""}):
             groups.setdefault(value if section == "anatomies" else contrast_family(value), []).append(value)
-        every = {name: Selection(**{section: tuple(values)}) for name, values in groups.items()}
+        every = {name: from_dict(Where, {column: values}) for name, values in groups.items()}
         sizes = {name: _count(table, selection) for name, selection in every.items()}
         enough = [name for name, counts in sizes.items() if counts["train"] >= study.min_volumes and counts["val"] and counts[study.split]]
         found = {name: every[name] for name in sorted(enough, key=lambda name: (-sizes[name]["train"], name))}
@@ -246,7 +244,7 @@ def _parts(study: Study, table: pa.Table, section: str) -> dict[str, Selection]:
     return found
 
 
-def _volumes(table: pa.Table, selection: Selection, study: Study) -> None:
+def _volumes(table: pa.Table, selection: Where, study: Study) -> None:
     """Refuse a part of the data that has nothing in one of the splits."""
     counts = _count(table, selection)
     for split in ("train", "val", study.split):
@@ -254,11 +252,14 @@ def _volumes(table: pa.Table, selection: Selection, study: Study) -> None:
             raise CatalogError(_name(selection), f"has no volume in the split {split}", "Name what the catalog has, or split it anew.")
 
 
-def _count(table: pa.Table, selection: Selection) -> dict[str, int]:
-    rows = set(zip(*(table[name].to_pylist() for name in ("dataset", "volume", "anatomy", "contrast", "split")), strict=True))
-    splits = [split for dataset, _, anatomy, contrast, split in rows if selection.fits(dataset, anatomy, contrast)]
+def _count(table: pa.Table, part: Where) -> dict[str, int]:
+    """Return how many volumes of each split fit."""
+    columns = list(dict.fromkeys(["dataset", "volume", "split", *part.chosen]))
+    rows = table.select(columns).group_by(columns).aggregate([]).to_pylist()
+    found = {(row["dataset"], row["volume"], row["split"]) for row in rows if part.fits(row)}
+    splits = [split for _, _, split in found]
     return {split: splits.count(split) for split in ("train", "val", "test")}
 
 
-def _name(selection: Selection) -> str:
-    return " ".join(name for names in dataclasses.astuple(selection) for name in names) or "all"
+def _name(selection: Where) -> str:
+    return " ".join(str(value) for kept in selection.chosen.values() for value in kept) or "all"

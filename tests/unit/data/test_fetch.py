@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from echotrain.data.config import DataConfig, StreamConfig
+from echotrain.data.config import StreamConfig
 from echotrain.data.fetch import Fetcher
 from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.data.samples.reading import SliceReader
 from echotrain.data.samples.sample_format import StepRows
 from echotrain.data.samples.slots import SlotPool
@@ -22,7 +23,7 @@ R4 = MaskConfig(kind="equispaced", accelerations=(4,), center_fractions=(0.2,))
 
 
 def stream_of(folder: Path, **options) -> PlannedStream:
-    data = DataConfig(catalog=str(folder), mask=options.pop("mask", R4))
+    data = LinesData(catalog=str(folder), mask=options.pop("mask", R4))
     return PlannedStream(data, **{"seed": 1, "batch_size": 2, "config": StreamConfig(threads=3), **options})
 
 
@@ -204,7 +205,7 @@ def test_prefetch_is_bounded_by_bytes(tmp_path: Path) -> None:
             yield StepRows([row], [1.0], 1)
 
     one = (4 * 24 * 20 * 8 + 16 * 12 * 4) / 1e6
-    fetcher = Fetcher(str(tmp_path), DataConfig(mask=R4).make_format(seed=0), config=StreamConfig(threads=2, prefetch_mb=2.5 * one))
+    fetcher = Fetcher(str(tmp_path), LinesData(mask=R4).make_format(seed=0), config=StreamConfig(threads=2, prefetch_mb=2.5 * one))
     fetched = fetcher.fetch(steps(), epoch=0)
     next(fetched)
     assert len(taken) == 3  # two under way, and the one that had no room
@@ -253,7 +254,7 @@ def test_a_row_without_a_target_is_refused(tmp_path: Path) -> None:
     table = written.catalog.table
     column = table.schema.get_field_index("target_nbytes")
     stream = PlannedStream(
-        DataConfig(catalog=str(tmp_path), mask=R4),
+        LinesData(catalog=str(tmp_path), mask=R4),
         seed=0,
         batch_size=1,
         catalog=type(written.catalog)(table.set_column(column, "target_nbytes", [[0] * table.num_rows]).cast(table.schema), str(tmp_path)),

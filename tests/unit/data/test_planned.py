@@ -2,10 +2,14 @@
 
 import itertools
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from echotrain.data.config import DataConfig
+from echotrain.data.catalog.rows import Catalog
+from echotrain.data.plan.balance import BalanceConfig
 from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.kspace_lines import LinesData
 from tests.catalogs import write_catalog
 
 FRACTIONS = (0.1, 0.2, 0.5, 1.0)
@@ -21,7 +25,7 @@ def validated(root, split="val", ranks=1, **settings):
     """Return the slices that all ranks evaluate on together."""
     seen = []
     for rank in range(ranks):
-        data = DataConfig(catalog=root.root, **settings)
+        data = LinesData(catalog=root.root, **settings)
         stream = PlannedStream(data, seed=1, batch_size=ranks, rank=rank, world_size=ranks, catalog=root)
         seen += [sample for batch in stream.evaluation(split) for sample in batch.ids]
         stream.close()
@@ -56,7 +60,26 @@ def test_no_other_split_is_cut(root, split):
 
 
 def test_pictures_are_of_what_is_validated(root):
-    stream = PlannedStream(DataConfig(catalog=root.root, fraction=0.2, val_follows_fraction=True), seed=1, batch_size=1, catalog=root)
+    stream = PlannedStream(LinesData(catalog=root.root, fraction=0.2, val_follows_fraction=True), seed=1, batch_size=1, catalog=root)
     shown = stream.examples(6)
     stream.close()
     assert {sample.volume for sample in shown} == {s.volume for s in validated(root, fraction=0.2, val_follows_fraction=True)}
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_balanced_epoch_has_its_groups_in_equal_shares_and_is_as_long_as_another(root, ranks):
+    """Of the ten volumes to train on, one is of a centre of its own."""
+    centers = ["far" if number == 3 else "near" for number in range(10) for _ in range(2)]
+    train = root.table.filter(pc.equal(root.table["split"], "train"))
+    place = train.schema.get_field_index("center")
+    catalog = Catalog(train.set_column(place, train.schema.field(place), pa.array(centers)), root.root)
+    far = {row.id for row in catalog.rows() if row.center == "far"}
+    trained = []
+    for rank in range(ranks):
+        data = LinesData(catalog=root.root, balance=BalanceConfig(by=(("center",),)))
+        stream = PlannedStream(data, seed=1, batch_size=4, rank=rank, world_size=ranks, catalog=catalog)
+        trained += [sample for step in stream.steps(0) for batch in step.batches for sample in batch.ids]
+        stream.close()
+    assert len(trained) == 20
+    assert sum(sample in far for sample in trained) == 10
+    assert len(set(trained) - far) == 10

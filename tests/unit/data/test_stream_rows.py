@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from echotrain.data.catalog.rows import Catalog
-from echotrain.data.config import DataConfig, StreamConfig
+from echotrain.data.catalog.selection import Where
+from echotrain.data.config import StreamConfig
 from echotrain.data.fetch import Fetcher
 from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.data.samples.reading import SliceReader
 from echotrain.data.samples.sample_format import StepRows
 from echotrain.data.stream import StepData
@@ -33,18 +35,18 @@ def mixed(tmp_path_factory) -> Catalog:
 
 
 def stream_of(catalog: Catalog, batch_size: int = 3, **settings) -> PlannedStream:
-    return PlannedStream(DataConfig(catalog=catalog.root, **settings), seed=1, batch_size=batch_size, catalog=catalog)
+    return PlannedStream(LinesData(catalog=catalog.root, **settings), seed=1, batch_size=batch_size, catalog=catalog)
 
 
 @pytest.mark.parametrize(
     ("settings", "is_wanted"),
     [
         ({}, lambda row: True),
-        ({"datasets": ("A",)}, lambda row: row.dataset == "A"),
-        ({"anatomies": ("hip",)}, lambda row: row.anatomy == "hip"),
-        ({"contrasts": ("T2",)}, lambda row: row.contrast == "T2"),
+        ({"where": Where(dataset=("A",))}, lambda row: row.dataset == "A"),
+        ({"where": Where(anatomy=("hip",))}, lambda row: row.anatomy == "hip"),
+        ({"where": Where(contrast=("T2",))}, lambda row: row.contrast == "T2"),
         (
-            {"datasets": ("B",), "anatomies": ("knee",), "contrasts": ("T1", "T2")},
+            {"where": Where(dataset=("B",), anatomy=("knee",), contrast=("T1", "T2"))},
             lambda row: (row.dataset, row.anatomy) == ("B", "knee"),
         ),
     ],
@@ -80,7 +82,7 @@ def test_weights_maxima_and_anatomies_stay_with_their_samples_whatever_shares_th
     written = write_catalog(tmp_path, shapes=((4, 24, 20), (2, 20, 21), (3, 24, 20)), volumes=6, slices=1).catalog
     rows = [dataclasses.replace(row, max_value=number + 1.0, anatomy=f"anatomy {number}") for number, row in enumerate(written.rows())]
     weights = [float(number % 2) for number in range(len(rows))]
-    fetcher = Fetcher(str(tmp_path), DataConfig().make_format(seed=0), config=StreamConfig(threads=2))
+    fetcher = Fetcher(str(tmp_path), LinesData().make_format(seed=0), config=StreamConfig(threads=2))
     (step,) = fetcher.fetch([StepRows(rows, weights, 3)], epoch=0)
     fetcher.close()
     told = [

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from echotrain.config import from_dict, to_dict
-from echotrain.data.config import DataConfig
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import ConfigError, ResourceError
 from echotrain.models.bridge.network import BridgeNetworkConfig
 from echotrain.models.bridge.published import import_diffusers, load_autoencoder
@@ -47,7 +47,7 @@ def latents(published_autoencoder):
 
 
 def experiment(model):
-    return Experiment(task=BridgeConfig(), model=model, data=DataConfig(catalog="somewhere"))
+    return Experiment(task=BridgeConfig(), model=model, data=LinesData(catalog="somewhere"))
 
 
 @pytest.mark.parametrize("config", [PIXELS, ATTENDING])

@@ -6,13 +6,12 @@ import pyarrow as pa
 import pytest
 
 from echotrain.config import override, to_dict
-from echotrain.data.catalog.rows import SCHEMA, Catalog
-from echotrain.data.config import DataConfig
+from echotrain.data.catalog.rows import Catalog
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import CheckpointError, ResourceError
 from echotrain.orchestration.runtime import checks
 from echotrain.orchestration.runtime.capacity import Capacity, Node, capacity_of
-from echotrain.orchestration.runtime.checks import check_resumable, check_selection, choose_device, warn_of_hidden_names
-from echotrain.physics.masks import MaskConfig
+from echotrain.orchestration.runtime.checks import check_resumable, check_selection, choose_device
 from echotrain.storage.local import LocalStore
 from echotrain.training.checkpoint import CheckpointMeta
 from echotrain.training.experiment import NUMBERLESS, Experiment, flatten, science
@@ -27,28 +26,8 @@ def test_leaks_of_a_given_split_are_warned_of_once_and_only_where_there_are_some
     catalog = Catalog(TABLE, f"root-{len(patients)}", 1, {"leaks": {"patients": patients}})
     with caplog.at_level(logging.WARNING):
         for fraction in (0.5, 1.0):
-            check_selection(catalog, DataConfig(catalog="root", fraction=fraction))
+            check_selection(catalog, LinesData(catalog="root", fraction=fraction))
     assert [record.message.count("leaks 1 patients (1 in train and val)") for record in caplog.records] == [1] * len(patients)
-
-
-def rows_of(volumes):
-    blank = {field.name: {"string": "", "bool": None}.get(str(field.type), 1) for field in SCHEMA}
-    return pa.Table.from_pylist([{**blank, "volume": volume} for volume in volumes], schema=SCHEMA)
-
-
-@pytest.mark.parametrize(
-    ("volumes", "seeding", "told"),
-    [
-        (["file1000001", "volume-0123456789ab", "volume-0123456789ac"], "fastmri", "2 of 3 volumes"),
-        (["file1000001"], "fastmri", None),
-        (["volume-0123456789ab"], "volume", None),
-    ],
-)
-def test_masks_by_file_name_over_pseudonyms_are_told(caplog, volumes, seeding, told):
-    catalog = Catalog(rows_of(volumes), "root", 1, {})
-    with caplog.at_level(logging.WARNING):
-        warn_of_hidden_names(catalog, DataConfig(mask=MaskConfig(seeding=seeding)))
-    assert (told in caplog.text) if told else caplog.text == ""
 
 
 DATA = WorkerGroup(name="data", cpus=15, gpus=0, memory=2**30, min=0, max=20)

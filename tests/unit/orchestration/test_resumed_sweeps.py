@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from echotrain.data.catalog.rows import Catalog
-from echotrain.data.config import DataConfig
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import ConfigError
 from echotrain.orchestration.jobs.tuning import _new_description
 from echotrain.storage.local import LocalStore
@@ -23,7 +23,7 @@ def catalog(checksum):
 
 
 def base(where):
-    return Experiment(data=DataConfig(catalog=where))
+    return Experiment(data=LinesData(catalog=where))
 
 
 @pytest.fixture

@@ -17,17 +17,17 @@ from tests.catalogs import write_catalog
 
 
 def evaluation(psnr, model="VarNet"):
-    """Return an evaluation of one knee and one brain."""
+    """Return an evaluation of one knee and one brain, which ``catalog`` has to test on."""
     volumes = tuple(
         VolumeResult(
             dataset="test",
-            volume=anatomy,
+            volume=volume,
             attributes=VolumeAttributes(anatomy, "PD", 4.0),
             num_slices=3,
             model=Quality(nmse=0.01, psnr=psnr, ssim=0.9),
             zero_filled=Quality(nmse=0.1, psnr=20.0, ssim=0.5),
         )
-        for anatomy in ("brain", "knee")
+        for anatomy, volume in (("brain", "file005"), ("knee", "file004"))
     )
     return Evaluation(info=EvaluationInfo(name=str(psnr), model=model, checkpoint=str(psnr)), volumes=volumes)
 

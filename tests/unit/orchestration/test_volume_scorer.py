@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from echotrain.data.config import DataConfig
 from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import NotFiniteError
 from echotrain.metrics.collector import VolumeCollector
 from echotrain.orchestration.jobs.evaluate import EvaluationJob, _VolumeScorer, _Work
@@ -19,7 +19,7 @@ from tests.simulated import write_simulated_catalog
 class Blurred:
     """A method: the zero-filled image, a little blurred; of some slice on it is not finite."""
 
-    data: DataConfig
+    data: LinesData
     broken_from: int = 1000
     workers = 1
     threads_per_worker = 1
@@ -49,7 +49,7 @@ def scorer_of(method):
 
 
 def test_slices_are_scored_as_one_after_the_other_to_the_bit_and_in_order(catalog):
-    data = DataConfig(catalog=catalog)
+    data = LinesData(catalog=catalog)
     scorer, items = scorer_of(Blurred(data))
     expected = {}
     for batch in PlannedStream(data, seed=0, batch_size=1).evaluation("val"):
@@ -68,6 +68,6 @@ def test_slices_are_scored_as_one_after_the_other_to_the_bit_and_in_order(catalo
 
 @pytest.mark.parametrize("broken_from", [0, 3])
 def test_an_image_that_is_not_finite_ends_the_evaluation_wherever_it_comes(catalog, broken_from):
-    scorer, items = scorer_of(Blurred(DataConfig(catalog=catalog), broken_from))
+    scorer, items = scorer_of(Blurred(LinesData(catalog=catalog), broken_from))
     with pytest.raises(NotFiniteError, match=f"/{broken_from}: reconstruction"):
         scorer(items[0])

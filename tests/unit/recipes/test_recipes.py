@@ -67,9 +67,9 @@ def test_an_unknown_recipe_names_the_nearest():
 
 
 def test_every_setting_can_be_shown_and_given_back(capsys):
-    assert main(["varnet_mosaic_x8", "--show", "optim.lr=2e-4", "data.anatomies=[knee]"]) == 0
+    assert main(["varnet_mosaic_x8", "--show", "optim.lr=2e-4", "data.where.anatomy=[knee]"]) == 0
     shown = capsys.readouterr().out
-    assert "data.anatomies='[\"knee\"]'" in shown.splitlines()
+    assert "data.where.anatomy='[\"knee\"]'" in shown.splitlines()
     assert override(RECIPES["varnet_fastmri_knee_x4"](), shlex.split(shown)) == override(
-        RECIPES["varnet_mosaic_x8"](), ["optim.lr=2e-4", "data.anatomies=[knee]"]
+        RECIPES["varnet_mosaic_x8"](), ["optim.lr=2e-4", "data.where.anatomy=[knee]"]
     )

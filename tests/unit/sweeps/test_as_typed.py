@@ -40,7 +40,7 @@ def test_a_text_of_a_trial_is_what_stands_in_the_file(tmp_path, style):
 
 def test_texts_in_lists_and_in_groups_of_a_trial_are_what_stands_in_the_file(tmp_path):
     found = trials(tmp_path, "data", "[{subset: 12:30, anatomies: [on, 1.10]}, {contrasts: [010, 'a, b']}]")
-    assert [(e.data.subset, e.data.anatomies, e.data.contrasts) for e in found] == [
+    assert [(e.data.subset, e.data.where.anatomy, e.data.where.contrast) for e in found] == [
         ("12:30", ("on", "1.10"), ()),
         ("", (), ("010", "a, b")),
     ]

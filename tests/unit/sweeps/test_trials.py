@@ -35,8 +35,8 @@ def folder(tmp_path):
     return SweepFolder(LocalStore(tmp_path))
 
 
-def book(spec, folder):
-    return Book(spec, SSIM, storage="s3://b/runs", folder=folder)
+def book(spec, folder, **options):
+    return Book(spec, SSIM, storage="s3://b/runs", folder=folder, **options)
 
 
 def finish(book, ssim):
@@ -60,6 +60,18 @@ def test_a_trial_whose_file_was_removed_runs_again_and_takes_no_others_place(fol
     again = [finish(book(GRID, folder), 0.9) for _ in range(2)]
     assert [(trial.number, trial.name) for trial in again] == [(1, "a=1 seed=8"), (3, "a=2 seed=8")]
     assert [trial.score(SSIM) for trial in folder.trials()] == [0.1, 0.9, 0.3, 0.9]
+
+
+def test_a_listed_trial_is_known_though_its_setting_was_renamed(folder):
+    old, new = ({path: ("knee",), "seed": 7} for path in ("data.anatomies", "data.where.anatomy"))
+    finish(book(SweepSpec.listed("s", "r", [old]), folder), 0.5)
+    grown = SweepSpec.listed("s", "r", [new, {"seed": 8}])
+    renamed = {"data.anatomies": "data.where.anatomy"}
+    assert finish(book(grown, folder, renamed=renamed), 0.1).name == "seed=8"
+    again = book(grown, folder, renamed=renamed)
+    assert again.is_finished
+    assert [trial.values for trial in again.trials] == [dict(point) for point in grown.points]
+    assert not book(grown, folder).is_finished
 
 
 def test_a_list_may_grow_or_shrink_and_runs_no_point_again(folder):

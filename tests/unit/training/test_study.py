@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from echotrain.config import override
-from echotrain.data.catalog.selection import Selection
+from echotrain.data.catalog.selection import Where
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.recipes.registry import STUDIES, find_recipe, find_study
 from echotrain.sweeps.space import as_settings
@@ -100,7 +100,7 @@ def test_a_rival_is_the_base_but_for_its_settings_and_joins_at_the_first_acceler
 def test_parts_come_by_their_training_volumes_and_only_where_every_split_has_some():
     plan = plan_study(study(), TABLE, subset="s")
     assert list(plan.parts["anatomies"]) == ["spine", "knee", "hip"]
-    assert plan.parts["contrasts"]["T1"] == Selection(contrasts=("T1", "T1_POST"))
+    assert plan.parts["contrasts"]["T1"] == Where(contrast=("T1", "T1_POST"))
     assert list(plan_study(study("min_volumes=3"), TABLE, subset="s").parts["anatomies"]) == ["spine", "knee"]
 
 
@@ -114,7 +114,7 @@ def test_the_shift_compares_parts_that_may_overlap():
     both = pa.concat_tables([TABLE, TABLE.set_column(0, "dataset", pa.array(["fastmri"] * len(TABLE)))])
     plan = plan_study(find_study("mosaic_shift")(), both)
     assert list(plan.transfer["shift"]) == ["fastmri", "mosaic", "mosaic knee", "all"]
-    assert plan.transfer["shift"]["mosaic knee"]["data.datasets"] == ["mosaic"]
+    assert plan.transfer["shift"]["mosaic knee"]["data.where.dataset"] == ["mosaic"]
     with pytest.raises(CatalogError, match="fastmri: has no volume in the split train"):
         plan_study(find_study("mosaic_shift")(), TABLE)
 
@@ -159,8 +159,8 @@ def test_settings_are_the_studys_or_the_experiments():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("shift=[{datasets: [a]}, {dataset: [fastmri]}]", r"unknown key 'shift\.1\.dataset'.*Did you mean 'shift\.1\.datasets'"),
-        ("shift.datasets=[fastmri]", r"unknown key 'shift\.datasets'"),
+        ("shift=[{dataset: [a]}, {data: [fastmri]}]", r"unknown key 'shift\.1\.data'.*Did you mean 'shift\.1\.dataset'"),
+        ("shift.dataset=[fastmri]", r"unknown key 'shift\.dataset'"),
         ("shift=[fastmri]", r"shift\.0=fastmri: is a group of settings"),
     ],
 )
@@ -170,8 +170,8 @@ def test_a_part_of_the_data_that_says_something_else_is_refused(setting, message
 
 
 def test_texts_of_a_study_are_as_typed():
-    changed = study("shift=[{datasets: [/a #2, on]}, {anatomies: [12:30]}]", "note=a #1", "rivals=[{model.norm: on, data.subset: 010}]")
-    assert changed.shift == (Selection(datasets=("/a #2", "on")), Selection(anatomies=("12:30",)))
+    changed = study("shift=[{dataset: [/a #2, on]}, {anatomies: [12:30]}]", "note=a #1", "rivals=[{model.norm: on, data.subset: 010}]")
+    assert changed.shift == (Where(dataset=("/a #2", "on")), Where(anatomy=("12:30",)))
     assert (changed.note, dict(changed.rivals[0])) == ("a #1", {"model.norm": "on", "data.subset": "010"})
 
 

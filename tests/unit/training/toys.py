@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from echotrain.data.catalog.identity import SampleId
-from echotrain.data.config import DataConfig
 from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.data.stream import StepData
 from echotrain.seeding import numpy_generator
 from echotrain.tasks.task import Panel, ScoreTable, StepLoss
@@ -133,7 +133,7 @@ def toy_batch(split: str, row: int, weight: float = 1.0) -> ToyBatch:
 
 def toy_experiment(**changes: object) -> Experiment:
     values = {"epochs": 2, "batch_size": 4, "log_every": 2, "checkpoint_every": 2, "wandb": WandbConfig(enabled=False), **changes}
-    return Experiment(data=DataConfig(catalog="toy"), **values)
+    return Experiment(data=LinesData(catalog="toy"), **values)
 
 
 def toy_state(experiment: Experiment) -> TrainState:

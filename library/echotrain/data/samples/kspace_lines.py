@@ -5,20 +5,57 @@ Slices of one matrix size share a batch; coils are padded with zeros.
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from echotrain.data.catalog.rows import SliceRow
+from echotrain.data.formats.deidentify import VOLUME_PREFIX
 from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.data_config import DataConfig
 from echotrain.data.samples.reading import SliceReader
-from echotrain.data.samples.sample_format import Begun, Reading, StepRows
+from echotrain.data.samples.sample_format import Begun, MakeFormat, Reading, StepRows
 from echotrain.data.samples.slots import SlotPool
 from echotrain.physics.masks import LineSampling, MaskConfig, line_mask
 from echotrain.shapes import CoilMask, Counts, Kspace, LineMask, Magnitude, PerSample
 
-__all__ = ["LinesBatch", "LinesFormat", "empty_batch", "group_by_shape"]
+__all__ = ["LinesBatch", "LinesData", "LinesFormat", "empty_batch", "group_by_shape"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinesData(DataConfig):
+    """Line-masked slices of k-space.
+
+    Attributes:
+        kind: Tells these settings from those of other samples.
+        mask: How phase-encode lines are undersampled in training and validation.
+    """
+
+    kind: Literal["kspace_lines"] = "kspace_lines"
+    mask: MaskConfig = field(default_factory=MaskConfig)
+
+    def make_format(self, *, seed: int) -> "MakeFormat[LinesBatch]":
+        """Return what makes these samples of rows, for a run of that seed."""
+        return functools.partial(LinesFormat, mask=self.mask, seed=seed)
+
+    def check(self, rows: pa.Table) -> list[str]:
+        """Warn where masks are to be fastMRI's, which follow from the names of files, and the catalog has pseudonyms in their place."""
+        volumes = pc.unique(rows["volume"])
+        num_hidden = pc.sum(pc.starts_with(volumes, VOLUME_PREFIX)).as_py() or 0
+        if self.mask.seeding != "fastmri" or not num_hidden:
+            return []
+        return [
+            f"data.mask.seeding=fastmri: {num_hidden} of {len(volumes)} volumes have pseudonyms, so that their masks are not those that "
+            "fastMRI's code draws for the files; prepare them into a new place with --safe-names"
+        ]
+
+    def acceleration(self, row: SliceRow) -> float:
+        """Return by how much a volume is undersampled outside of training."""
+        return line_mask(self.mask, row.width, seed=0, dataset=row.dataset, volume=row.volume, epoch=None).acceleration
 
 
 @dataclass(frozen=True, kw_only=True)

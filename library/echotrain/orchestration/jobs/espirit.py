@@ -9,8 +9,7 @@ import torch
 from echotrain.baselines.bart import find_bart
 from echotrain.baselines.espirit import EspiritConfig, reconstruct
 from echotrain.config import override
-from echotrain.data.config import DataConfig
-from echotrain.data.samples.kspace_lines import LinesBatch
+from echotrain.data.samples.kspace_lines import LinesBatch, LinesData
 from echotrain.orchestration.jobs.inference import Subject
 from echotrain.physics.crop import center_crop_to_smallest
 from echotrain.shapes import Magnitude
@@ -27,7 +26,7 @@ class EspiritSettings:
         espirit: The reconstruction.
     """
 
-    data: DataConfig = field(default_factory=DataConfig)
+    data: LinesData = field(default_factory=LinesData)
     espirit: EspiritConfig = field(default_factory=EspiritConfig)
 
 

@@ -16,15 +16,14 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from echotrain.config import to_dict
 from echotrain.data.catalog.containment import absolute_trusted
 from echotrain.data.catalog.examples import choose_examples
 from echotrain.data.catalog.identity import SampleId
 from echotrain.data.catalog.rows import SPLITS, Catalog, SliceRow
 from echotrain.data.catalog.selection import select
 from echotrain.data.catalog.store import load_catalog
-from echotrain.data.config import DataConfig
 from echotrain.data.fetch import Fetcher
+from echotrain.data.samples.data_config import DataConfig
 from echotrain.data.samples.kspace_lines import LinesBatch
 from echotrain.data.samples.sample_format import StepRows
 from echotrain.errors import CatalogError, ConfigError
@@ -32,11 +31,9 @@ from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, Vo
 from echotrain.log import track
 from echotrain.metrics.collector import SliceKey, SliceScore, VolumeCollector, VolumeKey
 from echotrain.orchestration.jobs.inference import Method, Reconstructor, Subject, WorkerSetup, actor_resources
-from echotrain.orchestration.runtime.checks import warn_of_hidden_names
 from echotrain.orchestration.runtime.cluster import connect
 from echotrain.orchestration.runtime.mapping import Result, map_items
 from echotrain.orchestration.runtime.parts import Parts
-from echotrain.physics.masks import line_mask
 from echotrain.storage.open import open_store
 from echotrain.tasks.reconstruction import masked_kspace, zero_filled
 
@@ -131,8 +128,7 @@ class _Volume:
 
     def attributes(self, subject: Subject) -> VolumeAttributes:
         row = self.rows[0]
-        sampling = line_mask(subject.data.mask, row.width, seed=_NO_SEED, dataset=row.dataset, volume=row.volume, epoch=None)
-        return VolumeAttributes(row.anatomy, row.contrast, sampling.acceleration)
+        return VolumeAttributes(row.anatomy, row.contrast, subject.data.acceleration(row))
 
 
 @dataclass(frozen=True)
@@ -170,7 +166,8 @@ class _Work:
         subject = dataclasses.replace(subject, data=data)
         catalog = _loaded(data.catalog, data, catalogs)
         volumes = _find_volumes(catalog, subject.data, job)
-        warn_of_hidden_names(catalog, subject.data)
+        for warning in subject.data.check(catalog.table):
+            logger.warning("%s", warning)
         return cls(job, method, subject, f"{catalog.root}@{catalog.version}", tuple(volumes))
 
     @cached_property
@@ -192,7 +189,7 @@ class _Work:
                 "settings": subject.settings,
                 "weights": subject.weights,
                 "sha256": subject.sha256,
-                "mask": to_dict(subject.data.mask),
+                **subject.data.of_samples,
             }
             parts = Parts(open_store(self.job.resume_in).uri, json.dumps([described, self.catalog_uri, self.items]))
         return _Told(self.method, self.subject, self.catalog_uri, parts)
@@ -332,7 +329,7 @@ def _known(work: _Work) -> dict[int, Result]:
 def _find_volumes(catalog: Catalog, data: DataConfig, job: EvaluationJob) -> list[_Volume]:
     """Return the selected volumes."""
     splits = SPLITS if job.split == "all" else (job.split,)
-    positions = select(catalog.table, splits=splits, datasets=data.datasets, anatomies=data.anatomies, contrasts=data.contrasts)
+    positions = select(catalog.table, splits=splits, where=data.where)
     table = catalog.table.take(pa.array(positions))
     if job.num_volumes:
         chosen = {(sample.dataset, sample.volume) for sample in choose_examples(table, job.num_volumes)}

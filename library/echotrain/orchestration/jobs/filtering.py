@@ -8,7 +8,7 @@ its patches is among the k nearest of a patch of a query. By **whole slices**, e
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from echotrain.data.catalog.containment import absolute_trusted
 from echotrain.data.catalog.rows import Catalog
-from echotrain.data.catalog.selection import select
+from echotrain.data.catalog.selection import Where, select
 from echotrain.data.catalog.store import load_catalog
 from echotrain.data.catalog.subsets import Subset, save_subset
 from echotrain.errors import ConfigError, LeakageError
@@ -41,7 +41,7 @@ class FilterConfig:
         trusted: As ``data.trusted``.
         name: Of the subset.
         query_split: Where queries come from; ``test`` is refused.
-        datasets, anatomies, contrasts: What the queries show; empty takes all.
+        where: What the queries show; empty takes all.
         k: Neighbours of each query, or of each of its patches.
         patches: How slices are cut and which patches count; None compares whole slices.
         embedder: ``gradients``, or another of ``EMBEDDERS``.
@@ -52,9 +52,7 @@ class FilterConfig:
     catalog: str
     name: str
     query_split: str = "val"
-    datasets: tuple[str, ...] = ()
-    anatomies: tuple[str, ...] = ()
-    contrasts: tuple[str, ...] = ()
+    where: Where = field(default_factory=Where)
     k: int = 4
     patches: PatchConfig | None = None
     embedder: str = "gradients"
@@ -131,13 +129,7 @@ def filter_catalog(config: FilterConfig) -> Filtered:
     make_embedder(config.embedder, config.weights)
     config = dataclasses.replace(config, trusted=absolute_trusted(config.trusted))
     catalog = load_catalog(config.catalog, trusted=config.trusted)
-    queries = select(
-        catalog.table,
-        splits=(config.query_split,),
-        datasets=config.datasets,
-        anatomies=config.anatomies,
-        contrasts=config.contrasts,
-    )
+    queries = select(catalog.table, splits=(config.query_split,), where=config.where)
     pool = select(catalog.table, splits=("train",))
     _check_before(config, catalog, len(queries), pool)
     embedding = EmbeddingConfig(

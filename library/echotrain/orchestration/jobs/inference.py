@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from echotrain.config import to_dict
-from echotrain.data.config import DataConfig
+from echotrain.data.samples.data_config import DataConfig
 from echotrain.data.samples.kspace_lines import LinesBatch
 from echotrain.errors import ConfigError, ResourceError
 from echotrain.log import setup_logging
@@ -135,7 +135,7 @@ class InferenceConfig:
             raise ConfigError(f"checkpoint={self.checkpoint}", f"has no meaning for {self.run}, a file of weights", "Leave it out.")
         found = describe_published(self.run, self.overrides)
         experiment = found.experiment
-        logger.info("%s: %s, SHA-256 %s; undersampling %s", found.uri, experiment.describe(), found.sha256, to_dict(experiment.data.mask))
+        logger.info("%s: %s, SHA-256 %s; samples %s", found.uri, experiment.describe(), found.sha256, experiment.data.of_samples)
         subject = Subject(
             name=experiment.name,
             model=f"{experiment.describe()} ({found.name})",

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from echotrain.baselines.bart import find_bart
 from echotrain.config import to_dict
 from echotrain.data.catalog.rows import Catalog
+from echotrain.data.catalog.selection import Where
 from echotrain.data.catalog.store import load_catalog, split_version
-from echotrain.data.config import DataConfig
+from echotrain.data.samples.data_config import DataConfig
 from echotrain.errors import ObjectMissingError, ResourceError
 from echotrain.evaluation.results import Evaluation, read_evaluation, write_evaluation
 from echotrain.evaluation.study_page import exhibit_files, render_study
@@ -148,7 +149,7 @@ def _filter(study: Study, data: DataConfig, catalog: Catalog) -> Filtered:
             catalog=data.catalog,
             trusted=data.trusted,
             name=name,
-            anatomies=study.queries,
+            where=Where(anatomy=study.queries),
             k=study.neighbors,
             patches=patches,
             embedder=study.embedder,
@@ -183,7 +184,8 @@ def _model_job(study: Study, base: Experiment, trial: Trial) -> EvaluationJob | 
     """Return the test of a model on all parts of the data; None where there is no model."""
     if trial.state != "finished":
         return None
-    settings = (*_where(base.data), "data.datasets=[]", "data.anatomies=[]", "data.contrasts=[]")
+    everything = (f"{path}=[]" for path in trial.values if path.startswith("data.where."))
+    settings = (*_located(base.data), *everything)
     return EvaluationJob(
         method=InferenceConfig(run=trial.run, overrides=settings),
         split=study.split,
@@ -198,7 +200,7 @@ def _espirit_jobs(study: Study, base: Experiment, folder: str) -> list[Evaluatio
         return []
     jobs = []
     for acceleration, center in study.accelerations:
-        settings = (*_where(base.data), f"data.mask={json.dumps(to_dict(study.mask(acceleration, center)))}")
+        settings = (*_located(base.data), f"data.mask={json.dumps(to_dict(study.mask(acceleration, center)))}")
         jobs.append(
             EvaluationJob(
                 method=EspiritMethod(overrides=settings),
@@ -212,7 +214,7 @@ def _espirit_jobs(study: Study, base: Experiment, folder: str) -> list[Evaluatio
     return jobs
 
 
-def _where(data: DataConfig) -> tuple[str, str]:
+def _located(data: DataConfig) -> tuple[str, str]:
     return f"data.catalog={data.catalog}", f"data.trusted={json.dumps(data.trusted)}"
 
 

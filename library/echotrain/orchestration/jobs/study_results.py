@@ -4,8 +4,10 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from echotrain.data.catalog.rows import Catalog
-from echotrain.data.catalog.selection import Selection, select
+import pyarrow as pa
+
+from echotrain.data.catalog.rows import SPLITS, Catalog, splits_of_volumes
+from echotrain.data.catalog.selection import Where, select
 from echotrain.data.catalog.subsets import load_subset
 from echotrain.evaluation.montage import read_montage
 from echotrain.evaluation.results import Evaluation, VolumeResult
@@ -97,9 +99,9 @@ def study_sections(
         "dataset": lambda: dataset_section(catalog.table, read_montage(catalog)),
         "benchmark": lambda: _benchmark(models, results),
         "scaling": lambda: _scaling(study, models, results),
-        "anatomies": lambda: _transfer("anatomies", models, results),
-        "contrasts": lambda: _transfer("contrasts", models, results),
-        "shift": lambda: _transfer("shift", models, results),
+        "anatomies": lambda: _transfer("anatomies", models, results, catalog),
+        "contrasts": lambda: _transfer("contrasts", models, results, catalog),
+        "shift": lambda: _transfer("shift", models, results, catalog),
         "filtering": lambda: _filtering(study, models, results, catalog, filtered),
     }
     return [*(section() for name, section in make.items() if name in study.sections), models_section(results.trials, results.all)]
@@ -124,8 +126,8 @@ def _scaling(study: Study, models: StudyModels, results: StudyResults) -> StudyS
     return scaling_section(points, is_val_cut=is_val_cut, missing=results.missing(list(models.scaling.values())))
 
 
-def _transfer(section: str, models: StudyModels, results: StudyResults) -> StudySection:
-    groups = {name: _fits(selection) for name, selection in models.parts[section].items()}
+def _transfer(section: str, models: StudyModels, results: StudyResults, catalog: Catalog) -> StudySection:
+    groups = {name: _fits(catalog, part) for name, part in models.parts[section].items()}
     trained = models.transfer[section]
     title, text = _TRANSFER_TEXTS[section]
     return transfer_section(section, title, text, results.several(trained), groups, missing=results.missing(list(trained.values())))
@@ -147,7 +149,7 @@ def _filtering(study: Study, models: StudyModels, results: StudyResults, catalog
     )
     return filtering_section(
         sets,
-        _fits(Selection(anatomies=study.queries)),
+        _fits(catalog, Where(anatomy=study.queries)),
         queries=queries,
         composition=(filtered.by_anatomy, Counter(row.anatomy or "unknown" for row in pool)),
         text=text,
@@ -169,12 +171,16 @@ def _asked_with(filtered: Filtered) -> str:
 def _num_slices(catalog: Catalog, values: Values) -> int:
     """Return how many slices a model was trained on."""
     subset = load_subset(catalog.root, values["data.subset"]) if "data.subset" in values else None
-    names = {name: tuple(values.get(f"data.{name}", ())) for name in ("datasets", "anatomies", "contrasts")}
-    return len(select(catalog.table, splits=("train",), subset=subset, fraction=values["data.fraction"], **names))
+    prefix = "data.where."
+    where = Where(**{path.removeprefix(prefix): tuple(kept) for path, kept in values.items() if path.startswith(prefix)})
+    return len(select(catalog.table, splits=("train",), where=where, subset=subset, fraction=values["data.fraction"]))
 
 
-def _fits(selection: Selection) -> Callable[[VolumeResult], bool]:
-    return lambda v: selection.fits(v.dataset, v.attributes.anatomy, v.attributes.contrast)
+def _fits(catalog: Catalog, part: Where) -> Callable[[VolumeResult], bool]:
+    """Return what tells the volumes of a part of the data from the others."""
+    rows = catalog.table.take(pa.array(select(catalog.table, splits=SPLITS, where=part)))
+    volumes = set(splits_of_volumes(rows))
+    return lambda result: (result.dataset, result.volume) in volumes
 
 
 def study_facts(study: Study, base: Experiment, catalog: Catalog, trials: Sequence[Trial]) -> dict[str, str]:

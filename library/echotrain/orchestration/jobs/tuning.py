@@ -24,7 +24,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from echotrain.config import to_dict
+from echotrain.config import renamed_settings, to_dict
 from echotrain.data.catalog.rows import Catalog
 from echotrain.data.catalog.store import load_catalog, split_version
 from echotrain.errors import ConfigError, ResourceError
@@ -129,7 +129,9 @@ def run_sweep(
 
     def opened(folder: SweepFolder) -> tuple[dict[str, Any] | None, Book]:
         description = _new_description(folder, spec, base, seed, catalogs.get(base.data.catalog), resume=resume)
-        return description, Book(spec, metric, storage=base.storage, folder=folder, seed=seed, retry_failed=retry_failed)
+        renamed = renamed_settings(Experiment)
+        book = Book(spec, metric, storage=base.storage, folder=folder, seed=seed, retry_failed=retry_failed, renamed=renamed)
+        return description, book
 
     _, book = opened(folder)
     with contextlib.ExitStack() as stack:

@@ -6,7 +6,8 @@ import logging
 import uuid
 from typing import Literal
 
-import pyarrow.compute as pc
+import numpy as np
+import pyarrow as pa
 import ray
 
 from echotrain.data.catalog.containment import absolute_trusted
@@ -15,8 +16,8 @@ from echotrain.data.catalog.rows import Catalog
 from echotrain.data.catalog.selection import select
 from echotrain.data.catalog.store import load_catalog, split_version
 from echotrain.data.catalog.subsets import load_subset
-from echotrain.data.config import DataConfig
-from echotrain.data.formats.deidentify import VOLUME_PREFIX
+from echotrain.data.plan.balance import balance_weights
+from echotrain.data.samples.data_config import DataConfig
 from echotrain.errors import CheckpointError, ConfigError, ResourceError
 from echotrain.models.pretrained import NamesWeights
 from echotrain.orchestration.runtime.capacity import Capacity, Shape, capacity
@@ -32,7 +33,6 @@ __all__ = [
     "check_writable",
     "choose_device",
     "located",
-    "warn_of_hidden_names",
     "warn_of_unshared_folder",
     "with_absolute_paths",
     "with_pinned_catalog",
@@ -78,7 +78,6 @@ def with_pinned_catalog(experiment: Experiment, latest: CheckpointMeta | None) -
             f"Name the catalog that it was made from (version {latest.catalog['version']}), or choose a new name=.",
         )
     check_selection(catalog, experiment.data)
-    warn_of_hidden_names(catalog, experiment.data)
     return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, catalog=f"{root}@{catalog.version}"))
 
 
@@ -128,27 +127,18 @@ def warn_of_unshared_folder(experiment: Experiment) -> None:
         logger.warning("storage=%s is a folder on a cluster of %d nodes: it must be one that they share", experiment.storage, nodes)
 
 
-def warn_of_hidden_names(catalog: Catalog, data: DataConfig) -> None:
-    """Warn where masks are to be fastMRI's, which follow from the names of files, and the catalog has pseudonyms in their place."""
-    if data.mask.seeding != "fastmri":
-        return
-    volumes = pc.unique(catalog.table["volume"])
-    num_hidden = pc.sum(pc.starts_with(volumes, VOLUME_PREFIX)).as_py() or 0
-    if num_hidden:
-        logger.warning(
-            "data.mask.seeding=fastmri: %d of %d volumes have pseudonyms, so that their masks are not those that fastMRI's code draws for "
-            "the files; prepare them into a new place with --safe-names",
-            num_hidden,
-            len(volumes),
-        )
-
-
 def check_selection(catalog: Catalog, data: DataConfig) -> None:
-    """Raise ``CatalogError`` where there is nothing to train on, or nothing to validate on; warn of known leaks between the splits."""
+    """Refuse a selection with nothing to train on, nothing to validate on, or rows of another kind; warn of what is known of the rest.
+
+    Raises:
+        CatalogError: There are no such rows, or they lack what samples are made of.
+    """
     subset = load_subset(catalog.root, data.subset) if data.subset else None
-    for splits, chosen in ((data.train_split, subset), (("val",), None)):
-        select(catalog.table, splits=splits, subset=chosen, datasets=data.datasets, anatomies=data.anatomies, contrasts=data.contrasts)
-    _warn_once(training_warning(catalog))
+    train = select(catalog.table, splits=data.train_split, where=data.where, subset=subset)
+    val = select(catalog.table, splits=("val",), where=data.where)
+    balance_weights(catalog.table.take(pa.array(train)), data.balance)
+    for warning in (*data.check(catalog.table.take(pa.array(np.union1d(train, val)))), training_warning(catalog)):
+        _warn_once(warning)
 
 
 @functools.cache

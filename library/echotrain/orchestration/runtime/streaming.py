@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import pyarrow as pa
 import ray.data
 
-from echotrain.data.config import DataConfig, StreamConfig
+from echotrain.data.config import StreamConfig
 from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.data_config import DataConfig
 
 __all__ = ["RayStream", "ray_pieces", "settle_ray_data"]
 

@@ -14,8 +14,8 @@ from echotrain.config import override
 from echotrain.data.catalog import containment
 from echotrain.data.catalog.containment import absolute_trusted, check_contained, check_key, trust_setting
 from echotrain.data.catalog.store import load_catalog
-from echotrain.data.config import DataConfig
 from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.training.experiment import Experiment
 from tests.catalogs import write_catalog
@@ -261,7 +261,7 @@ def test_a_stream_reads_scans_elsewhere_only_where_they_are_trusted(tmp_path):
     ]
     commit(tmp_path / "to", *rows)
     with pytest.raises(CatalogError, match=r"data\.trusted=\[\S+/scans\]"):
-        PlannedStream(DataConfig(catalog=str(tmp_path / "to")), seed=0, batch_size=1)
-    stream = PlannedStream(DataConfig(catalog=str(tmp_path / "to"), trusted=(str(tmp_path / "scans"),)), seed=0, batch_size=1)
+        PlannedStream(LinesData(catalog=str(tmp_path / "to")), seed=0, batch_size=1)
+    stream = PlannedStream(LinesData(catalog=str(tmp_path / "to"), trusted=(str(tmp_path / "scans"),)), seed=0, batch_size=1)
     assert len(list(stream.steps(0))) == 9
     stream.close()

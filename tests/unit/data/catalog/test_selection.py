@@ -1,12 +1,14 @@
 """Selections of a catalog."""
 
 import itertools
+from dataclasses import fields
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from echotrain.data.catalog.selection import Selection, select
+from echotrain.data.catalog.rows import SCHEMA
+from echotrain.data.catalog.selection import Where, select
 from echotrain.errors import CatalogError
 
 
@@ -35,7 +37,8 @@ def test_rows_of_a_split_come_in_catalog_order(table: pa.Table) -> None:
 
 
 def test_selections_by_anatomy_contrast_and_dataset_hold_together(table: pa.Table) -> None:
-    rows = table.take(pa.array(select(table, splits=["train"], anatomies=["knee", "brain"], contrasts=["T1"], datasets=["b"]))).to_pylist()
+    where = Where(anatomy=("knee", "brain"), contrast=("T1",), dataset=("b",))
+    rows = table.take(pa.array(select(table, splits=["train"], where=where))).to_pylist()
     assert {row["anatomy"] for row in rows} == {"knee", "brain"}
     assert {(row["contrast"], row["dataset"], row["split"]) for row in rows} == {("T1", "b", "train")}
 
@@ -74,12 +77,10 @@ def test_volumes_of_one_name_in_two_datasets_are_two() -> None:
 
 @pytest.mark.parametrize("lists", list(itertools.product([(), ("a",), ("a", "b")], [(), ("knee",)], [(), ("T1",), ("T2",)])))
 def test_a_selection_keeps_what_fits_each_of_its_lists_as_select_does(table: pa.Table, lists) -> None:
-    datasets, anatomies, contrasts = lists
-    selection = Selection(datasets=datasets, anatomies=anatomies, contrasts=contrasts)
-    kept = [row for row in table.to_pylist() if selection.fits(row["dataset"], row["anatomy"], row["contrast"])]
-    splits = ["train", "val"]
+    where = Where(**dict(zip(("dataset", "anatomy", "contrast"), lists, strict=True)))
+    kept = [row for row in table.to_pylist() if where.fits(row)]
     try:
-        chosen = select(table, splits=splits, datasets=datasets, anatomies=anatomies, contrasts=contrasts)
+        chosen = select(table, splits=["train", "val"], where=where)
     except CatalogError:
         chosen = []
     assert kept == table.take(pa.array(chosen, pa.int64())).to_pylist()
@@ -91,11 +92,40 @@ def test_the_smallest_fraction_still_has_a_volume(table: pa.Table) -> None:
 
 def test_an_empty_selection_names_what_there_is(table: pa.Table) -> None:
     with pytest.raises(CatalogError, match=r"anatomy elbow.*brain, knee, spine"):
-        select(table, splits=["train"], anatomies=["elbow"])
+        select(table, splits=["train"], where=Where(anatomy=("elbow",)))
     with pytest.raises(CatalogError, match=r"split test.*train, val"):
         select(table, splits=["test"])
 
 
 def test_one_misspelt_name_among_good_ones_is_refused(table: pa.Table) -> None:
     with pytest.raises(CatalogError, match=r"anatomy brian: is not in the catalog.*brain, knee, spine"):
-        select(table, splits=["train"], anatomies=["knee", "brian"])
+        select(table, splits=["train"], where=Where(anatomy=("knee", "brian")))
+
+
+def test_every_column_that_a_header_decides_can_be_chosen_by() -> None:
+    of_slices = {"slice", "frame", "split", "padding_left", "padding_right", "max_value", "norm"}
+    of_payload = {"kind", "uri", "offset", "nbytes", "dtype", "checksum", "acs_lines"}
+    of_payload |= {name for name in SCHEMA.names if name.startswith(("target_", "fov_")) or name == "thickness_mm"}
+    assert {f.name for f in fields(Where)} == set(SCHEMA.names) - of_slices - of_payload
+
+
+def test_numbers_and_claims_are_chosen_by_as_the_column_has_them() -> None:
+    rows = [
+        {"split": "train", "field_strength": field, "fat_suppressed": claim, "sex": sex}
+        for field, claim, sex in itertools.product((0.55, 1.5, 3.0), (True, False, None), ("female", None))
+    ]
+    types = pa.schema([("split", pa.string()), ("field_strength", pa.float32()), ("fat_suppressed", pa.bool_()), ("sex", pa.string())])
+    table = pa.Table.from_pylist(rows, schema=types)
+    chosen = select(table, splits=["train"], where=Where(field_strength=(0.55, 3.0), fat_suppressed=(False,), sex=("female",)))
+    assert [rows[position] for position in chosen] == [
+        {"split": "train", "field_strength": field, "fat_suppressed": False, "sex": "female"} for field in (0.55, 3.0)
+    ]
+    with pytest.raises(CatalogError, match=r"field_strength 7.0: is not in the catalog.*1.5, 3.0"):
+        select(table, splits=["train"], where=Where(field_strength=(1.5, 7.0)))
+
+
+def test_of_a_column_with_thousands_of_names_some_are_named() -> None:
+    rows = [{"split": "train", "volume": f"v{number:05d}"} for number in range(5000)]
+    with pytest.raises(CatalogError, match=r"v00029 and 4970 more\.") as caught:
+        select(pa.Table.from_pylist(rows), splits=["train"], where=Where(volume=("x",)))
+    assert len(str(caught.value)) < 500

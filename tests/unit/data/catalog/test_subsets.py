@@ -8,8 +8,8 @@ from echotrain.data.catalog.identity import SampleId
 from echotrain.data.catalog.rows import Catalog
 from echotrain.data.catalog.selection import select
 from echotrain.data.catalog.subsets import load_subset, save_subset
-from echotrain.data.config import DataConfig
 from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import CatalogError, ConfigError, LeakageError
 from tests.catalogs import write_catalog
 
@@ -24,7 +24,7 @@ def root(tmp_path):
 
 def test_a_run_trains_on_the_subset_and_validates_on_everything(root):
     save_subset(root.root, "few", CHOSEN, {"k": 4})
-    stream = PlannedStream(DataConfig(catalog=root.root, subset="few"), seed=1, batch_size=1)
+    stream = PlannedStream(LinesData(catalog=root.root, subset="few"), seed=1, batch_size=1)
     seen = {sample for step in stream.steps(0) for batch in step.batches for sample in batch.ids}
     assert seen == set(CHOSEN)
     assert sum(len(batch.ids) for batch in stream.evaluation("val")) == 3

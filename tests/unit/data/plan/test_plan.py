@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echotrain.data.catalog.rows import SCHEMA
-from echotrain.data.catalog.selection import select
+from echotrain.data.catalog.selection import Where, select
 from echotrain.data.plan.order import epoch_order, num_global_samples, num_steps, rank_rows, rank_step_rows
 from echotrain.errors import ConfigError
 
@@ -126,7 +126,7 @@ def test_a_hundred_thousand_slices_plan_an_epoch_in_200_mb() -> None:
     ]
     table = pa.table(columns, schema=SCHEMA)
     tracemalloc.start()
-    chosen = select(table, splits=["train"], fraction=0.5, anatomies=["knee"])
+    chosen = select(table, splits=["train"], fraction=0.5, where=Where(anatomy=("knee",)))
     order = epoch_order(len(chosen), 0, 1)
     mine = rank_rows(order, 100, batch_size=8, rank=1, world_size=4)
     planned = table.take(pa.array(chosen[mine.indices]))

@@ -10,12 +10,12 @@ from echotrain.config import override
 from echotrain.data.catalog.containment import trust_setting
 from echotrain.data.catalog.rows import Catalog
 from echotrain.data.catalog.store import commit_catalog, load_catalog
-from echotrain.data.config import DataConfig
 from echotrain.data.formats import Deidentifier
 from echotrain.data.formats.sources import ScanSource, find_sources, local_copy, opened_in_place, scans_root
 from echotrain.data.planned import PlannedStream
 from echotrain.data.preparing.assemble import assemble
 from echotrain.data.preparing.convert import ConvertConfig, ScanRecord, convert_scan, scan_key
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.data.splits.made import SplitConfig
 from echotrain.errors import CatalogError
 from echotrain.storage.open import open_store
@@ -85,7 +85,7 @@ def prepare(source: str, to: str, config: ConvertConfig = INDEX) -> Catalog:
 
 def assert_read(catalog: Catalog, num_scans: int, *, trusted: tuple[str, ...] = ()) -> None:
     """Read every slice as training and evaluation do, and hold it against what was written."""
-    data = DataConfig(catalog=catalog.root, trusted=trusted)
+    data = LinesData(catalog=catalog.root, trusted=trusted)
     stream = PlannedStream(data, seed=1, batch_size=3)
     batches = [batch for step in stream.steps(0) for batch in step.batches] + list(stream.evaluation())
     stream.close()

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from echotrain.data.catalog.identity import SampleId
-from echotrain.data.config import DataConfig, StreamConfig
+from echotrain.data.config import StreamConfig
 from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.physics.masks import MaskConfig
 from tests.catalogs import Written, write_catalog
 
@@ -24,7 +25,7 @@ def written_to(folder: Path, kind: str = "packed", **options) -> Written:
 
 
 def stream_of(folder: Path, mask: MaskConfig = RANDOM, seed: int = 1) -> PlannedStream:
-    data = DataConfig(catalog=str(folder), mask=mask)
+    data = LinesData(catalog=str(folder), mask=mask)
     return PlannedStream(data, seed=seed, batch_size=9, config=StreamConfig(threads=3))
 
 
