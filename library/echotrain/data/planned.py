@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from echotrain.data.catalog.examples import choose_examples
 from echotrain.data.catalog.identity import SampleId
-from echotrain.data.catalog.rows import SPLITS, Catalog, rows_of
+from echotrain.data.catalog.rows import SPLITS, Catalog
 from echotrain.data.catalog.selection import select
 from echotrain.data.catalog.store import load_catalog
 from echotrain.data.catalog.subsets import Subset, load_subset
@@ -27,7 +27,7 @@ __all__ = ["PlannedStream", "cut"]
 
 Cut = Callable[[pa.Table, int], Iterator[pa.Table]]
 
-_WEIGHT = "plan_weight"
+_POSITION, _WEIGHT = "position", "weight"
 _ROWS_PER_PIECE = 64
 
 
@@ -47,7 +47,7 @@ class PlannedStream:
         rank: Of this process.
         world_size: Number of ranks.
         config: Threads, prefetch, retries.
-        pieces: Carries the planned rows here, some steps at a time; the default takes them from the table in memory.
+        pieces: Carries the plan here, some steps at a time: positions of rows and their weights.
         catalog: An already loaded catalog, else ``data.catalog`` is loaded.
 
     Raises:
@@ -78,7 +78,7 @@ class PlannedStream:
         self.catalog = load_catalog(data.catalog, trusted=data.trusted) if catalog is None else catalog
         subset = load_subset(self.catalog.root, data.subset) if data.subset else None
         self._train = self._select(data.train_split, data.fraction, subset)
-        self._weights = balance_weights(self.catalog.table.take(pa.array(self._train)), data.balance)
+        self._weights = balance_weights(self.catalog.table, self._train, data.balance)
         self._fetcher: Fetcher[Any] = Fetcher(self.catalog.root, data.make_format(seed=seed), config=config)
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="echotrain-next-epoch")
         self._ahead: tuple[int, Future[Iterator[StepRows]]] | None = None
@@ -110,7 +110,7 @@ class PlannedStream:
 
     def examples(self, count: int, split: str = "val") -> list[SampleId]:
         """Return the slices of a split that are shown as pictures, the same on every rank and for any number of them."""
-        return choose_examples(self.catalog.table.take(pa.array(self._held_out(split))), count) if count else []
+        return choose_examples(self.catalog.table, count, self._held_out(split)) if count else []
 
     def close(self) -> None:
         """End the threads and connections."""
@@ -148,12 +148,12 @@ class PlannedStream:
         return select(self.catalog.table, splits=splits, where=self._data.where, subset=subset, fraction=fraction)
 
     def _steps_of(self, planned: RankRows, per_step: int, samples: Iterator[int]) -> Iterator[StepRows]:
-        """Carry the planned rows through ``pieces`` and cut them into steps."""
+        """Carry the plan through ``pieces`` and cut it into steps; its rows are looked up as they are needed."""
         if not len(planned.indices):
             return
-        table = self.catalog.table.take(pa.array(planned.indices)).append_column(_WEIGHT, pa.array(planned.weights))
+        plan = pa.table({_POSITION: planned.indices, _WEIGHT: planned.weights})
         # Handing over a piece costs about the same for one row as for fifty.
-        for piece in self._pieces(table, per_step * max(1, _ROWS_PER_PIECE // per_step)):
-            rows, weights = rows_of(piece), piece[_WEIGHT].to_pylist()
+        for piece in self._pieces(plan, per_step * max(1, _ROWS_PER_PIECE // per_step)):
+            rows, weights = self.catalog.rows(piece[_POSITION].to_numpy()), piece[_WEIGHT].to_pylist()
             for start in range(0, len(rows), per_step):
                 yield StepRows(rows[start : start + per_step], weights[start : start + per_step], next(samples))

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
+from echotrain.data.catalog.columns import taken
 from echotrain.data.catalog.identity import SampleId
 from echotrain.data.formats.header import VolumeHeader
 from echotrain.errors import CatalogError
@@ -167,7 +168,7 @@ class Catalog:
 
     def rows(self, indices: np.ndarray | None = None) -> list[SliceRow]:
         """Return rows as objects: those of the indices, or all."""
-        return rows_of(self.table if indices is None else self.table.take(pa.array(indices)))
+        return rows_of(self.table if indices is None else taken(self.table, indices))
 
 
 def rows_of(table: pa.Table | pa.RecordBatch) -> list[SliceRow]:

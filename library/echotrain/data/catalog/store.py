@@ -11,12 +11,14 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
 from echotrain.data.catalog.bounded_parquet import read_parquet
+from echotrain.data.catalog.columns import codes_of, taken
 from echotrain.data.catalog.containment import check_contained, check_key
 from echotrain.data.catalog.identity import SampleId
 from echotrain.data.catalog.leaks import check_no_leakage, leaks_of
@@ -35,8 +37,9 @@ CATALOG_FORMAT = 1
 
 _MANIFEST = re.compile(r"catalog/v(\d{6})\.json")
 _COMMIT_ATTEMPTS = 20
-# Of two million slices a table takes about 1 GB of memory, and a tenth of that as a file.
-_LARGEST_TABLE, _LARGEST_FILE, _LARGEST_MANIFEST = 1 << 30, 256 << 20, 64 << 20
+# Of two million slices a table takes about 1 GB, and a tenth of that as a file. A quarter of the first may lie in memory; a larger table,
+# of 25 million slices at most, lies in a temporary file, and what is looked into is in memory only as long as nothing else needs that.
+_LARGEST_IN_MEMORY, _LARGEST_MAPPED, _LARGEST_FILE, _LARGEST_MANIFEST = 1 << 30, 12 << 30, 1 << 30, 64 << 20
 
 
 def load_catalog(uri: str, *, trusted: Sequence[str] = (), reads_payload: bool = True) -> Catalog:
@@ -65,7 +68,9 @@ def load_catalog(uri: str, *, trusted: Sequence[str] = (), reads_payload: bool =
     data = read_at_most(store, manifest["table"], _LARGEST_FILE)
     if xxhash.xxh3_64_intdigest(data) != manifest["checksum"]:
         raise CatalogError(f"{store.uri}/{manifest['table']}", "does not have the checksum of its manifest", "Use another version.")
-    table = read_parquet(data, SCHEMA, f"{store.uri}/{manifest['table']}", limit=_LARGEST_TABLE, may_lack=True)
+    table = read_parquet(
+        data, SCHEMA, f"{store.uri}/{manifest['table']}", limit=_LARGEST_IN_MEMORY, mapped_limit=_LARGEST_MAPPED, may_lack=True
+    )
     _check(table, manifest)
     if reads_payload:
         check_contained(table, store.uri, trusted)
@@ -154,10 +159,10 @@ def _check(table: pa.Table, manifest: Mapping[str, Any]) -> None:
         strange = set(pc.unique(table[column]).to_pylist()) - set(allowed)
         if strange:
             raise CatalogError(f"{column}={sorted(map(str, strange))}", f"must be one of {', '.join(allowed)}", "Prepare the data again.")
-    ids = table.select(["dataset", "volume", "slice", "frame"])
-    if ids.group_by(ids.schema.names).aggregate([]).num_rows < table.num_rows:
-        counts = ids.group_by(ids.schema.names).aggregate([([], "count_all")])
-        twice = counts.filter(pc.greater(counts["count_all"], 1)).slice(0, 1).to_pylist()[0]
-        sample = SampleId(twice["dataset"], twice["volume"], twice["slice"], twice["frame"])
+    codes = codes_of(table, ["dataset", "volume", "slice", "frame"])[0]
+    order = np.argsort(codes, kind="stable")
+    twice = order[1:][codes[order[1:]] == codes[order[:-1]]]
+    if len(twice):
+        sample = SampleId(*taken(table, twice[:1]).select(["dataset", "volume", "slice", "frame"]).to_pylist()[0].values())
         raise CatalogError(str(sample), "is in the catalog twice", "Prepare each volume once.")
     check_no_leakage(table, leaks_of(manifest).patients)

@@ -1,13 +1,13 @@
 """How often each row of a selection comes in an epoch, so that small groups are heard beside large ones."""
 
-from collections.abc import Sequence
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from echotrain.data.catalog.columns import codes_of, taken
 from echotrain.errors import ConfigError
 
 __all__ = ["BalanceConfig", "balance_weights"]
@@ -42,14 +42,15 @@ class BalanceConfig:
             raise ConfigError(bounds, "must be bounds from below and above", "Use 0 for none.")
 
 
-def balance_weights(rows: pa.Table, config: BalanceConfig) -> NDArray[np.float64] | None:
-    """Return the weight of every row for ``epoch_order``; None where nothing is balanced.
+def balance_weights(table: pa.Table, positions: NDArray[np.int64], config: BalanceConfig) -> NDArray[np.float64] | None:
+    """Return the weight of every row of a selection for ``epoch_order``; None where nothing is balanced.
 
     That is ``prod_c (1 + strength (N / (G_c n_g) - 1))`` over the categories ``c``, cut to the bounds: ``N`` rows, ``G_c`` groups in the
     category, ``n_g`` rows in the row's own group.
 
     Args:
-        rows: Of a selection.
+        table: Catalog rows.
+        positions: Of the selection.
         config: Categories, strength and bounds.
 
     Raises:
@@ -57,24 +58,14 @@ def balance_weights(rows: pa.Table, config: BalanceConfig) -> NDArray[np.float64
     """
     if not config.by:
         return None
-    weights = np.ones(rows.num_rows)
-    for columns in config.by:
-        codes, num_groups = _groups(rows, columns)
-        sizes = np.bincount(codes, minlength=num_groups)
-        weights *= 1 + config.strength * (rows.num_rows / (num_groups * sizes[codes]) - 1)
-    return np.clip(weights, config.least, config.most or None)
-
-
-def _groups(rows: pa.Table, columns: Sequence[str]) -> tuple[NDArray[np.int64], int]:
-    """Return the number of each row's group, and how many groups there are; rows without a value are a group too."""
-    unknown = [column for column in columns if column not in rows.column_names]
+    unknown = sorted(set(itertools.chain(*config.by)) - set(table.column_names))
     if unknown:
-        remedy = f"Use some of {', '.join(rows.column_names)}."
+        remedy = f"Use some of {', '.join(table.column_names)}."
         raise ConfigError(f"data.balance.by names {', '.join(unknown)}", "which the catalog has no column of", remedy)
-    codes = np.zeros(rows.num_rows, np.int64)
-    for column in columns:
-        encoded = pc.dictionary_encode(rows[column].combine_chunks(), null_encoding="encode")
-        own = encoded.indices.to_numpy(zero_copy_only=False)
-        # Numbered anew after each column, so that no product of many columns runs over.
-        codes = np.unique(codes * max(1, len(encoded.dictionary)) + own, return_inverse=True)[1]
-    return codes, int(codes.max(initial=-1)) + 1
+    rows = taken(table, positions, sorted(set(itertools.chain(*config.by))))
+    weights = np.ones(len(rows))
+    for columns in config.by:
+        codes, firsts = codes_of(rows, columns)
+        sizes = np.bincount(codes)
+        weights *= 1 + config.strength * (len(rows) / (len(firsts) * sizes[codes]) - 1)
+    return np.clip(weights, config.least, config.most or None)

@@ -47,6 +47,9 @@ class DataConfig(abc.ABC):
         "contrasts": "where.contrast",
     }
 
+    # Columns of the rows that ``check`` is given.
+    checked: ClassVar[Sequence[str]] = ()
+
     catalog: str = ""
     train_split: tuple[str, ...] = ("train",)
     subset: str = ""
@@ -73,6 +76,9 @@ class DataConfig(abc.ABC):
     @abc.abstractmethod
     def check(self, rows: pa.Table) -> Sequence[str]:
         """Refuse rows that cannot become such samples, before a run begins; return what a user should be warned of.
+
+        Args:
+            rows: All that may be trained on or evaluated, the columns ``checked`` of them.
 
         Raises:
             CatalogError: Rows lack what such samples are made of.

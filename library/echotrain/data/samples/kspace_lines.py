@@ -6,7 +6,7 @@ Slices of one matrix size share a batch; coils are padded with zeros.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,8 @@ class LinesData(DataConfig):
         kind: Tells these settings from those of other samples.
         mask: How phase-encode lines are undersampled in training and validation.
     """
+
+    checked: ClassVar[Sequence[str]] = ("volume",)
 
     kind: Literal["kspace_lines"] = "kspace_lines"
     mask: MaskConfig = field(default_factory=MaskConfig)

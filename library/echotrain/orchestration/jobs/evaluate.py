@@ -166,7 +166,7 @@ class _Work:
         subject = dataclasses.replace(subject, data=data)
         catalog = _loaded(data.catalog, data, catalogs)
         volumes = _find_volumes(catalog, subject.data, job)
-        for warning in subject.data.check(catalog.table):
+        for warning in subject.data.check(catalog.table.select(subject.data.checked)):
             logger.warning("%s", warning)
         return cls(job, method, subject, f"{catalog.root}@{catalog.version}", tuple(volumes))
 

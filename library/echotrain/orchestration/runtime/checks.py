@@ -7,9 +7,9 @@ import uuid
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 import ray
 
+from echotrain.data.catalog.columns import taken
 from echotrain.data.catalog.containment import absolute_trusted
 from echotrain.data.catalog.leaks import training_warning
 from echotrain.data.catalog.rows import Catalog
@@ -136,8 +136,8 @@ def check_selection(catalog: Catalog, data: DataConfig) -> None:
     subset = load_subset(catalog.root, data.subset) if data.subset else None
     train = select(catalog.table, splits=data.train_split, where=data.where, subset=subset)
     val = select(catalog.table, splits=("val",), where=data.where)
-    balance_weights(catalog.table.take(pa.array(train)), data.balance)
-    for warning in (*data.check(catalog.table.take(pa.array(np.union1d(train, val)))), training_warning(catalog)):
+    balance_weights(catalog.table, train, data.balance)
+    for warning in (*data.check(taken(catalog.table, np.union1d(train, val), data.checked)), training_warning(catalog)):
         _warn_once(warning)
 
 
