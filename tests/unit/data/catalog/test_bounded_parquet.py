@@ -181,12 +181,14 @@ def test_a_mapped_table_is_refused_for_one_group_or_for_all_and_leaves_no_file(s
     assert list(scratch.iterdir()) == []
 
 
-def test_a_mapped_table_is_refused_for_texts_that_only_their_sum_makes_too_many(scratch):
+def test_a_mapped_table_is_refused_for_texts_that_repeat_too_often(scratch):
     names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(5000, np.int32)), pa.array(["x" * 1000]))
     data = written(table(5000).set_column(0, "name", names), row_group_size=128)
     assert mapped(data, limit=200_000)["name"].to_pylist() == ["x" * 1000] * 5000
     with pytest.raises(CatalogError, match=r"at most 1\.0 MB are"):
         mapped(data, limit=200_000, mapped_limit=1_000_000)
+    with pytest.raises(CatalogError, match=r"at most 100\.0 kB are"):
+        mapped(data, limit=100_000)
     assert list(scratch.iterdir()) == []
 
 
