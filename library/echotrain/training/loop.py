@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from echotrain.data.samples.batch import Batch
 from echotrain.data.stream import StepData, Stream
 from echotrain.errors import NotFiniteError
+from echotrain.ranks import Ranks
 from echotrain.seeding import derive_seed
 from echotrain.tasks.task import Panel, Task
 from echotrain.training.checkpoint import CheckpointMeta
@@ -29,7 +30,6 @@ from echotrain.training.files import RunFiles
 from echotrain.training.meter import Meter
 from echotrain.training.optim import set_learning_rate
 from echotrain.training.outcome import Outcome, Signal
-from echotrain.training.ranks import Ranks
 from echotrain.training.sinks import Record
 from echotrain.training.state import TrainState
 

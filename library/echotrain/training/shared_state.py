@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from echotrain.errors import EchotrainError
-from echotrain.training.ranks import Ranks
+from echotrain.ranks import Ranks
 from echotrain.training.state import TrainState
 from echotrain.training.state_files import tensors
 

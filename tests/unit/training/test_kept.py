@@ -6,12 +6,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from toys import NUM_TRAIN, NUM_VAL, StopAt, ToyTask, ToyValidation, lines_of, restored, run_toy, toy_experiment, toy_state
 
+from echotrain.ranks import Ranks
 from echotrain.storage.local import LocalStore
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint, load_file, load_weights
 from echotrain.training.optim import OptimConfig, ScheduleConfig
 from echotrain.training.outcome import Signal
-from echotrain.training.ranks import Ranks
 from echotrain.training.state import Position
 
 

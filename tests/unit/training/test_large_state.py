@@ -14,10 +14,10 @@ import torch.multiprocessing as mp
 from toys import ToyNetwork, run_toy, toy_experiment, toy_meta, toy_state
 
 from echotrain.errors import CheckpointError, StorageFullError
+from echotrain.ranks import Ranks
 from echotrain.storage.open import open_store
 from echotrain.training import state_files
 from echotrain.training.checkpoint import CheckpointWriter, find_checkpoint, load_file
-from echotrain.training.ranks import Ranks
 from echotrain.training.shared_state import restore_everywhere
 from echotrain.training.state import TrainState
 

@@ -8,11 +8,11 @@ from toys import NUM_TRAIN, StopAt, ToyTask, assert_same_weights, lines_of, rest
 
 from echotrain.data.catalog.identity import SampleId
 from echotrain.errors import TrainingError
+from echotrain.ranks import Ranks
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint, load_weights
 from echotrain.training.optim import OptimConfig, ScheduleConfig
 from echotrain.training.outcome import Signal
-from echotrain.training.ranks import Ranks
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])

@@ -12,6 +12,7 @@ from echotrain.data.catalog.identity import SampleId
 from echotrain.data.samples.batch import Batch
 from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.data.stream import StepData
+from echotrain.ranks import Ranks
 from echotrain.seeding import numpy_generator
 from echotrain.tasks.task import Panel, ScoreTable, StepLoss
 from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter, find_checkpoint, load_file
@@ -19,7 +20,6 @@ from echotrain.training.experiment import Experiment, WandbConfig, science
 from echotrain.training.files import RunFiles
 from echotrain.training.loop import Trainer
 from echotrain.training.outcome import Outcome, Signal
-from echotrain.training.ranks import Ranks
 from echotrain.training.sinks import CallSink, JsonLinesSink
 from echotrain.training.state import TrainState
 

@@ -20,6 +20,7 @@ from echotrain.orchestration.runtime.cluster import DriverEnvironment, has_dashb
 from echotrain.orchestration.runtime.prometheus import PrometheusSink
 from echotrain.orchestration.runtime.signals import WorkerSignals
 from echotrain.orchestration.runtime.streaming import RayStream
+from echotrain.ranks import Ranks
 from echotrain.seeding import derive_seed
 from echotrain.storage.guarded import GuardedStore
 from echotrain.storage.lease import join
@@ -30,7 +31,6 @@ from echotrain.training.experiment import Experiment, science
 from echotrain.training.files import RunFiles
 from echotrain.training.loop import Trainer
 from echotrain.training.outcome import Outcome, Signal
-from echotrain.training.ranks import Ranks
 from echotrain.training.shared_state import restore_everywhere
 from echotrain.training.sinks import CallSink, JsonLinesSink, Sink
 from echotrain.training.state import TrainState
