@@ -76,11 +76,11 @@ class Trainer:
         self._has_saved_ahead = False
         self._meter = Meter()
         self._latest: dict[str, float] = {}
-        self._network: nn.Module = state.model
+        self._network: nn.Module = state.network
         if ranks.world > 1:
             devices = [ranks.device] if ranks.device.type == "cuda" else None
             self._network = DistributedDataParallel(
-                state.model, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
+                state.network, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
             )
 
     def fit(self) -> Outcome:
@@ -149,8 +149,8 @@ class Trainer:
             self._refuse(data, losses, sums["loss"])
         state.optimizer.step()
         if state.ema is not None:
-            state.ema.update(state.model)
-        self._task.after_step(state.model, position.global_step)
+            state.ema.update(state.network)
+        self._task.after_step(state.network, position.global_step)
         state.position = position.after_step(sums, data.num_global_samples)
         meter = self._meter
         meter.steps += 1
@@ -194,7 +194,7 @@ class Trainer:
 
     def _clip(self) -> Tensor:
         """Return the gradient's global norm, the same on every rank; cut it to ``optim.clip_norm`` where that is set."""
-        parameters = [parameter for parameter in self._state.model.parameters() if parameter.grad is not None]
+        parameters = [parameter for parameter in self._state.network.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         if self._config.optim.clip_norm:
             nn.utils.clip_grads_with_norm_(parameters, self._config.optim.clip_norm, norm)
@@ -246,18 +246,18 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         """Return the task's metrics over the validation split, the same on every rank."""
         state = self._state
-        averaged = state.ema.applied_to(state.model) if state.ema is not None else contextlib.nullcontext()
+        averaged = state.ema.applied_to(state.network) if state.ema is not None else contextlib.nullcontext()
         validation = self._task.validation()
         panels: list[Panel] = []
         shown = self._stream.examples(self._config.wandb.panels if self._config.wandb.enabled else 0)
-        state.model.eval()
+        state.network.eval()
         with averaged, self._autocast():
             for fetched in self._stream.evaluation("val"):
                 batch = fetched.to(self._ranks.device)
-                validation.add(state.model, batch)
+                validation.add(state.network, batch)
                 if not set(shown).isdisjoint(batch.ids):
-                    panels += [panel for panel in self._task.panels(state.model, batch) if panel.sample in shown]
-        state.model.train()
+                    panels += [panel for panel in self._task.panels(state.network, batch) if panel.sample in shown]
+        state.network.train()
         for part in self._ranks.gather(validation.state())[1:]:
             validation.merge(part)
         everywhere = [panel for part in self._ranks.gather(panels) for panel in part]
@@ -293,7 +293,7 @@ class Trainer:
                 "global_step": position.global_step,
                 "steps_per_epoch": self._stream.num_steps(position.epoch),
                 "workers": self._ranks.world,
-                "parameters": sum(parameter.numel() for parameter in self._state.model.parameters()),
+                "parameters": sum(parameter.numel() for parameter in self._state.network.parameters()),
                 "device": str(self._ranks.device),
                 "processes": processes,
             }

@@ -49,7 +49,7 @@ def restore_everywhere(state: TrainState, ranks: Ranks, restore: Callable[[Train
     if not ranks.is_first:
         state.optimizer.load_state_dict(_allocated(optimizer, ranks.device))
     average = state.ema.state_dict() if state.ema is not None else {}
-    for tensor in tensors([state.model.state_dict(), average, state.optimizer.state_dict()]):
+    for tensor in tensors([state.network.state_dict(), average, state.optimizer.state_dict()]):
         _broadcast(tensor, ranks)
     state.position, state.scores = ranks.share((state.position, state.scores))
 

@@ -78,23 +78,23 @@ class TrainState:
     """Weights, optimiser, average and position: the whole state of a run.
 
     Args:
-        model: The bare network, never its DDP wrapper.
+        network: The bare network that a task trains, never what wraps it to synchronise gradients.
         optimizer: Over the network's parameters.
         ema_decay: 0 keeps no average.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, ema_decay: float = 0.0) -> None:
-        self.model = model
+    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, *, ema_decay: float = 0.0) -> None:
+        self.network = network
         self.optimizer = optimizer
-        self.ema = Ema(model, ema_decay) if ema_decay else None
+        self.ema = Ema(network, ema_decay) if ema_decay else None
         self.position = Position()
         self.scores: dict[str, float] = {}
 
     def files(self) -> dict[str, dict[str, Any]]:
         """Return the content of a checkpoint's files; tensors are shared with the live state, not copied."""
         if self.ema is None:
-            return {"weights": self.model.state_dict(), "train": {"optimizer": self.optimizer.state_dict()}}
-        return {"weights": self.ema.state_dict(), "train": {"optimizer": self.optimizer.state_dict(), "model": self.model.state_dict()}}
+            return {"weights": self.network.state_dict(), "train": {"optimizer": self.optimizer.state_dict()}}
+        return {"weights": self.ema.state_dict(), "train": {"optimizer": self.optimizer.state_dict(), "model": self.network.state_dict()}}
 
     def restore(
         self, weights: Mapping[str, Tensor], train: Mapping[str, Any], position: Mapping[str, Any], scores: Mapping[str, float]
@@ -107,11 +107,11 @@ class TrainState:
         if (self.ema is not None) != ("model" in train):
             raise CheckpointError("the checkpoint", "disagrees about keeping averaged weights", "Set ema_decay as it was.")
         raw = train["model"] if self.ema is not None else weights
-        mismatch = describe_mismatch(self.model.state_dict(), raw)
+        mismatch = describe_mismatch(self.network.state_dict(), raw)
         if mismatch:
             remedy = "Restore the model's settings, or choose a new name=."
             raise CheckpointError("the checkpoint", f"is of another model: it {mismatch}", remedy)
-        self.model.load_state_dict(dict(raw))
+        self.network.load_state_dict(dict(raw))
         if self.ema is not None:
             self.ema.load_state_dict(weights)
         self.optimizer.load_state_dict(train["optimizer"])

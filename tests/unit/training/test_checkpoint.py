@@ -125,7 +125,7 @@ def test_a_checkpoint_of_another_model_names_what_differs(store):
     wider.layers[0] = torch.nn.Linear(16, 9)
     wider.layers.append(torch.nn.Linear(1, 1))
     state = toy_state(experiment)
-    state.model = wider
+    state.network = wider
     with pytest.raises(CheckpointError, match=r"another model.*lacks 2.*layers\.4\.bias.*disagrees in 2 shapes.*\(8,\).*\(9,\)"):
         state.restore(load_weights(store, meta), load_file(store, meta, "train"), meta.position, meta.scores)
 

@@ -119,7 +119,7 @@ def test_the_average_of_all_steps_is_validated_and_kept_and_the_weights_train_on
     decay = 0.5
     experiment = toy_experiment(epochs=2, ema_decay=decay, checkpoint_every=0, optim=OptimConfig(lr=0.05))
     store, task = open_store(str(tmp_path)), WatchedTask()
-    expected = {name: value.clone() for name, value in toy_state(experiment).model.state_dict().items()}
+    expected = {name: value.clone() for name, value in toy_state(experiment).network.state_dict().items()}
     run_toy(experiment, store, task=task)
     averages = []
     for weights in task.after:
@@ -167,7 +167,7 @@ def test_the_logged_learning_rate_is_the_schedules_and_the_steps_were_taken_with
     store, task = open_store(str(tmp_path)), WatchedTask()
     schedule = ScheduleConfig(kind="constant", warmup_steps=3)
     experiment = toy_experiment(epochs=1, log_every=1, optim=OptimConfig(lr=1e-3, schedule=schedule))
-    before = {name: value.clone() for name, value in toy_state(experiment).model.state_dict().items()}
+    before = {name: value.clone() for name, value in toy_state(experiment).network.state_dict().items()}
     run_toy(experiment, store, task=task)
     rates = [line["lr"] for line in lines_of(store) if line["kind"] == "train"]
     assert rates == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3])

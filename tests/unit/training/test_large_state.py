@@ -75,7 +75,7 @@ def test_a_restored_state_needs_the_file_no_more(tmp_path: Path) -> None:
     state.restore(load_file(store, meta, "weights"), load_file(store, meta, "train"), meta.position, meta.scores)
     maps = [line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines() if ".pt" in line]
     mapped = [range(int(start, 16), int(end, 16)) for start, end in maps]
-    held = state_files.tensors([state.model.state_dict(), state.ema.state_dict(), state.optimizer.state_dict()])
+    held = state_files.tensors([state.network.state_dict(), state.ema.state_dict(), state.optimizer.state_dict()])
     assert not [tensor for tensor in held if any(tensor.data_ptr() in part for part in mapped)]
 
 
@@ -148,7 +148,7 @@ def _take_over(rank: int, world: int, port: int, folder: str, fails: bool) -> No
             "scores": state.scores,
             "called": called,
             "failure": failure,
-            "is_channels_last": state.model.state_dict()["image"].is_contiguous(memory_format=torch.channels_last),
+            "is_channels_last": state.network.state_dict()["image"].is_contiguous(memory_format=torch.channels_last),
         },
         f"{folder}/{rank}.pt",
     )
