@@ -24,11 +24,12 @@ class NormUnet(nn.Module):
     Args:
         chans: Channels of the U-Net's first level.
         pools: Number of poolings. Images are zero-padded to a multiple of 16, as public checkpoints expect.
+        drop_prob: Of the U-Net's channels in training.
     """
 
-    def __init__(self, chans: int, pools: int) -> None:
+    def __init__(self, chans: int, pools: int, drop_prob: float = 0.0) -> None:
         super().__init__()
-        self.unet = Unet(2, 2, chans, pools)
+        self.unet = Unet(2, 2, chans, pools, drop_prob)
 
     def forward(self, image: Image) -> Image:
         """Return an image of the same shape."""

@@ -8,23 +8,26 @@ from torch import nn
 
 from echotrain.models.layers.activated_norm import norm_leaky_relu_
 from echotrain.models.layers.channels_last import conv1x1, conv3x3, upsample2x2
+from echotrain.models.layers.dropout import Dropout2d
 from echotrain.shapes import Channels
 
 __all__ = ["ConvBlock", "Unet", "UpBlock"]
 
 
 class ConvBlock(nn.Module):
-    """Two times: 3x3 convolution, instance norm, leaky ReLU."""
+    """Two times: 3x3 convolution, instance norm, leaky ReLU, dropout of channels."""
 
-    def __init__(self, in_chans: int, out_chans: int) -> None:
+    def __init__(self, in_chans: int, out_chans: int, drop_prob: float = 0.0) -> None:
         super().__init__()
+        self.dropout = Dropout2d(drop_prob)
         self.conv1 = nn.Conv2d(in_chans, out_chans, kernel_size=3, padding=1, bias=False)
         self.conv2 = nn.Conv2d(out_chans, out_chans, kernel_size=3, padding=1, bias=False)
 
     def forward(self, *inputs: Channels) -> Channels:
         """Map inputs, ``in_chans`` channels together, to ``out_chans`` channels of the same size."""
-        x = norm_leaky_relu_(conv3x3(self.conv1.weight, *inputs))
-        return norm_leaky_relu_(conv3x3(self.conv2.weight, x))
+        x = self.dropout(norm_leaky_relu_(conv3x3(self.conv1.weight, *inputs)))
+        output: Channels = self.dropout(norm_leaky_relu_(conv3x3(self.conv2.weight, x)))
+        return output
 
 
 class UpBlock(nn.Module):
@@ -46,15 +49,16 @@ class Unet(nn.Module):
         in_chans, out_chans: Channels of input and output.
         chans: Channels of the first level; each pooling doubles them.
         pools: Number of poolings.
+        drop_prob: Of a block's channels in training, as in the public implementation.
     """
 
-    def __init__(self, in_chans: int, out_chans: int, chans: int, pools: int) -> None:
+    def __init__(self, in_chans: int, out_chans: int, chans: int, pools: int, drop_prob: float = 0.0) -> None:
         super().__init__()
         widths = [chans * 2**level for level in range(pools + 1)]
-        self.encoder = nn.ModuleList(ConvBlock(a, b) for a, b in zip([in_chans, *widths], widths[:-1], strict=False))
-        self.bottleneck = ConvBlock(widths[-2], widths[-1])
+        self.encoder = nn.ModuleList(ConvBlock(a, b, drop_prob) for a, b in zip([in_chans, *widths], widths[:-1], strict=False))
+        self.bottleneck = ConvBlock(widths[-2], widths[-1], drop_prob)
         self.up = nn.ModuleList(UpBlock(2 * width, width) for width in reversed(widths[:-1]))
-        self.decoder = nn.ModuleList(ConvBlock(2 * width, width) for width in reversed(widths[:-1]))
+        self.decoder = nn.ModuleList(ConvBlock(2 * width, width, drop_prob) for width in reversed(widths[:-1]))
         self.head = nn.Conv2d(chans, out_chans, kernel_size=1)
 
     def forward(self, x: Channels) -> Channels:

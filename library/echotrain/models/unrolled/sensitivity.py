@@ -1,9 +1,12 @@
 """Coil sensitivities estimated from the fully sampled centre of k-space."""
 
+import functools
+
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from echotrain.models.layers.draws import regrouped
 from echotrain.models.unrolled.checkpointing import run
 from echotrain.physics.coils import rss
 from echotrain.physics.modulation import Hybrid, HybridSpace
@@ -43,19 +46,25 @@ class SensitivityModel(nn.Module):
         """Return maps whose squared magnitudes sum to 1 over coils; those of padded coils are 0."""
         center = measured * center_lines(mask, num_low_frequencies) if self.mask_center else measured
         images = space.images(center)
+        is_real = torch.ones(images.shape[:2], dtype=torch.bool) if coil_mask is None else coil_mask
         if coil_mask is None or bool(coil_mask.all()):
-            maps = self._refine(images.flatten(0, 1), activation_checkpointing).view(images.shape)
+            maps = self._refine(images.flatten(0, 1), is_real, activation_checkpointing).view(images.shape)
         else:
             maps = torch.zeros_like(images)
-            maps[coil_mask] = self._refine(images[coil_mask], activation_checkpointing)
+            maps[coil_mask] = self._refine(images[coil_mask], is_real, activation_checkpointing)
         return maps / rss(maps).unsqueeze(1)
 
-    def _refine(self, images: Image, activation_checkpointing: bool) -> Image:
-        """Refine coil by coil; a few at a time where that keeps them in the CPU's cache or saves memory."""
+    def _refine(self, images: Image, is_real: CoilMask, activation_checkpointing: bool) -> Image:
+        """Refine coil by coil, those that are real; a few at a time where that keeps them in the CPU's cache or saves memory."""
         few = activation_checkpointing or images.device.type == "cpu"
-        at_once = _PIXELS_AT_ONCE // images[0].numel() if few else len(images)
-        groups = torch.split(images, max(1, at_once))
-        return torch.cat([run(self.norm_unet, group, checkpointed=activation_checkpointing) for group in groups])
+        at_once = max(1, _PIXELS_AT_ONCE // images[0].numel()) if few else len(images)
+        coils = functools.cache(lambda: is_real.nonzero().tolist())
+        refined = []
+        for index, group in enumerate(torch.split(images, at_once)):
+            part = slice(index * at_once, (index + 1) * at_once)
+            with regrouped(lambda part=part: coils()[part]):  # type: ignore[misc]
+                refined.append(run(self.norm_unet, group, checkpointed=activation_checkpointing))
+        return torch.cat(refined)
 
 
 def center_lines(mask: LineMask, num_low_frequencies: Counts | None) -> LineMask:

@@ -22,6 +22,7 @@ class VarNetConfig:
         num_cascades: Iterations of the loop.
         chans, pools: First-level channels and poolings of each cascade's U-Net.
         sens_chans, sens_pools: The same of the sensitivity U-Net.
+        drop_prob: Of channels of every U-Net in training; the paper drops none.
         mask_center: Estimate sensitivities from the fully sampled centre alone.
         norm: Of the FFT; checkpoints are tied to it.
         activation_checkpointing: Trade a second forward pass for memory.
@@ -35,6 +36,7 @@ class VarNetConfig:
     pools: int = 4
     sens_chans: int = 8
     sens_pools: int = 4
+    drop_prob: float = 0.0
     mask_center: bool = True
     norm: Literal["ortho", "backward"] = "ortho"
     activation_checkpointing: bool = False
@@ -46,6 +48,8 @@ class VarNetConfig:
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"{name}={value}", "must be at least 1", f"Set {name} to 1 or more.")
+        if not 0 <= self.drop_prob < 1:
+            raise ConfigError(f"drop_prob={self.drop_prob}", "must lie in [0, 1)", "Use 0 for none.")
 
     def describe(self) -> str:
         """Return what a table calls it."""
@@ -60,8 +64,8 @@ class VarNet(UnrolledNetwork):
     """E2E-VarNet (Sriram et al., arXiv:2004.06688): ``k <- k - eta M (k - k0) - F S R(S^H F^-1 k)``, R a ``NormUnet``."""
 
     def __init__(self, config: VarNetConfig) -> None:
-        sens_net = SensitivityModel(NormUnet(config.sens_chans, config.sens_pools), mask_center=config.mask_center)
-        regularizers = [NormUnet(config.chans, config.pools) for _ in range(config.num_cascades)]
+        sens_net = SensitivityModel(NormUnet(config.sens_chans, config.sens_pools, config.drop_prob), mask_center=config.mask_center)
+        regularizers = [NormUnet(config.chans, config.pools, config.drop_prob) for _ in range(config.num_cascades)]
         super().__init__(sens_net, regularizers, norm=config.norm, activation_checkpointing=config.activation_checkpointing)
         self.config = config
         if config.compile_regularizer:
