@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
+
+from echotrain.models.averaging import move_average
 
 __all__ = ["Ema"]
 
@@ -19,18 +20,11 @@ class Ema:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._decay = decay
-        # Tied weights have several names, all of which are parameters.
-        self._averaged = frozenset(name for name, _ in model.named_parameters(remove_duplicate=False))
         self._average = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
-    @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move the average towards the model's present weights, and take over its buffers."""
-        for name, value in model.state_dict().items():
-            if name in self._averaged:
-                self._average[name].lerp_(value.detach(), 1 - self._decay)
-            else:
-                self._average[name].copy_(value)
+        move_average(self._average, model, self._decay)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the averaged weights and the buffers under the model's own names."""
