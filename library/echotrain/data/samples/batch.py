@@ -31,6 +31,18 @@ class Batch:
         roots = self.roots or [sample.root(0, None) for sample in self.ids]
         return [torch_generator(root, purpose) for root in roots]
 
+    def part(self, start: int, stop: int) -> Self:
+        """Return the samples of a range, as views; a kind whose fields are not all one per sample says itself how they are cut."""
+        cut = {}
+        for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
+            is_tensor = isinstance(value, torch.Tensor)
+            if is_tensor or (isinstance(value, tuple) and value):
+                num = len(value) if not is_tensor or value.dim() else 0
+                if num != len(self.ids) or (not is_tensor and isinstance(value[0], torch.Tensor)):
+                    raise AssertionError(f"{type(self).__name__}.{name} is not one per sample, and the class has no part() of its own")
+                cut[name] = value[start:stop]
+        return replace(self, **cut)
+
     def to(self, device: torch.device, *, non_blocking: bool = True) -> Self:
         """Return the batch with its tensors on ``device``."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), torch.Tensor)}
