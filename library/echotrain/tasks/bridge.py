@@ -20,7 +20,7 @@ from echotrain.models.bridge.space import Space
 from echotrain.physics.crop import center_crop_to_smallest
 from echotrain.shapes import Channels, Magnitude, PerSample
 from echotrain.tasks.reconstruction import compare, zero_filled
-from echotrain.tasks.task import Panel, StepLoss, Validation, bare
+from echotrain.tasks.task import Panel, ReconstructingTask, StepLoss, Validation, bare
 
 __all__ = ["BridgeConfig", "BridgeTask", "bridge_point", "sample_bridge", "target_estimate"]
 
@@ -73,7 +73,7 @@ class BridgeConfig:
         return BridgeTask(self)
 
 
-class BridgeTask:
+class BridgeTask(ReconstructingTask[LinesBatch]):
     """``mean((v(x_s, s) - (z_source - z_target))^2)`` at one drawn point ``x_s`` of each sample's bridge.
 
     Each slice is divided by the maximum of its zero-filled image, which is known where there is no target too, and its source mapped to
@@ -87,16 +87,16 @@ class BridgeTask:
         self.config = config
         self._ssim = SSIMLoss(config.ssim_window)
 
-    def loss(self, model: nn.Module, batch: LinesBatch) -> StepLoss:
+    def loss(self, network: nn.Module, batch: LinesBatch) -> StepLoss:
         """Return each sample's squared error of the direction, and with ``ssim_weight`` the loss of the image that it points to."""
         image = zero_filled(batch)
         _, target_image = center_crop_to_smallest(image, batch.target)
-        scale, space = image_scale(image), _space(model, image)
+        scale, space = image_scale(image), _space(network, image)
         source = space.encode(normalise(image, scale))
         target = space.encode(normalise(target_image, scale))
         s = self._draw_times(batch).to(source.device)
         x = bridge_point(source, target, s, self.config.noise * _noise(batch, "bridge", source)())
-        direction: Channels = model(x, s)
+        direction: Channels = network(x, s)
         matching = (direction - (source - target)).square().mean(dim=(1, 2, 3))
         if not self.config.ssim_weight:
             return StepLoss(per_sample=matching, logs={})
@@ -104,16 +104,13 @@ class BridgeTask:
         likeness = self._ssim(restore(estimate, scale), target_image, batch.max_value)
         return StepLoss(per_sample=matching + self.config.ssim_weight * likeness, logs={"matching": matching, "ssim_loss": likeness})
 
-    def after_step(self, model: nn.Module, global_step: int) -> None:
-        """Nothing follows a step of the bridge."""
-
-    def reconstruct(self, model: nn.Module, batch: LinesBatch) -> Magnitude:
+    def reconstruct(self, network: nn.Module, batch: LinesBatch) -> Magnitude:
         """Return the images at the bridge's other end, on the target's matrix."""
         image = zero_filled(batch)
-        scale, space = image_scale(image), _space(model, image)
+        scale, space = image_scale(image), _space(network, image)
         source = space.encode(normalise(image, scale))
         noise = _noise(batch, "bridge sampling", source)
-        target = sample_bridge(model, source, self.config.sampling_steps, lambda: self.config.noise * noise())
+        target = sample_bridge(network, source, self.config.sampling_steps, lambda: self.config.noise * noise())
         return restore(space.decode(target, (image.shape[-2], image.shape[-1])), scale).clamp_min(0)
 
     def validation(self) -> Validation[LinesBatch]:
@@ -123,9 +120,9 @@ class BridgeTask:
 
         return VolumeValidation(self.reconstruct)
 
-    def panels(self, model: nn.Module, batch: LinesBatch) -> list[Panel]:
+    def panels(self, network: nn.Module, batch: LinesBatch) -> list[Panel]:
         """Return zero-filled, reconstruction, target and error (five times) of each sample."""
-        return compare(self.reconstruct(model, batch), batch)
+        return compare(self.reconstruct(network, batch), batch)
 
     def _draw_times(self, batch: LinesBatch) -> PerSample:
         times = torch.tensor(self.config.times)
@@ -179,10 +176,10 @@ def restore(channels: Channels, scale: PerSample) -> Magnitude:
     return (channels[:, 0] + 1) / 2 * scale[:, None, None]
 
 
-def _space(model: nn.Module, image: Magnitude) -> Space:
-    network = bare(model)
-    assert isinstance(network, BridgeNetwork)
-    return network.space(image.device)
+def _space(network: nn.Module, image: Magnitude) -> Space:
+    own = bare(network)
+    assert isinstance(own, BridgeNetwork)
+    return own.space(image.device)
 
 
 def _noise(batch: LinesBatch, purpose: str, like: Channels) -> Callable[[], Channels]:

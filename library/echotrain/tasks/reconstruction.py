@@ -13,7 +13,7 @@ from echotrain.physics.coils import rss
 from echotrain.physics.crop import center_crop_to_smallest
 from echotrain.physics.fft import ifft2c
 from echotrain.shapes import Kspace, Magnitude
-from echotrain.tasks.task import Panel, StepLoss, Validation
+from echotrain.tasks.task import Panel, ReconstructingTask, StepLoss, Validation
 
 __all__ = ["ReconstructionConfig", "ReconstructionTask", "compare", "masked_kspace", "zero_filled"]
 
@@ -43,7 +43,7 @@ class ReconstructionConfig:
         return ReconstructionTask(self)
 
 
-class ReconstructionTask:
+class ReconstructionTask(ReconstructingTask[LinesBatch]):
     """``1 - SSIM`` between the network's RSS image and the target, with the target volume's maximum as data range.
 
     As in fastMRI's ``varnet_module.py``, both are cropped to the smaller of the two first.
@@ -55,17 +55,14 @@ class ReconstructionTask:
     def __init__(self, config: ReconstructionConfig) -> None:
         self._ssim = SSIMLoss(config.ssim_window)
 
-    def loss(self, model: nn.Module, batch: LinesBatch) -> StepLoss:
+    def loss(self, network: nn.Module, batch: LinesBatch) -> StepLoss:
         """Return each sample's ``1 - SSIM``."""
-        output, target = center_crop_to_smallest(_run(model, batch), batch.target)
+        output, target = center_crop_to_smallest(_run(network, batch), batch.target)
         return StepLoss(per_sample=self._ssim(output, target, batch.max_value), logs={})
 
-    def after_step(self, model: nn.Module, global_step: int) -> None:
-        """Nothing follows a step of reconstruction."""
-
-    def reconstruct(self, model: nn.Module, batch: LinesBatch) -> Magnitude:
+    def reconstruct(self, network: nn.Module, batch: LinesBatch) -> Magnitude:
         """Return the network's images, cropped to the target's matrix."""
-        output, _ = center_crop_to_smallest(_run(model, batch), batch.target)
+        output, _ = center_crop_to_smallest(_run(network, batch), batch.target)
         return output.float()
 
     def validation(self) -> Validation[LinesBatch]:
@@ -75,9 +72,9 @@ class ReconstructionTask:
 
         return VolumeValidation(self.reconstruct)
 
-    def panels(self, model: nn.Module, batch: LinesBatch) -> list[Panel]:
+    def panels(self, network: nn.Module, batch: LinesBatch) -> list[Panel]:
         """Return zero-filled, reconstruction, target and error (five times) of each sample."""
-        return compare(self.reconstruct(model, batch), batch)
+        return compare(self.reconstruct(network, batch), batch)
 
 
 def compare(images: Magnitude, batch: LinesBatch) -> list[Panel]:
@@ -111,9 +108,9 @@ def masked_kspace(batch: LinesBatch) -> Magnitude:
     return rss(_acquired(batch))
 
 
-def _run(model: nn.Module, batch: LinesBatch) -> Magnitude:
+def _run(network: nn.Module, batch: LinesBatch) -> Magnitude:
     """Return the network's RSS images on the full matrix."""
-    output: Magnitude = model(_acquired(batch), batch.mask, batch.num_low_frequencies, batch.coil_mask)
+    output: Magnitude = network(_acquired(batch), batch.mask, batch.num_low_frequencies, batch.coil_mask)
     return output
 
 

@@ -4,7 +4,7 @@ Pre-training, segmentation and expert models are further implementations of ``Ta
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from echotrain.data.catalog.identity import SampleId
 from echotrain.data.samples.batch import Batch
+from echotrain.ranks import Ranks
 from echotrain.shapes import Magnitude, PerSample
+from echotrain.tasks.progress import Progress
 
 B_contra = TypeVar("B_contra", bound=Batch, contravariant=True)
 
@@ -65,10 +67,10 @@ class ScoreTable:
 
 
 class Validation(Protocol[B_contra]):
-    """One pass over the validation split: each rank adds its samples, rank 0 merges and scores."""
+    """One pass over a split: each rank adds its samples, rank 0 merges and scores. Whether samples need a target is its own affair."""
 
-    def add(self, model: nn.Module, batch: B_contra) -> None:
-        """Run the model on a batch and keep the few numbers that the scores need."""
+    def add(self, network: nn.Module, batch: B_contra) -> None:
+        """Run the network on a batch and keep the few numbers that the scores need."""
 
     def state(self) -> Any:
         """Return everything gathered here, to be sent to rank 0."""
@@ -84,7 +86,11 @@ class Validation(Protocol[B_contra]):
 
 
 class Task(Protocol[B_contra]):
-    """What one step means, of the kind of batch that it takes."""
+    """What one step means, of the kind of batch that it takes.
+
+    Its settings say what it goes with: ``models``, the kinds of model that it trains, and ``data``, the kinds of sample that it takes.
+    A class that inherits from this one has a task's defaults: the network is the model, nothing follows a step, ``val`` is validated on.
+    """
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -94,27 +100,51 @@ class Task(Protocol[B_contra]):
     def score(self) -> str:
         """The validation metric whose highest value marks the best checkpoint."""
 
-    def loss(self, model: nn.Module, batch: B_contra) -> StepLoss:
-        """Run the model on a batch and return each sample's loss."""
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """What is validated on: the first split's scores have their metrics' names, those of another are ``split/metric``."""
+        return ("val",)
 
-    def after_step(self, model: nn.Module, global_step: int) -> None:
-        """Act on the bare model after the optimiser's step (move a teacher, update a router)."""
+    def network(self, model: nn.Module) -> nn.Module:
+        """Return what is trained: the model, or a module that holds it beside what else the task owns (a teacher, heads).
+
+        All of it is optimised where it requires a gradient, averaged, saved and restored. The model has its first weights already.
+        """
+        return model
+
+    def loss(self, network: nn.Module, batch: B_contra) -> StepLoss:
+        """Run the network on a batch and return each sample's loss.
+
+        The network may be wrapped: what is to get gradients goes through its ``forward``, whose output may be a named tuple. No rank
+        waits for another in here; what ranks must agree on is gathered in buffers, and reduced in ``after_step``.
+        """
+
+    def after_step(self, network: nn.Module, progress: Progress, ranks: Ranks) -> None:
+        """Act on the bare network after the optimiser's step (move a teacher, update a router), without gradients.
+
+        Args:
+            network: It must come out the same on every rank, buffers included.
+            progress: The step that was done.
+            ranks: By which statistics are reduced.
+        """
+        return
 
     def validation(self) -> Validation[B_contra]:
-        """Begin a pass over the validation split."""
+        """Begin a pass over a split."""
 
-    def panels(self, model: nn.Module, batch: B_contra) -> list[Panel]:
+    def panels(self, network: nn.Module, batch: B_contra) -> list[Panel]:
         """Return pictures of a batch's samples."""
 
 
+@runtime_checkable
 class ReconstructingTask(Task[B_contra], Protocol[B_contra]):
     """A task whose models make images, and so can be evaluated as volumes."""
 
-    def reconstruct(self, model: nn.Module, batch: B_contra) -> Magnitude:
+    def reconstruct(self, network: nn.Module, batch: B_contra) -> Magnitude:
         """Return the images of a batch on the target's matrix."""
 
 
-def bare(model: nn.Module) -> nn.Module:
+def bare(network: nn.Module) -> nn.Module:
     """Return the network itself where DDP wraps it: for what it offers beside ``forward``."""
-    module: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
+    module: nn.Module = network.module if isinstance(network, DistributedDataParallel) else network
     return module

@@ -27,9 +27,9 @@ class VolumeValidation:
         self._slices = VolumeCollector()
         self._anatomies: dict[VolumeKey, str] = {}
 
-    def add(self, model: nn.Module, batch: LinesBatch) -> None:
+    def add(self, network: nn.Module, batch: LinesBatch) -> None:
         """Reconstruct a batch and score its slices."""
-        outputs = self._reconstruct(model, batch).cpu().numpy()
+        outputs = self._reconstruct(network, batch).cpu().numpy()
         targets = batch.target.cpu().numpy()
         for sample, output, target, peak in zip(batch.ids, outputs, targets, batch.max_value.tolist(), strict=True):
             self._slices.add(sample, target, output, peak)

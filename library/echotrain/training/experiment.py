@@ -20,6 +20,7 @@ from echotrain.storage.lease import LONGEST_SILENCE_S, SILENCE_S
 from echotrain.tasks.bridge import BridgeConfig
 from echotrain.tasks.reconstruction import ReconstructionConfig
 from echotrain.training.optim import OptimConfig
+from echotrain.training.precision import Precision
 
 __all__ = [
     "NUMBERLESS",
@@ -90,7 +91,7 @@ class Science:
     task: Annotated[TaskConfig, Field(discriminator="kind")] = field(default_factory=ReconstructionConfig)
     model: Annotated[ModelConfig, Field(discriminator="kind")] = field(default_factory=VarNetConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     ema_decay: float = 0.0
     validate_every: int = 1
 
@@ -123,6 +124,8 @@ class Place:
         max_failures: Worker deaths after which the run gives up; -1 never does.
         log_every: Steps between lines of the metric sinks.
         checkpoint_every: Steps between checkpoints; 0 writes them at the end of epochs only.
+        micro_batch: Samples that a worker runs at once, at most: less memory, and the same numbers up to the order of summation. 0 runs
+            all of a step that have one shape.
         keep_checkpoints: Latest checkpoints to keep, besides the best.
         lease_s: Seconds without a sign of a run's driver on another machine, after which the run may be taken over from there.
         stream: How payload is fetched.
@@ -138,6 +141,7 @@ class Place:
     max_failures: int = 3
     log_every: int = 20
     checkpoint_every: int = 500
+    micro_batch: int = 0
     keep_checkpoints: int = 2
     lease_s: float = SILENCE_S
     stream: StreamConfig = field(default_factory=StreamConfig)
@@ -146,7 +150,8 @@ class Place:
     def __post_init__(self) -> None:
         for name in ("workers", "threads_per_worker", "log_every", "keep_checkpoints"):
             _at_least(name, getattr(self, name), 1)
-        _at_least("checkpoint_every", self.checkpoint_every, 0)
+        for name in ("checkpoint_every", "micro_batch"):
+            _at_least(name, getattr(self, name), 0)
         _at_least("max_failures", self.max_failures, -1)
         if not 1 <= self.lease_s <= LONGEST_SILENCE_S:
             raise ConfigError(f"lease_s={self.lease_s:g}", f"must lie in [1, {LONGEST_SILENCE_S:g}]", f"Use {SILENCE_S:g} where in doubt.")

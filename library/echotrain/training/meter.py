@@ -16,6 +16,13 @@ class Meter:
     num_bytes: float = 0.0
     wait_s: float = 0.0
 
+    def add(self, *, samples: int, num_bytes: float, wait_s: float) -> None:
+        """Count a step."""
+        self.steps += 1
+        self.samples += samples
+        self.num_bytes += num_bytes
+        self.wait_s += wait_s
+
     def numbers(self, world: int) -> dict[str, float]:
         """Return rates over all ranks, and the mean wait of a rank for the data of one step."""
         elapsed = max(time.perf_counter() - self.started, 1e-9)

@@ -2,16 +2,16 @@
 
 import math
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch.nn import Parameter
+from torch import nn
 
 from echotrain.errors import ConfigError
+from echotrain.tasks.progress import Progress
 
-__all__ = ["OptimConfig", "ScheduleConfig", "set_learning_rate"]
+__all__ = ["OptimConfig", "ScheduleConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +39,14 @@ class ScheduleConfig:
         if not 0 < self.gamma <= 1:
             raise ConfigError(f"optim.schedule.gamma={self.gamma}", "must lie in (0, 1]", "Use 0.1 where in doubt.")
 
-    def factor(self, *, epoch: int, step: int, steps_per_epoch: int, global_step: int) -> float:
-        """Return the factor at step ``step`` of ``epoch``, the ``global_step``-th of the run (all counted from 0)."""
-        warmup = min(1.0, (global_step + 1) / (self.warmup_steps + 1))
+    def factor(self, progress: Progress) -> float:
+        """Return the factor at a step of a run."""
+        warmup = min(1.0, (progress.global_step + 1) / (self.warmup_steps + 1))
         if self.kind == "step":
-            return warmup * self.gamma ** (epoch // self.step_epochs)
+            return warmup * self.gamma ** (progress.epoch // self.step_epochs)
         if self.kind == "cosine":
-            progress = (epoch + step / steps_per_epoch) / self.cosine_epochs
-            return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+            share = (progress.epoch + progress.step / progress.steps_per_epoch) / self.cosine_epochs
+            return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
         return warmup
 
 
@@ -76,14 +76,15 @@ class OptimConfig:
         if self.kind == "adamw" and self.weight_decay == 0:
             warnings.warn("optim.kind=adamw with optim.weight_decay=0 is plain Adam", stacklevel=2)
 
-    def build(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
-        """Return the optimiser over the parameters that require a gradient."""
-        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    def build(self, network: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimiser over the network's parameters that require a gradient."""
+        trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
         cls = torch.optim.AdamW if self.kind == "adamw" else torch.optim.Adam
         return cls(trainable, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
 
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Use ``lr`` for every parameter group from the next step on."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+    def set_rates(self, optimizer: torch.optim.Optimizer, progress: Progress) -> float:
+        """Give the optimiser the learning rate of a step, and return it."""
+        lr = self.lr * self.schedule.factor(progress)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        return lr

@@ -20,7 +20,8 @@ from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.storage.folder import as_file
 from echotrain.storage.open import absolute_uri, store_of
 from echotrain.training.experiment import Experiment
-from echotrain.training.trained import TrainedModel
+from echotrain.training.method import build_method
+from echotrain.training.trained import TrainedModel, as_trained
 
 __all__ = ["ENDINGS", "PublishedWeights", "describe_published", "is_weights_file", "load_published"]
 
@@ -100,10 +101,7 @@ def load_published(
         raise CheckpointError(uri, f"has SHA-256 {found}, and {sha256} was begun with", "Leave the file as it is while it is in use.")
     experiment = override(Experiment(name=PurePosixPath(uri).stem, model=fastmri_config(state, uri)), overrides)
     _check(experiment, state, uri)
-    model = experiment.model.build()
-    model.load_state_dict(state)
-    model.to(device or torch.device("cpu")).eval().requires_grad_(requires_grad=False)
-    return TrainedModel(experiment=experiment, model=model, task=experiment.task.build(), checkpoint=uri)
+    return as_trained(experiment, build_method(experiment, lambda model: model.load_state_dict(state)), uri, device)
 
 
 def _read(uri: str) -> tuple[dict[str, Tensor], str]:

@@ -10,14 +10,15 @@ from torch import nn
 
 from echotrain.config import from_dict, override
 from echotrain.data.samples.kspace_lines import LinesBatch
-from echotrain.errors import CheckpointError
+from echotrain.errors import CheckpointError, ConfigError
 from echotrain.shapes import Magnitude
 from echotrain.storage.open import open_store
 from echotrain.tasks.task import ReconstructingTask
 from echotrain.training.checkpoint import CheckpointMeta, describe_mismatch, find_checkpoint, load_weights
 from echotrain.training.experiment import Experiment
+from echotrain.training.method import Method, build_method
 
-__all__ = ["TrainedModel", "Which", "describe_trained", "load_trained"]
+__all__ = ["TrainedModel", "Which", "as_trained", "describe_trained", "load_trained"]
 
 Which = Literal["best", "latest"] | str
 
@@ -28,7 +29,7 @@ class TrainedModel:
 
     Attributes:
         experiment: As it was trained, with the caller's overrides.
-        model: On its device, in evaluation mode, without gradients.
+        model: The network that the task trains, on its device, in evaluation mode, without gradients.
         task: Turns a batch into images.
         checkpoint: URI of the checkpoint.
     """
@@ -81,11 +82,22 @@ def load_trained(run_uri: str, which: Which = "best", overrides: Sequence[str] =
     experiment, meta = describe_trained(run_uri, which, overrides)
     store = open_store(run_uri)
     where = f"{store.uri}/checkpoints/{meta.name}"
-    model = experiment.model.build()
+    method = build_method(experiment)
     weights = load_weights(store, meta)
-    mismatch = describe_mismatch(model.state_dict(), weights)
+    mismatch = describe_mismatch(method.network.state_dict(), weights)
     if mismatch is not None:
         raise CheckpointError(where, mismatch, "Leave the model's settings as they were in training.")
-    model.load_state_dict(weights)
-    model.to(device or torch.device("cpu")).eval().requires_grad_(requires_grad=False)
-    return TrainedModel(experiment=experiment, model=model, task=experiment.task.build(), checkpoint=where)
+    method.network.load_state_dict(weights)
+    return as_trained(experiment, method, where, device)
+
+
+def as_trained(experiment: Experiment, method: Method, checkpoint: str, device: torch.device | None) -> TrainedModel:
+    """Return a network with its weights, made ready for use.
+
+    Raises:
+        ConfigError: Its task makes no images.
+    """
+    if not isinstance(method.task, ReconstructingTask):
+        raise ConfigError(f"task.kind={experiment.task.kind} ({checkpoint})", "makes no images", "Name a run that reconstructs.")
+    method.network.to(device or torch.device("cpu")).eval().requires_grad_(requires_grad=False)
+    return TrainedModel(experiment=experiment, model=method.network, task=method.task, checkpoint=checkpoint)

@@ -7,7 +7,7 @@ from torch import nn
 from echotrain.data.catalog.identity import SampleId
 from echotrain.errors import ConfigError, TrainingError
 from echotrain.models.layers import draws
-from echotrain.models.layers.draws import drawing, name_places, regrouped
+from echotrain.models.layers.draws import drawing, name_places, no_global_draws, regrouped
 from echotrain.models.layers.dropout import Dropout, Dropout2d, DropPath
 from echotrain.models.unrolled import sensitivity
 from echotrain.models.unrolled.varnet import VarNetConfig
@@ -47,7 +47,7 @@ def build(**changes):
 def run(network, samples, rows, epoch=0):
     """Return the images of some of the samples, and the gradient that they give."""
     network.zero_grad()
-    with drawing([roots_of(NUM, epoch)[row] for row in rows], CPU):
+    with drawing([roots_of(NUM, epoch)[row] for row in rows]):
         images = network(*(part[rows] for part in samples))
         images.square().sum().backward()
     return images.detach(), torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
@@ -100,7 +100,7 @@ def test_dropout_adds_no_name_to_a_state_and_moves_no_initial_weight():
 )
 def test_what_is_dropped_together_is_and_the_rest_keeps_the_mean(cls, units):
     layer, x = named(nn.Sequential(cls(0.25))), torch.ones(400, 5, 6, 7).contiguous(memory_format=torch.channels_last).requires_grad_()
-    with drawing(roots_of(400), CPU):
+    with drawing(roots_of(400)):
         y = layer(x)
     assert torch.equal(y, y[:, : units[0], : units[1], : units[2]].expand_as(y))
     assert y.unique().tolist() == pytest.approx([0, 1 / 0.75])
@@ -113,7 +113,7 @@ def test_what_is_dropped_together_is_and_the_rest_keeps_the_mean(cls, units):
 
 def test_a_layer_draws_anew_each_time_it_is_called_and_two_layers_never_the_same():
     network, x = named(nn.ModuleList([Dropout(0.5), Dropout(0.5)])), torch.ones(2, 64)
-    with drawing(roots_of(2), CPU):
+    with drawing(roots_of(2)):
         outputs = [network[0](x), network[0](x), network[1](x)]
     rows = [tuple(row) for output in outputs for row in output.tolist()]
     assert len(set(rows)) == len(rows)
@@ -121,10 +121,10 @@ def test_a_layer_draws_anew_each_time_it_is_called_and_two_layers_never_the_same
 
 def test_crops_of_samples_are_rows_of_their_own_in_any_batch():
     layer, x = named(Dropout(0.5)), torch.ones(6, 32)
-    with drawing(roots_of(3), CPU), regrouped(lambda: [(sample, crop) for crop in range(2) for sample in range(3)]):
+    with drawing(roots_of(3)), regrouped(lambda: [(sample, crop) for crop in range(2) for sample in range(3)]):
         together = layer(x)
     for sample in range(3):
-        with drawing(roots_of(3)[sample : sample + 1], CPU), regrouped(lambda: [(0, 0), (0, 1)]):
+        with drawing(roots_of(3)[sample : sample + 1]), regrouped(lambda: [(0, 0), (0, 1)]):
             assert torch.equal(layer(x[:2]), together[sample::3])
     assert len({tuple(row) for row in together.tolist()}) == 6
 
@@ -134,7 +134,7 @@ def test_a_compiled_network_draws_the_same():
     network, x = named(nn.Sequential(nn.Linear(5, 8), Dropout(0.3))), torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     results = []
     for call in (network, torch.compile(network, backend="eager")):
-        with drawing(roots_of(3), CPU):
+        with drawing(roots_of(3)):
             results.append(call(x))
     assert torch.equal(*results)
     assert (results[0] == 0).any()
@@ -142,21 +142,21 @@ def test_a_compiled_network_draws_the_same():
 
 def test_a_draw_without_a_sample_a_place_or_the_right_rows_is_an_error():
     x, layer = torch.ones(3, 4), named(Dropout(0.5))
-    with drawing(roots_of(3), CPU):
+    with drawing(roots_of(3)):
         layer(x)
     with pytest.raises(TrainingError, match="of no sample"):
         layer(x)
-    with pytest.raises(TrainingError, match="has no place"), drawing(roots_of(3), CPU):
+    with pytest.raises(TrainingError, match="has no place"), drawing(roots_of(3)):
         Dropout(0.5)(x)
-    with pytest.raises(TrainingError, match=r"3 rows in 1: are not the 2"), drawing(roots_of(2), CPU):
+    with pytest.raises(TrainingError, match=r"3 rows in 1: are not the 2"), drawing(roots_of(2)):
         named(nn.Sequential(nn.Identity(), Dropout(0.5)))(x)
 
 
 @pytest.mark.parametrize("draw", [lambda: nn.Dropout(0.5)(torch.ones(3)), lambda: torch.rand(1), lambda: torch.manual_seed(1)])
 def test_a_draw_from_the_global_generator_is_an_error(draw):
-    with pytest.raises(TrainingError, match="global generator"), drawing(roots_of(3), CPU):
+    with pytest.raises(TrainingError, match="global generator"), no_global_draws(CPU):
         draw()
-    with drawing(roots_of(3), CPU), torch.random.fork_rng(devices=[]):
+    with no_global_draws(CPU), torch.random.fork_rng(devices=[]):
         draw()
 
 

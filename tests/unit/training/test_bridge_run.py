@@ -29,7 +29,7 @@ def stream_of(experiment, rank=0, world_size=1):
 def new_state(experiment):
     torch.manual_seed(0)
     model = experiment.model.build()
-    return TrainState(model, experiment.optim.build(model.parameters()))
+    return TrainState(model, experiment.optim.build(model))
 
 
 def train(experiment, store, state, **options):

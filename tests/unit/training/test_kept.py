@@ -6,7 +6,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from toys import NUM_TRAIN, NUM_VAL, StopAt, ToyTask, ToyValidation, lines_of, restored, run_toy, toy_experiment, toy_state
 
+from echotrain.models.layers import draws
 from echotrain.ranks import Ranks
+from echotrain.seeding import uniforms
 from echotrain.storage.local import LocalStore
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint, load_file, load_weights
@@ -104,7 +106,7 @@ class WatchedTask(ToyTask):
         self.modes.append(("train", model.training, torch.is_grad_enabled()))
         return super().loss(model, batch)
 
-    def after_step(self, model, global_step):
+    def after_step(self, model, progress, ranks):
         self.after.append({name: value.clone() for name, value in model.state_dict().items()})
         self.norms.append(float(torch.nn.utils.get_total_norm([parameter.grad for parameter in model.parameters()])))
 
@@ -183,24 +185,12 @@ def test_gradients_of_one_step_do_not_reach_into_the_next(tmp_path):
     assert max(task.norms[-3:]) < 3 * max(task.norms[:3])
 
 
-class SeededTask(ToyTask):
-    """Notes what torch's generator was seeded with for each batch."""
-
-    def __init__(self):
-        super().__init__()
-        self.seeds = []
-
-    def loss(self, model, batch):
-        self.seeds.append(torch.initial_seed())
-        return super().loss(model, batch)
-
-
-def test_every_sample_of_every_epoch_draws_anew_and_a_run_again_draws_the_same(tmp_path):
+def test_every_sample_of_every_epoch_draws_anew_and_a_run_again_draws_the_same(tmp_path, monkeypatch):
     seeds = {}
     for name, seed in (("first", 42), ("again", 42), ("other", 43)):
-        task = SeededTask()
-        run_toy(toy_experiment(epochs=2, seed=seed), open_store(str(tmp_path / name)), task=task)
-        seeds[name] = task.seeds
+        drawn = seeds[name] = []
+        monkeypatch.setattr(draws, "uniforms", lambda seeds, *rest, drawn=drawn: drawn.extend(seeds) or uniforms(seeds, *rest))
+        run_toy(toy_experiment(epochs=2, seed=seed), open_store(str(tmp_path / name)))
     assert len(set(seeds["first"])) == len(seeds["first"]) == 2 * NUM_TRAIN
     assert seeds["again"] == seeds["first"]
     assert not set(seeds["other"]) & set(seeds["first"])

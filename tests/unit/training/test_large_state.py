@@ -115,7 +115,7 @@ def _odd_state(seed: int) -> TrainState:
     state = TrainState(network, torch.optim.Adam(network.parameters(), lr=0.1), ema_decay=0.9)
     if seed:
         for _ in range(seed):
-            network(torch.rand(2, 16)).sum().backward()
+            network.eval()(torch.rand(2, 1, 16)).sum().backward()
             state.optimizer.step()
             state.ema.update(network)
     return state

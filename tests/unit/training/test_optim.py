@@ -1,6 +1,5 @@
 """Schedules as pure functions, and the average of weights."""
 
-import itertools
 import math
 
 import pytest
@@ -8,46 +7,50 @@ import torch
 from torch import nn
 
 from echotrain.errors import ConfigError
+from echotrain.tasks.progress import Progress
 from echotrain.training.ema import Ema
 from echotrain.training.optim import OptimConfig, ScheduleConfig
 
 
+def factors_of(schedule, epochs, steps):
+    """Return the factor at every step."""
+    where = [(epoch, step) for epoch in range(epochs) for step in range(steps)]
+    return [
+        schedule.factor(Progress(epoch=epoch, step=step, steps_per_epoch=steps, global_step=epoch * steps + step)) for epoch, step in where
+    ]
+
+
 def test_the_step_schedule_equals_torch():
     config = OptimConfig(lr=0.1, schedule=ScheduleConfig(step_epochs=3, gamma=0.5))
-    optimizer = config.build(nn.Linear(1, 1).parameters())
+    optimizer = config.build(nn.Linear(1, 1))
     reference = torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5)
     for epoch in range(10):
-        ours = config.lr * config.schedule.factor(epoch=epoch, step=0, steps_per_epoch=5, global_step=epoch * 5)
+        ours = config.lr * config.schedule.factor(Progress(epoch=epoch, step=0, steps_per_epoch=5, global_step=epoch * 5))
         assert ours == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
         reference.step()
 
 
 def test_the_cosine_schedule_falls_from_one_to_zero_and_stays():
-    schedule = ScheduleConfig(kind="cosine", cosine_epochs=4)
-    factors = [schedule.factor(epoch=epoch, step=step, steps_per_epoch=2, global_step=0) for epoch in range(6) for step in range(2)]
+    factors = factors_of(ScheduleConfig(kind="cosine", cosine_epochs=4), 6, 2)
     assert factors[0] == 1
     assert factors == sorted(factors, reverse=True)
     assert factors[8:] == pytest.approx([0] * 4)
 
 
 def test_warm_up_climbs_linearly_and_then_leaves_the_schedule_alone():
-    schedule = ScheduleConfig(kind="constant", warmup_steps=3)
-    factors = [schedule.factor(epoch=0, step=step, steps_per_epoch=9, global_step=step) for step in range(6)]
+    factors = factors_of(ScheduleConfig(kind="constant", warmup_steps=3), 1, 6)
     assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
 
 
 @pytest.mark.parametrize("kind", ["constant", "step", "cosine"])
 def test_warm_up_is_a_factor_of_every_schedule(kind):
-    plain, warmed = (ScheduleConfig(kind=kind, step_epochs=2, cosine_epochs=5, warmup_steps=steps) for steps in (0, 9))
-    for epoch, step in itertools.product(range(4), range(3)):
-        where = {"epoch": epoch, "step": step, "steps_per_epoch": 3, "global_step": 3 * epoch + step}
-        assert warmed.factor(**where) == pytest.approx(plain.factor(**where) * min(1, (where["global_step"] + 1) / 10))
+    plain, warmed = (factors_of(ScheduleConfig(kind=kind, step_epochs=2, cosine_epochs=5, warmup_steps=n), 4, 3) for n in (0, 9))
+    assert warmed == pytest.approx([factor * min(1, (step + 1) / 10) for step, factor in enumerate(plain)])
 
 
 def test_the_cosine_falls_at_every_step_and_is_half_way_in_the_middle():
-    schedule = ScheduleConfig(kind="cosine", cosine_epochs=2)
-    factors = [schedule.factor(epoch=epoch, step=step, steps_per_epoch=4, global_step=0) for epoch in range(2) for step in range(4)]
+    factors = factors_of(ScheduleConfig(kind="cosine", cosine_epochs=2), 2, 4)
     assert factors == pytest.approx([(1 + math.cos(math.pi * share / 8)) / 2 for share in range(8)])
 
 
@@ -78,7 +81,7 @@ def test_adamw_without_decay_warns():
 def test_the_optimiser_has_what_was_configured_and_only_trainable_parameters(kind, cls):
     model = nn.Linear(2, 2)
     model.bias.requires_grad_(False)
-    optimizer = OptimConfig(kind=kind, lr=0.5, weight_decay=0.1, betas=(0.5, 0.75)).build(model.parameters())
+    optimizer = OptimConfig(kind=kind, lr=0.5, weight_decay=0.1, betas=(0.5, 0.75)).build(model)
     assert type(optimizer) is cls
     assert optimizer.param_groups[0]["params"] == [model.weight]
     assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]) == (0.5, 0.1)

@@ -12,9 +12,10 @@ from echotrain.data.catalog.identity import SampleId
 from echotrain.data.samples.batch import Batch
 from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.data.stream import StepData
+from echotrain.models.layers.dropout import Dropout
 from echotrain.ranks import Ranks
 from echotrain.seeding import numpy_generator
-from echotrain.tasks.task import Panel, ScoreTable, StepLoss
+from echotrain.tasks.task import Panel, ScoreTable, StepLoss, Task
 from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter, find_checkpoint, load_file
 from echotrain.training.experiment import Experiment, WandbConfig, science
 from echotrain.training.files import RunFiles
@@ -29,24 +30,24 @@ TIMINGS = {"samples_per_s", "bytes_per_s", "step_s", "data_wait_s", "validation_
 
 @dataclass(frozen=True, kw_only=True)
 class ToyBatch(Batch):
-    """A kind of sample that the trainer has never heard of: points and values."""
+    """A kind of sample that the trainer has never heard of: some points and a value."""
 
     x: torch.Tensor
     y: torch.Tensor
 
 
 class ToyNetwork(nn.Module):
-    """Draws from torch's global generator (dropout), so that a resume that forgets randomness is seen."""
+    """Draws in training, so that a resume, a rank or a grouping that changes what is drawn is seen."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(16, 8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 1))
+        self.layers = nn.Sequential(nn.Linear(16, 8), nn.Tanh(), Dropout(0.3), nn.Linear(8, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x)[:, 0]
+        return self.layers(x).mean(dim=(1, 2))
 
 
-class ToyTask:
+class ToyTask(Task[ToyBatch]):
     metrics = ("accuracy",)
     score = "accuracy"
 
@@ -59,9 +60,6 @@ class ToyTask:
         loss = self._error(model, batch)
         factors = torch.tensor([float("nan") if sample == self.bad else 1.0 for sample in batch.ids])
         return StepLoss(per_sample=loss * factors, logs={"twice": 2 * loss.detach()})
-
-    def after_step(self, model: nn.Module, global_step: int) -> None:
-        pass
 
     def validation(self) -> "ToyValidation":
         return ToyValidation(self)
@@ -97,38 +95,45 @@ class ToyValidation:
 
 
 class ToyStream:
-    """Follows the contract of ``Stream``: short last step, fillers of weight 0, one batch per sample."""
+    """Follows the contract of ``Stream``: short last step, fillers of weight 0, one batch per number of points."""
 
-    def __init__(self, batch_size: int, rank: int = 0, world: int = 1) -> None:
-        self.batch_size, self.rank, self.world = batch_size, rank, world
+    def __init__(self, batch_size: int, rank: int = 0, world: int = 1, seed: int = 42) -> None:
+        self.batch_size, self.rank, self.world, self.seed = batch_size, rank, world, seed
 
     def num_steps(self, epoch: int) -> int:
         return -(-NUM_TRAIN // self.batch_size)
 
     def steps(self, epoch: int, first_step: int = 0) -> Iterator[StepData[ToyBatch]]:
-        order = numpy_generator(0, "order", epoch).permutation(NUM_TRAIN)
+        order = numpy_generator(0, "order", epoch).permutation(NUM_TRAIN).tolist()
         for step in range(first_step, self.num_steps(epoch)):
             rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-            mine = [(int(row), 1.0) for row in rows[self.rank :: self.world]] or [(int(rows[0]), 0.0)]
-            batches = [toy_batch("train", row, weight) for row, weight in mine]
+            mine = rows[self.rank :: self.world]
+            weight = 1.0 if mine else 0.0
+            groups: dict[int, list[int]] = {}
+            for row in mine or rows[:1]:
+                groups.setdefault(num_points(row), []).append(row)
+            batches = [toy_batch("train", group, weight, seed=self.seed, epoch=epoch) for group in groups.values()]
             yield StepData(batches=batches, num_global_samples=len(rows), wait_s=0.001, num_bytes=100 * len(mine))
 
     def evaluation(self, split: str = "val") -> Iterator[ToyBatch]:
         for row in range(NUM_VAL)[self.rank :: self.world]:
-            yield toy_batch(split, row)
+            yield toy_batch(split, [row])
 
     def examples(self, count: int, split: str = "val") -> list[SampleId]:
         return [SampleId("toy", f"{split}-{row}", 0) for row in range(NUM_VAL)[-count:]] if count else []
 
 
-def toy_batch(split: str, row: int, weight: float = 1.0) -> ToyBatch:
-    x = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(row + 100 * len(split)))
-    return ToyBatch(
-        x=x.flatten(1),
-        y=torch.tanh(x[:, 0].sum(dim=-1)).mean(dim=1),
-        weight=torch.tensor([weight]),
-        ids=(SampleId("toy", f"{split}-{row}", 0),),
-    )
+def num_points(row: int) -> int:
+    return 3 if row % 3 == 0 else 2
+
+
+def toy_batch(split: str, rows: list[int], weight: float = 1.0, *, seed: int = 42, epoch: int | None = None) -> ToyBatch:
+    """Return rows of one number of points."""
+    generators = [torch.Generator().manual_seed(row + 100 * len(split)) for row in rows]
+    x = torch.stack([torch.randn(num_points(row), 16, generator=g) for row, g in zip(rows, generators, strict=True)])
+    ids = tuple(SampleId("toy", f"{split}-{row}", 0) for row in rows)
+    roots = tuple(sample.root(seed, epoch) for sample in ids)
+    return ToyBatch(x=x, y=torch.tanh(x[..., :4].sum(dim=-1)).mean(dim=1), weight=torch.full((len(rows),), weight), ids=ids, roots=roots)
 
 
 def toy_experiment(**changes: object) -> Experiment:
@@ -139,7 +144,7 @@ def toy_experiment(**changes: object) -> Experiment:
 def toy_state(experiment: Experiment) -> TrainState:
     torch.manual_seed(experiment.seed)
     model = ToyNetwork()
-    return TrainState(model, experiment.optim.build(model.parameters()), ema_decay=experiment.ema_decay)
+    return TrainState(model, experiment.optim.build(model), ema_decay=experiment.ema_decay)
 
 
 def toy_meta(experiment: Experiment) -> CheckpointMeta:
@@ -157,7 +162,7 @@ def toy_trainer(experiment, store, *, state=None, ranks=None, task=None, stream=
     return Trainer(
         experiment,
         task=task or ToyTask(),
-        stream=stream or ToyStream(experiment.batch_size, ranks.rank, ranks.world),
+        stream=stream or ToyStream(experiment.batch_size, ranks.rank, ranks.world, experiment.seed),
         state=state,
         ranks=ranks,
         meta=toy_meta(experiment),

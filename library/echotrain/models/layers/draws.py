@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from echotrain.errors import TrainingError
 from echotrain.seeding import derive_seed, uniforms
 
-__all__ = ["DrawingLayer", "draw", "drawing", "name_places", "regrouped", "repeated"]
+__all__ = ["DrawingLayer", "draw", "drawing", "name_places", "no_global_draws", "regrouped", "repeated"]
 
 # A row's position in the batch, and what tells it from other rows of the same sample.
 Row = tuple[int, ...]
@@ -82,20 +82,26 @@ def name_places(network: nn.Module) -> None:
 
 
 @contextmanager
-def drawing(roots: Sequence[int], device: torch.device) -> Iterator[None]:
-    """Let layers draw for the rows of a batch, whose roots these are, while its loss and gradients are computed on ``device``.
-
-    Raises:
-        TrainingError: Something drew from PyTorch's global generator.
-    """
-    before = _global_states(device)
+def drawing(roots: Sequence[int]) -> Iterator[None]:
+    """Let layers draw for the rows of a batch, whose roots these are, while its loss and gradients are computed."""
     with _Entered(_Pass(roots, lambda: [(position,) for position in range(len(roots))], Counter())):
         yield
+
+
+@contextmanager
+def no_global_draws(device: torch.device) -> Iterator[None]:
+    """Refuse what draws from PyTorch's global generators, of the CPU and of ``device``; known at the end.
+
+    Raises:
+        TrainingError: Something did.
+    """
+    before = _global_states(device)
+    yield
     if not all(map(torch.equal, before, _global_states(device))):
         raise TrainingError(
             "a draw of the network or the task",
             "came from PyTorch's global generator, which knows no sample: another number of ranks would draw otherwise",
-            "Use echotrain.models.layers.dropout in a network, and batch.generators(purpose) in a task.",
+            "Use echotrain.models.layers.dropout in a network, batch.generators(purpose) or progress.generator(purpose) in a task.",
         )
 
 

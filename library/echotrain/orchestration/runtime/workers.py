@@ -30,6 +30,7 @@ from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter, find
 from echotrain.training.experiment import Experiment, science
 from echotrain.training.files import RunFiles
 from echotrain.training.loop import Trainer
+from echotrain.training.method import Method, build_method
 from echotrain.training.outcome import Outcome, Signal
 from echotrain.training.shared_state import restore_everywhere
 from echotrain.training.sinks import CallSink, JsonLinesSink, Sink
@@ -100,7 +101,7 @@ def _train(experiment: Experiment, order: Order, ranks: Ranks) -> Outcome:
     if ranks.is_first:
         # From here on no earlier rank 0 of this run writes: one that the cluster has lost, and that still trains somewhere.
         store = GuardedStore(store, join(store, order.lease))
-    state = _state(experiment, store, ranks)
+    method, state = _begin(experiment, store, ranks)
     channel = RunChannel(order.run_id) if ranks.is_first else None
     signals = WorkerSignals(channel)
     stream = RayStream(
@@ -114,7 +115,7 @@ def _train(experiment: Experiment, order: Order, ranks: Ranks) -> Outcome:
     try:
         outcome = Trainer(
             experiment,
-            task=experiment.task.build(),
+            task=method.task,
             stream=stream,
             state=state,
             ranks=ranks,
@@ -135,21 +136,20 @@ def catalog_identity(catalog: Catalog) -> dict[str, Any]:
     return {"checksum": catalog.manifest["checksum"], "version": catalog.version}
 
 
-def _state(experiment: Experiment, store: Store, ranks: Ranks) -> TrainState:
-    """Return the state that ``LATEST`` names, as rank 0 sees it, else the one before the first step: a function of the configuration.
+def _begin(experiment: Experiment, store: Store, ranks: Ranks) -> tuple[Method, TrainState]:
+    """Return what is trained, and the state that ``LATEST`` names, as rank 0 sees it, else the one before the first step.
 
-    Whether a checkpoint fits the experiment was settled by the driver.
+    The latter is a function of the configuration. Whether a checkpoint fits the experiment was settled by the driver.
     """
     latest = ranks.share(find_checkpoint(store) if ranks.is_first else None)
     torch.manual_seed(derive_seed(experiment.seed, "init"))
-    model = experiment.model.build()
-    if latest is None and isinstance(experiment.model, NamesWeights):
-        experiment.model.initialise(model)
-    model.to(ranks.device)
-    state = TrainState(model, experiment.optim.build(model.parameters()), ema_decay=experiment.ema_decay)
+    model = experiment.model
+    method = build_method(experiment, model.initialise if latest is None and isinstance(model, NamesWeights) else None)
+    method.network.to(ranks.device)
+    state = TrainState(method.network, experiment.optim.build(method.network), ema_decay=experiment.ema_decay)
     if latest is not None:
         restore_everywhere(state, ranks, functools.partial(_restore, store=store, meta=latest))
-    return state
+    return method, state
 
 
 def _restore(state: TrainState, *, store: Store, meta: CheckpointMeta) -> None:
