@@ -7,7 +7,7 @@ image of the full k-space. Nothing holds the result to what was measured.
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ class BridgeConfig:
 
     Attributes:
         kind: Tells this task's settings from another's.
+        models, data: Kinds of model that it trains, and of sample that it takes.
         noise: ``sigma`` of the bridge, in units of its space.
         times: Where on the bridge the network learns, in (0, 1]; at 1 is the source. One is drawn per sample.
         probabilities: Of the times; () draws each equally often.
@@ -41,6 +42,8 @@ class BridgeConfig:
     """
 
     kind: Literal["bridge"] = "bridge"
+    models: ClassVar[tuple[str, ...]] = ("bridge",)
+    data: ClassVar[tuple[str, ...]] = ("kspace_lines",)
     noise: float = 0.005
     times: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     probabilities: tuple[float, ...] = ()

@@ -1,7 +1,7 @@
 """Reconstruction: undersampled multi-coil k-space to a magnitude image, trained on SSIM."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -24,10 +24,13 @@ class ReconstructionConfig:
 
     Attributes:
         kind: Tells this task's settings from another's.
+        models, data: Kinds of model that it trains, and of sample that it takes.
         ssim_window: Side of SSIM's uniform window, pixels.
     """
 
     kind: Literal["reconstruction"] = "reconstruction"
+    models: ClassVar[tuple[str, ...]] = ("varnet",)
+    data: ClassVar[tuple[str, ...]] = ("kspace_lines",)
     ssim_window: int = 7
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ the order of summation. A run is resumed only by its own science, and may be mov
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -100,10 +100,11 @@ class Science:
             _at_least(name, getattr(self, name), 1)
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay={self.ema_decay}", "must lie in [0, 1)", "Use 0 for no average, or say 0.999.")
-        if self.task.kind != self.model.task:
-            raise ConfigError(
-                f"task.kind={self.task.kind}", f"does not train model.kind={self.model.kind}", f"Set task.kind={self.model.task}."
-            )
+        for setting, kind, attribute in (("model.kind", self.model.kind, "models"), ("data.kind", self.data.kind, "data")):
+            if kind not in getattr(self.task, attribute):
+                raise ConfigError(
+                    f"task.kind={self.task.kind}", f"does not train {setting}={kind}", _remedy(self.task, setting, kind, attribute)
+                )
 
     def describe(self) -> str:
         """Return what a table calls the method."""
@@ -212,6 +213,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _remedy(task: TaskConfig, setting: str, kind: str, attribute: str) -> str:
+    """Return what to change where a task does not take a kind of model or data: the task, else that kind."""
+    others = [member.kind for member in get_args(TaskConfig) if kind in getattr(member, attribute)]
+    return f"Set task.kind={others[0]}." if others else f"Set {setting}={getattr(task, attribute)[0]}."
 
 
 def _at_least(name: str, value: int, limit: int) -> None:

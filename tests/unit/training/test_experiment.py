@@ -9,6 +9,7 @@ from echotrain.errors import ConfigError, LeakageError
 from echotrain.models.bridge.network import BridgeNetworkConfig
 from echotrain.recipes.registry import RECIPES, find_recipe
 from echotrain.tasks.bridge import BridgeConfig
+from echotrain.tasks.reconstruction import ReconstructionConfig
 from echotrain.training.experiment import Experiment, changed_keys, science
 from ray_jobs import train
 
@@ -41,13 +42,27 @@ LBM = Experiment(
         (["data.train_split=[train,test]"], "holds the test split"),
         (["task.ssim_window=4"], "ssim_window"),
         (["model.kind=bridge"], "task.kind=reconstruction: does not train model.kind=bridge. Set task.kind=bridge"),
-        (["task.kind=bridge"], "task.kind=bridge: does not train model.kind=varnet"),
+        (["task.kind=bridge"], "task.kind=bridge: does not train model.kind=varnet. Set task.kind=reconstruction"),
+        (["micro_batch=-1"], "micro_batch=-1"),
         (["model.kind=varnett"], "Did you mean 'varnet'"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(changes, message):
     with pytest.raises((ConfigError, LeakageError), match=message):
         override(Experiment(), changes)
+
+
+def test_a_task_refuses_samples_that_it_does_not_take(monkeypatch):
+    monkeypatch.setattr(ReconstructionConfig, "data", ("image",))
+    with pytest.raises(ConfigError, match=r"task.kind=reconstruction: does not train data.kind=kspace_lines. Set task.kind=bridge"):
+        Experiment()
+    monkeypatch.setattr(BridgeConfig, "data", ("image",))
+    with pytest.raises(ConfigError, match=r"Set data.kind=image"):
+        Experiment()
+
+
+def test_samples_run_at_once_are_no_science():
+    assert science(Experiment(micro_batch=3)) == science(Experiment())
 
 
 def test_both_halves_are_overridden_by_the_same_paths():

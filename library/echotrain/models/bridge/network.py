@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -39,7 +39,6 @@ class BridgeNetworkConfig:
         head_channels: Channels of an attention head.
         groups: Of group normalisation.
         activation_checkpointing: Trade a second forward pass for memory.
-        task: The kind of task that trains it.
     """
 
     kind: Literal["bridge"] = "bridge"
@@ -53,7 +52,6 @@ class BridgeNetworkConfig:
     head_channels: int = 64
     groups: int = 32
     activation_checkpointing: bool = False
-    task: ClassVar[str] = "bridge"
 
     def __post_init__(self) -> None:
         if not self.widths or len(self.widths) != len(self.transformers):

@@ -1,7 +1,7 @@
 """E2E-VarNet: the unrolled loop with a normalised U-Net as its regularizer."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -27,7 +27,6 @@ class VarNetConfig:
         norm: Of the FFT; checkpoints are tied to it.
         activation_checkpointing: Trade a second forward pass for memory.
         compile_regularizer: Compile the real-valued U-Nets with ``torch.compile``.
-        task: The kind of task that trains it.
     """
 
     kind: Literal["varnet"] = "varnet"
@@ -41,7 +40,6 @@ class VarNetConfig:
     norm: Literal["ortho", "backward"] = "ortho"
     activation_checkpointing: bool = False
     compile_regularizer: bool = False
-    task: ClassVar[str] = "reconstruction"
 
     def __post_init__(self) -> None:
         for name in ("num_cascades", "chans", "pools", "sens_chans", "sens_pools"):
