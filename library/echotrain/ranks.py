@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 __all__ = ["Ranks"]
 
@@ -42,6 +43,13 @@ class Ranks:
         tensor = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(tensor, group=self.group)
         return [float(value) for value in tensor]
+
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """Return a tensor summed over ranks, on its device and with the same bits on each; for statistics of any size."""
+        summed = tensor.detach().clone(memory_format=torch.contiguous_format)
+        if self.group is not None:
+            dist.all_reduce(summed, group=self.group if summed.device.type == "cpu" else None)
+        return summed
 
     def gather(self, value: Any) -> list[Any]:
         """Return every rank's object, in rank order, on rank 0; an empty list elsewhere."""

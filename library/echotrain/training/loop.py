@@ -18,6 +18,7 @@ from echotrain.training.experiment import Experiment
 from echotrain.training.files import RunFiles
 from echotrain.training.meter import Meter
 from echotrain.training.outcome import Outcome, Signal
+from echotrain.training.shared_state import check_buffers
 from echotrain.training.sinks import Record
 from echotrain.training.state import TrainState
 from echotrain.training.step import Step
@@ -71,7 +72,7 @@ class Trainer:
         """Train until the last epoch's end or a signal.
 
         Raises:
-            TrainingError: A step could not be done; see ``Step``.
+            TrainingError: A step could not be done (see ``Step``), or ranks have grown apart.
             StorageError: A checkpoint could not be stored.
         """
         self._log_start()
@@ -137,6 +138,7 @@ class Trainer:
         state = self._state
         finished = state.position
         is_last = finished.epoch + 1 == self._config.epochs
+        check_buffers(state.network, self._ranks)
         started = time.perf_counter()
         scores: dict[str, float] = {}
         if is_last or (finished.epoch + 1) % self._config.validate_every == 0:

@@ -1,18 +1,22 @@
-"""Giving every rank the state that rank 0 has read: a store sends a checkpoint once, however many ranks resume from it."""
+"""State that every rank has: what rank 0 reads is given to all, and that it stayed the same is looked after.
 
+A store sends a checkpoint once, however many ranks resume from it.
+"""
+
+import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
-from echotrain.errors import EchotrainError
+from echotrain.errors import EchotrainError, TrainingError
 from echotrain.ranks import Ranks
 from echotrain.training.state import TrainState
 from echotrain.training.state_files import tensors
 
-__all__ = ["restore_everywhere"]
+__all__ = ["check_buffers", "restore_everywhere"]
 
 
 class _Shape(NamedTuple):
@@ -52,6 +56,27 @@ def restore_everywhere(state: TrainState, ranks: Ranks, restore: Callable[[Train
     for tensor in tensors([state.network.state_dict(), average, state.optimizer.state_dict()]):
         _broadcast(tensor, ranks)
     state.position, state.scores = ranks.share((state.position, state.scores))
+
+
+def check_buffers(network: nn.Module, ranks: Ranks) -> None:
+    """Make sure that a network's buffers are the same on every rank: gradients look after parameters, nothing looks after these.
+
+    Raises:
+        TrainingError: One is not, on every rank.
+    """
+    own = {name: _digest(buffer) for name, buffer in network.named_buffers()} if ranks.world > 1 else {}
+    everywhere = ranks.gather(own)
+    differing = ranks.share(sorted({name for others in everywhere for name in own if others.get(name) != own[name]}))
+    if differing:
+        raise TrainingError(
+            f"the buffer {differing[0]}" + (f" and {len(differing) - 1} more" if len(differing) > 1 else ""),
+            "is not the same on every rank, and only that of rank 0 would be saved",
+            "Change it in Task.after_step alone, by what ranks.add_up gives.",
+        )
+
+
+def _digest(tensor: Tensor) -> bytes:
+    return hashlib.blake2b(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data).digest()
 
 
 def _outline(state: Any) -> Any:
