@@ -1,4 +1,4 @@
-"""Schedules as pure functions, and the average of weights."""
+"""Schedules as pure functions, parameters in groups, and the average of weights."""
 
 import math
 
@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from echotrain.config import from_dict, override, to_dict
 from echotrain.errors import ConfigError
 from echotrain.tasks.progress import Progress
 from echotrain.training.ema import Ema
-from echotrain.training.optim import OptimConfig, ScheduleConfig
+from echotrain.training.experiment import Experiment, changed_keys, science
+from echotrain.training.optim import OptimConfig, ParameterGroup, ScheduleConfig
 
 
 def factors_of(schedule, epochs, steps):
@@ -178,3 +180,123 @@ def test_the_average_is_lent_whole_and_the_models_own_state_returns_also_after_a
         assert torch.equal(lent[name], ema.state_dict()[name]), name
         assert torch.equal(model.state_dict()[name], value), name
     assert not torch.equal(lent["first.weight"], own["first.weight"])
+
+
+class Grouped(nn.Module):
+    """An encoder and a head whose weights are tied, a frozen scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+        self.head = nn.Linear(3, 3)
+        self.tied = nn.Linear(3, 3)
+        self.tied.weight = self.head.weight
+        self.scale = nn.Parameter(torch.ones(1), requires_grad=False)
+
+
+SLOW = ParameterGroup(names=("encoder.*.weight",), lr=0.1, weight_decay=0.5)
+BARE = ParameterGroup(names=("*.bias",), weight_decay=0.0, schedule=ScheduleConfig(kind="cosine", cosine_epochs=4))
+
+
+def grouped(*groups, **changes):
+    return OptimConfig(kind="adamw", lr=0.2, weight_decay=0.4, schedule=ScheduleConfig(kind="constant"), groups=groups, **changes)
+
+
+def test_without_groups_the_optimisers_state_is_torchs_own_over_all_parameters():
+    model = Grouped()
+    state = OptimConfig(lr=0.5, weight_decay=0.1).build(model).state_dict()
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert state == torch.optim.Adam(trainable, lr=0.5, weight_decay=0.1).state_dict()
+
+
+def test_each_parameter_is_in_its_group_once_and_has_its_decay():
+    model = Grouped()
+    optimizer = grouped(SLOW, BARE).build(model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    parts = [[names[id(parameter)] for parameter in part["params"]] for part in optimizer.param_groups]
+    assert parts == [
+        ["head.weight"],
+        ["encoder.0.weight", "encoder.1.weight"],
+        ["encoder.0.bias", "encoder.1.bias", "head.bias", "tied.bias"],
+    ]
+    assert [part["weight_decay"] for part in optimizer.param_groups] == pytest.approx([0.4, 0.2, 0.0])
+
+
+def test_groups_that_hold_all_parameters_leave_no_empty_rest():
+    optimizer = grouped(ParameterGroup(names=("encoder.*", "head.*", "tied.bias"), lr=0.5)).build(Grouped())
+    assert [len(part["params"]) for part in optimizer.param_groups] == [7]
+    assert (
+        grouped(ParameterGroup(names=("*",), lr=0.5)).set_rates(optimizer, Progress(epoch=0, step=0, steps_per_epoch=1, global_step=0))
+        == 0.2
+    )
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+
+
+def test_a_step_has_each_groups_own_rate_and_schedule():
+    config = grouped(SLOW, BARE)
+    optimizer = config.build(Grouped())
+    for epoch in range(5):
+        rate = config.set_rates(optimizer, Progress(epoch=epoch, step=0, steps_per_epoch=3, global_step=3 * epoch))
+        assert rate == 0.2
+        rates = [part["lr"] for part in optimizer.param_groups]
+        assert rates == pytest.approx([0.2, 0.02, 0.2 * (1 + math.cos(math.pi * epoch / 4)) / 2])
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (
+            [SLOW, ParameterGroup(names=("heads.*",), lr=0.5)],
+            r"pattern 'heads\.\*': matches no parameter that is trained. Did you mean head\.",
+        ),
+        ([ParameterGroup(names=("head.*", "scale"), lr=0.5)], "'scale': matches no parameter that is trained"),
+        ([ParameterGroup(names=("encoder.0.*",), lr=2), SLOW], r"encoder\.0\.weight: is matched by more than one group"),
+        (
+            [ParameterGroup(names=("head.weight",), lr=2), ParameterGroup(names=("tied.weight",), lr=3)],
+            r"head\.weight, tied\.weight: is matched",
+        ),
+    ],
+)
+def test_a_pattern_that_matches_nothing_and_a_parameter_of_two_groups_are_refused(groups, message):
+    with pytest.raises(ConfigError, match=message):
+        grouped(*groups).build(Grouped())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ParameterGroup(lr=2), "names no parameter"),
+        (lambda: ParameterGroup(names=("a",), lr=0), "lr=0: must be positive"),
+        (lambda: ParameterGroup(names=("a",), weight_decay=-1), "weight_decay=-1: must not be negative"),
+    ],
+)
+def test_a_group_that_cannot_be_is_refused(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"groups": (ParameterGroup(names=("a",)),), "weight_decay": 0.1}, "it is as the rest"),
+        ({"groups": (ParameterGroup(names=("a",), lr=0.5, weight_decay=0),)}, "optim.weight_decay=0 has no factors"),
+    ],
+)
+def test_a_group_without_effect_warns(changes, message):
+    with pytest.warns(UserWarning, match=message):
+        OptimConfig(**changes)
+
+
+def test_groups_are_typed_written_as_one_list_and_part_of_the_science():
+    written = "optim.groups=[{names: ['*.bias'], weight_decay: 0, schedule: {kind: cosine, cosine_epochs: 4}}]"
+    experiment = override(Experiment(), ["optim.weight_decay=0.4", written])
+    assert experiment.optim.groups == (BARE,)
+    assert from_dict(Experiment, to_dict(experiment)) == experiment
+    assert changed_keys(science(experiment), science(Experiment())).keys() == {"optim.weight_decay", "optim.groups"}
+    with pytest.raises(ConfigError, match=r"Did you mean 'optim\.groups\.0\.names'"):
+        override(Experiment(), ["optim.groups=[{nmaes: [a]}]"])
+
+
+def test_a_checkpoint_from_before_there_were_groups_had_none():
+    before = {path: value for path, value in science(Experiment()).items() if path not in ("optim.groups", "model.drop_prob")}
+    assert changed_keys(before, science(Experiment())) == {}
