@@ -4,14 +4,15 @@ import logging
 
 import pyarrow as pa
 import pytest
+import torch
 
 from echotrain.config import override, to_dict
 from echotrain.data.catalog.rows import Catalog
 from echotrain.data.samples.kspace_lines import LinesData
-from echotrain.errors import CheckpointError, ResourceError
+from echotrain.errors import CheckpointError, ConfigError, ResourceError
 from echotrain.orchestration.runtime import checks
 from echotrain.orchestration.runtime.capacity import Capacity, Node, capacity_of
-from echotrain.orchestration.runtime.checks import check_resumable, check_selection, choose_device
+from echotrain.orchestration.runtime.checks import check_groups, check_resumable, check_selection, choose_device
 from echotrain.storage.local import LocalStore
 from echotrain.training.checkpoint import CheckpointMeta
 from echotrain.training.experiment import NUMBERLESS, Experiment, flatten, science
@@ -133,3 +134,12 @@ def test_a_run_is_not_gone_on_with_by_other_science(begun, setting):
 def test_what_changes_no_number_is_a_setting_and_no_science():
     assert set(NUMBERLESS) == {"model.activation_checkpointing", "model.compile_regularizer"}
     assert set(NUMBERLESS) <= set(flatten(to_dict(Experiment()))) - set(science(Experiment()))
+
+
+def test_a_group_of_parameters_that_the_network_lacks_is_told_before_a_worker_starts():
+    small = ["model.num_cascades=1", "model.chans=2", "model.pools=1", "model.sens_chans=2", "model.sens_pools=1"]
+    before = torch.get_rng_state()
+    check_groups(override(Experiment(), [*small, "optim.groups=[{names: [sens_net.*], lr: 0.1}]"]))
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(ConfigError, match=r"'sense_net\.\*': matches no parameter"):
+        check_groups(override(Experiment(), [*small, "optim.groups=[{names: [sense_net.*], lr: 0.1}]"]))

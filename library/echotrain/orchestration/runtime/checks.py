@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import ray
+import torch
 
 from echotrain.data.catalog.columns import taken
 from echotrain.data.catalog.containment import absolute_trusted
@@ -26,8 +27,10 @@ from echotrain.storage.open import absolute_uri, local_path
 from echotrain.storage.store import Store
 from echotrain.training.checkpoint import CheckpointMeta
 from echotrain.training.experiment import Experiment, ModelConfig, changed_keys, science
+from echotrain.training.method import build_method
 
 __all__ = [
+    "check_groups",
     "check_resumable",
     "check_selection",
     "check_writable",
@@ -91,6 +94,13 @@ def check_resumable(latest: CheckpointMeta, experiment: Experiment, store: Store
             f"was made by another experiment: {listed}",
             "Give this one its own name=, or restore the settings.",
         )
+
+
+def check_groups(experiment: Experiment) -> None:
+    """Build the network where its parameters are grouped by name; raises ``ConfigError`` where a name is not there."""
+    if experiment.optim.groups:
+        with torch.random.fork_rng(devices=[]):
+            experiment.optim.build(build_method(experiment).network)
 
 
 def choose_device(experiment: Experiment) -> Literal["cpu", "cuda"]:

@@ -15,6 +15,7 @@ from echotrain.config import to_dict
 from echotrain.errors import EchotrainError
 from echotrain.log import console as default_console
 from echotrain.orchestration.runtime.checks import (
+    check_groups,
     check_resumable,
     check_writable,
     choose_device,
@@ -146,6 +147,7 @@ def fit(
 def _checked(experiment: Experiment, store: Store, latest: CheckpointMeta | None) -> Experiment:
     """Return the experiment as it goes on from a checkpoint: with absolute paths, and one version of the catalog."""
     experiment = with_pinned_catalog(with_absolute_paths(experiment), latest)
+    check_groups(experiment)
     if latest is not None:
         check_resumable(latest, experiment, store)
     return experiment
