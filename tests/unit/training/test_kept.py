@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from many_ranks import run_ranks
 from toys import NUM_TRAIN, NUM_VAL, StopAt, ToyTask, ToyValidation, lines_of, restored, run_toy, toy_experiment, toy_state
 
 from echotrain.models.layers import draws
-from echotrain.ranks import Ranks
 from echotrain.seeding import uniforms
 from echotrain.storage.local import LocalStore
 from echotrain.storage.open import open_store
@@ -223,18 +221,14 @@ def test_checkpoints_come_every_so_many_steps_and_once_at_an_epochs_end(tmp_path
     assert store.latest == latest
 
 
-def _rank_that_is_asked(rank, world, port, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-    ranks = Ranks.of_process_group(torch.device("cpu"))
-    signal = StopAt(2, Signal.LEAVE) if rank == 1 else lambda: Signal.SAVE
-    outcome = run_toy(toy_experiment(workers=world, checkpoint_every=0), open_store(folder), ranks=ranks, signal=signal)
+def _ask(ranks, folder):
+    signal = StopAt(2, Signal.LEAVE) if ranks.rank == 1 else lambda: Signal.SAVE
+    outcome = run_toy(toy_experiment(workers=ranks.world, checkpoint_every=0), open_store(folder), ranks=ranks, signal=signal)
     assert (outcome.signal, outcome.global_step) == (Signal.LEAVE, 2)
-    dist.destroy_process_group()
 
 
-def test_of_the_signals_of_several_ranks_the_strongest_counts_for_all(tmp_path, free_port):
-    mp.spawn(_rank_that_is_asked, args=(2, free_port, str(tmp_path)), nprocs=2)
+def test_of_the_signals_of_several_ranks_the_strongest_counts_for_all(tmp_path):
+    run_ranks(_ask, 2, str(tmp_path))
     assert find_checkpoint(open_store(str(tmp_path))).position["global_step"] == 2
 
 

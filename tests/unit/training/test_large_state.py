@@ -9,8 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from many_ranks import run_ranks
 from toys import ToyNetwork, run_toy, toy_experiment, toy_meta, toy_state
 
 from echotrain.errors import CheckpointError, StorageFullError
@@ -121,15 +120,12 @@ def _odd_state(seed: int) -> TrainState:
     return state
 
 
-def _take_over(rank: int, world: int, port: int, folder: str, fails: bool) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-    ranks = Ranks.of_process_group(torch.device("cpu"))
+def _take_over(ranks: Ranks, folder: str, fails: bool) -> None:
     state = _odd_state(0)
     called = []
 
     def restore(own: TrainState) -> None:
-        called.append(rank)
+        called.append(ranks.rank)
         if fails:
             raise CheckpointError("weights.pt", "is damaged", "Remove it.")
         given = _odd_state(3)
@@ -150,18 +146,17 @@ def _take_over(rank: int, world: int, port: int, folder: str, fails: bool) -> No
             "failure": failure,
             "is_channels_last": state.network.state_dict()["image"].is_contiguous(memory_format=torch.channels_last),
         },
-        f"{folder}/{rank}.pt",
+        f"{folder}/{ranks.rank}.pt",
     )
-    dist.destroy_process_group()
 
 
-def taken_over(folder: Path, port: int, *, fails: bool = False) -> list[dict]:
-    mp.spawn(_take_over, args=(2, port, str(folder), fails), nprocs=2)
+def taken_over(folder: Path, *, fails: bool = False) -> list[dict]:
+    run_ranks(_take_over, 2, str(folder), fails)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-def test_every_rank_has_what_the_first_has_read_alone(tmp_path: Path, free_port: int) -> None:
-    first, second = taken_over(tmp_path, free_port)
+def test_every_rank_has_what_the_first_has_read_alone(tmp_path: Path) -> None:
+    first, second = taken_over(tmp_path)
     assert (first["called"], second["called"]) == ([0], [])
     assert first["position"] == second["position"] == 9
     assert first["scores"] == second["scores"] == {"accuracy": 0.5}
@@ -175,5 +170,5 @@ def test_every_rank_has_what_the_first_has_read_alone(tmp_path: Path, free_port:
             assert torch.equal(mine, theirs)
 
 
-def test_what_the_first_rank_cannot_read_every_rank_says(tmp_path: Path, free_port: int) -> None:
-    assert [found["failure"] for found in taken_over(tmp_path, free_port, fails=True)] == ["weights.pt: is damaged. Remove it."] * 2
+def test_what_the_first_rank_cannot_read_every_rank_says(tmp_path: Path) -> None:
+    assert [found["failure"] for found in taken_over(tmp_path, fails=True)] == ["weights.pt: is damaged. Remove it."] * 2

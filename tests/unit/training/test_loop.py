@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from many_ranks import run_ranks
 from toys import NUM_TRAIN, StopAt, ToyTask, assert_same_weights, lines_of, restored, run_toy, toy_experiment, toy_trainer
 
 from echotrain.data.catalog.identity import SampleId
@@ -76,23 +75,34 @@ def test_every_sample_is_seen_once_an_epoch_and_the_loss_is_their_mean(tmp_path)
     assert steps[0]["twice"] == pytest.approx(2 * steps[0]["loss"], rel=1e-6)
 
 
-def _rank_main(rank, world, port, folder, batch_size):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-    experiment = toy_experiment(workers=world, batch_size=batch_size, log_every=1, optim=OptimConfig(lr=0.01))
-    run_toy(experiment, open_store(folder), ranks=Ranks.of_process_group(torch.device("cpu")))
-    dist.destroy_process_group()
+def _train(ranks, folder, batch_size, micro_batch=0):
+    experiment = toy_experiment(
+        workers=ranks.world, batch_size=batch_size, micro_batch=micro_batch, log_every=1, optim=OptimConfig(lr=0.01)
+    )
+    run_toy(experiment, open_store(folder), ranks=ranks)
 
 
-@pytest.mark.parametrize(("batch_size", "world"), [(4, 2), (3, 3)])
-def test_several_ranks_give_the_losses_of_one(tmp_path, batch_size, world, free_port):
-    one, many = open_store(str(tmp_path / "one")), open_store(str(tmp_path / "many"))
-    run_toy(toy_experiment(batch_size=batch_size, log_every=1, optim=OptimConfig(lr=0.01)), one)
-    mp.spawn(_rank_main, args=(world, free_port, str(tmp_path / "many"), batch_size), nprocs=world)
-    for ours, theirs in zip(lines_of(one), lines_of(many), strict=True):
+def assert_same_numbers(first, second):
+    for ours, theirs in zip(lines_of(first), lines_of(second), strict=True):
         assert ours.keys() == theirs.keys()
         for key in ours.keys() & {"loss", "twice", "accuracy", "grad_norm"}:
-            assert ours[key] == pytest.approx(theirs[key], rel=1e-5)
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-5), key
+
+
+@pytest.mark.parametrize(("batch_size", "world"), [(5, 2), (3, 3)])
+def test_several_ranks_give_the_losses_of_one(tmp_path, batch_size, world):
+    one, many = open_store(str(tmp_path / "one")), open_store(str(tmp_path / "many"))
+    _train(Ranks(), one.uri, batch_size)
+    run_ranks(_train, world, many.uri, batch_size, 1)
+    assert_same_numbers(one, many)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_samples_run_a_few_at_a_time_give_the_numbers_of_all_at_once(tmp_path, micro_batch):
+    whole, few = open_store(str(tmp_path / "whole")), open_store(str(tmp_path / "few"))
+    _train(Ranks(), whole.uri, 5)
+    _train(Ranks(), few.uri, 5, micro_batch)
+    assert_same_numbers(whole, few)
 
 
 def test_a_loss_that_is_not_finite_stops_naming_the_sample_and_keeps_the_weights(tmp_path):
