@@ -1,7 +1,8 @@
 """The two operations of an unrolled loop around its regularizer, each with a gradient that keeps no coil image.
 
 Written as plain tensor operations, one iteration keeps about ten tensors of the size of the k-space for its backward
-pass. Both gradients can be had from the iterate alone, at the price of one more 1-D transform.
+pass. Both gradients can be had from the iterate alone, at the price of one more transform. Which axes are transformed, and of
+what shape a mask may be, the space knows.
 """
 
 from typing import Any
@@ -11,9 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from echotrain.physics.coils import sens_expand, sens_reduce
-from echotrain.physics.fft import adjoint_norm
 from echotrain.physics.modulation import Hybrid, HybridSpace
-from echotrain.shapes import Image, LineMask, SensMaps
+from echotrain.shapes import Image, SamplingMask, SensMaps
 
 __all__ = ["combine", "consistency_step"]
 
@@ -25,7 +25,7 @@ def combine(current: Hybrid, maps: SensMaps, space: HybridSpace) -> Image:
 
 
 def consistency_step(
-    current: Hybrid, measured: Hybrid, mask: LineMask, weight: Tensor, image: Image, maps: SensMaps, space: HybridSpace
+    current: Hybrid, measured: Hybrid, mask: SamplingMask, weight: Tensor, image: Image, maps: SensMaps, space: HybridSpace
 ) -> Hybrid:
     """Take one step: ``k - weight M (k - k0) - F S image``.
 
@@ -34,12 +34,13 @@ def consistency_step(
     Args:
         current: ``k``.
         measured: ``k0``.
-        mask: ``M``, the measured lines.
+        mask: ``M``, what was measured; of whole lines where ``space`` is by lines.
         weight: One real number, shape (1,).
         image: What the regularizer made of ``combine(current)``.
         maps: ``S``, modulated to ``space``.
         space: Where the iterates live.
     """
+    assert mask.shape[-2] == 1 or -2 in space.axes, "a mask that is not of whole lines acts on k-space alone"
     following: Hybrid = _Step.apply(current, measured, mask, weight, image, maps, space)  # type: ignore[no-untyped-call]
     return following
 
@@ -55,7 +56,7 @@ class _Combine(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         current, maps = ctx.saved_tensors
-        grad_current = _ifft_adjoint(sens_expand(grad, maps), ctx.space) if ctx.needs_input_grad[0] else None
+        grad_current = ctx.space.ifft_adjoint(sens_expand(grad, maps)) if ctx.needs_input_grad[0] else None
         grad_maps = ctx.space.ifft(current).mul_(grad.conj().unsqueeze(1)) if ctx.needs_input_grad[1] else None
         return grad_current, grad_maps, None
 
@@ -79,20 +80,10 @@ class _Step(torch.autograd.Function):
         grad_weight = _real_dot(masked, current - measured).neg_().view_as(weight) if needs[3] else None
         grad_measured = masked * weight if needs[1] else None
         grad_current = masked.mul_(-weight).add_(grad) if needs[0] else None
-        grad_images = _fft_adjoint(grad, ctx.space)
+        grad_images = ctx.space.fft_adjoint(grad)
         grad_image = sens_reduce(grad_images, maps).neg_() if needs[4] else None
         grad_maps = grad_images.mul_(-image.conj().unsqueeze(1)) if needs[5] else None
         return grad_current, grad_measured, None, grad_weight, grad_image, grad_maps, None
-
-
-def _fft_adjoint(hybrid: Tensor, space: HybridSpace) -> Tensor:
-    adjoint: Tensor = torch.fft.ifft(hybrid, dim=-1, norm=adjoint_norm(space.norm))
-    return adjoint
-
-
-def _ifft_adjoint(images: Tensor, space: HybridSpace) -> Tensor:
-    adjoint: Tensor = torch.fft.fft(images, dim=-1, norm=adjoint_norm(space.norm))
-    return adjoint
 
 
 def _real_dot(a: Tensor, b: Tensor) -> Tensor:

@@ -13,27 +13,30 @@ import torch
 from jaxtyping import Complex
 from torch import Tensor
 
-from echotrain.physics.fft import FftNorm
+from echotrain.physics.fft import FftNorm, adjoint_norm
 from echotrain.shapes import CoilImages, Kspace, SensMaps
 
 __all__ = ["Hybrid", "HybridSpace"]
 
-# k-space after an inverse FFT along ky alone: what a mask of phase-encode lines (the last axis) still acts on directly.
-Hybrid = Complex[Tensor, "batch coil y kx"]
+# What a mask still acts on directly: for one of phase-encode lines (the last axis) k-space after an inverse FFT along ky alone, for any
+# other k-space itself.
+Hybrid = Complex[Tensor, "batch coil ky_or_y kx"]
 
 
 @dataclass(frozen=True)
 class HybridSpace:
-    """The space an unrolled loop over line masks works in: (y, kx), free of shifts.
+    """The space an unrolled loop works in, free of shifts: (y, kx) for line masks, (ky, kx) for masks of any other shape.
 
     A mask of phase-encode lines is constant along ky, so it commutes with the transform along ky. That transform is
     therefore done once, at the entrance, and each iteration needs only 1-D transforms of the contiguous last axis.
+    Any other mask acts on k-space alone: nothing is transformed at the entrance, and each iteration transforms both axes.
     What leaves ``enter`` is modulated: ``ifft`` of it is the centred coil image times a unit phase (``image_phase``).
 
     Attributes:
         height, width: Matrix of the k-space.
         norm: Of the FFT, as in ``torch.fft``.
         dtype, device: Of the k-space.
+        axes: Along which each iteration transforms: (-1,) or (-2, -1).
     """
 
     height: int
@@ -41,11 +44,12 @@ class HybridSpace:
     norm: FftNorm
     dtype: torch.dtype
     device: torch.device
+    axes: tuple[int, ...] = (-1,)
 
     @classmethod
-    def of(cls, kspace: Kspace, norm: FftNorm) -> "HybridSpace":
-        """Return the space that fits ``kspace``."""
-        return cls(kspace.shape[-2], kspace.shape[-1], norm, kspace.dtype, kspace.device)
+    def of(cls, kspace: Kspace, norm: FftNorm, *, by_lines: bool = True) -> "HybridSpace":
+        """Return the space that fits ``kspace`` and what is multiplied with it: by lines what is constant along ky, else anything."""
+        return cls(kspace.shape[-2], kspace.shape[-1], norm, kspace.dtype, kspace.device, (-1,) if by_lines else (-2, -1))
 
     @cached_property
     def image_phase(self) -> Complex[Tensor, "y x"]:
@@ -59,23 +63,34 @@ class HybridSpace:
 
     def enter(self, kspace: Kspace) -> Hybrid:
         """Take centred k-space to the hybrid space."""
-        hybrid: Hybrid = torch.fft.ifft(kspace * self.kspace_phase.conj(), dim=-2, norm=self.norm)
+        modulated = kspace * self.kspace_phase.conj()
+        hybrid: Hybrid = modulated if -2 in self.axes else torch.fft.ifft(modulated, dim=-2, norm=self.norm)
         return hybrid
 
     def leave(self, hybrid: Hybrid) -> Kspace:
         """Take the hybrid space back to centred k-space; the inverse of ``enter``."""
-        kspace: Kspace = torch.fft.fft(hybrid, dim=-2, norm=self.norm) * self.kspace_phase
-        return kspace
+        kspace: Kspace = hybrid if -2 in self.axes else torch.fft.fft(hybrid, dim=-2, norm=self.norm)
+        return kspace * self.kspace_phase
 
     def fft(self, modulated: CoilImages) -> Hybrid:
-        """Transform modulated images along x."""
-        hybrid: Hybrid = torch.fft.fft(modulated, dim=-1, norm=self.norm)
+        """Transform modulated images to where the masks act."""
+        hybrid: Hybrid = torch.fft.fftn(modulated, dim=self.axes, norm=self.norm)
         return hybrid
 
     def ifft(self, hybrid: Hybrid) -> CoilImages:
-        """Transform back along kx; what comes out is modulated."""
-        modulated: CoilImages = torch.fft.ifft(hybrid, dim=-1, norm=self.norm)
+        """Transform back; what comes out is modulated."""
+        modulated: CoilImages = torch.fft.ifftn(hybrid, dim=self.axes, norm=self.norm)
         return modulated
+
+    def fft_adjoint(self, hybrid: Hybrid) -> CoilImages:
+        """Apply the adjoint of ``fft``."""
+        modulated: CoilImages = torch.fft.ifftn(hybrid, dim=self.axes, norm=adjoint_norm(self.norm))
+        return modulated
+
+    def ifft_adjoint(self, modulated: CoilImages) -> Hybrid:
+        """Apply the adjoint of ``ifft``."""
+        hybrid: Hybrid = torch.fft.fftn(modulated, dim=self.axes, norm=adjoint_norm(self.norm))
+        return hybrid
 
     def images(self, hybrid: Hybrid) -> CoilImages:
         """Return the centred coil images, their modulation removed."""

@@ -14,10 +14,11 @@ __all__ = ["Margins", "NormUnet"]
 
 
 class NormUnet(nn.Module):
-    """Complex image -> complex image by a U-Net on normalised real and imaginary parts.
+    """Complex images -> complex images by a U-Net on normalised real and imaginary parts.
 
     ``R(x) = sigma * U((x - mu) / sigma) + mu`` with mean and (unbiased) standard deviation of each sample's real and
-    imaginary part. An image of zeros, such as a padded coil's, stays one (the public implementation divides 0 by 0).
+    imaginary part, over all images of the sample. A sample of zeros, such as a padded coil's, stays one (the public implementation
+    divides 0 by 0).
 
     Source: Sriram et al., arXiv:2004.06688, section 3.1.
 
@@ -25,21 +26,31 @@ class NormUnet(nn.Module):
         chans: Channels of the U-Net's first level.
         pools: Number of poolings. Images are zero-padded to a multiple of 16, as public checkpoints expect.
         drop_prob: Of the U-Net's channels in training.
+        num_images: Images of a sample, one after the other in the batch, that the U-Net sees as 2 * num_images channels.
     """
 
-    def __init__(self, chans: int, pools: int, drop_prob: float = 0.0) -> None:
+    def __init__(self, chans: int, pools: int, drop_prob: float = 0.0, *, num_images: int = 1) -> None:
         super().__init__()
-        self.unet = Unet(2, 2, chans, pools, drop_prob)
+        self.unet = Unet(2 * num_images, 2 * num_images, chans, pools, drop_prob)
+        self.num_images = num_images
 
     def forward(self, image: Image) -> Image:
         """Return an image of the same shape."""
-        channels = complex_to_channels(image)
-        std, mean = torch.std_mean(channels, dim=(2, 3), keepdim=True)
+        channels = complex_to_channels(image, self.num_images)
+        std, mean = _std_mean(channels, self.num_images)
         # The smallest normal number only stands in for 0: no other deviation is changed.
         normalised = (channels - mean) / std.clamp_min(torch.finfo(std.dtype).tiny)
         margins = Margins.of(normalised)
         refined = margins.remove(self.unet(margins.add(normalised))).to(std.dtype)
-        return channels_to_complex(refined * std + mean)
+        return channels_to_complex(refined * std + mean, self.num_images)
+
+
+def _std_mean(channels: Channels, num_images: int) -> tuple[Channels, Channels]:
+    """Return deviation and mean of each sample's real and imaginary part, one for each channel."""
+    if num_images == 1:
+        return torch.std_mean(channels, dim=(2, 3), keepdim=True)
+    std, mean = torch.std_mean(channels.reshape(len(channels), 2, num_images, *channels.shape[2:]), dim=(2, 3, 4))
+    return std.repeat_interleave(num_images, 1)[..., None, None], mean.repeat_interleave(num_images, 1)[..., None, None]
 
 
 class Margins(NamedTuple):

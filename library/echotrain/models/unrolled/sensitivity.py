@@ -3,16 +3,17 @@
 import functools
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from echotrain.errors import ConfigError
 from echotrain.models.layers.draws import regrouped
 from echotrain.models.unrolled.checkpointing import run
 from echotrain.physics.coils import rss
 from echotrain.physics.modulation import Hybrid, HybridSpace
-from echotrain.shapes import CoilMask, Counts, Image, LineMask, SensMaps
+from echotrain.shapes import Calibration, CoilMask, Counts, Image, LineMask, SamplingMask, SensMaps
 
-__all__ = ["SensitivityModel", "center_lines", "count_center_lines"]
+__all__ = ["SensitivityModel", "center_lines", "center_of", "count_center_lines"]
 
 # Two coils of 320 x 320: more leave the CPU's cache, and fewer pay for each call what they gain.
 _PIXELS_AT_ONCE = 2 * 320 * 320
@@ -25,7 +26,7 @@ class SensitivityModel(nn.Module):
 
     Args:
         refiner: Complex images (batch, y, x) -> complex images; zero images stay zero.
-        mask_center: Estimate from the centre lines alone rather than from all that was measured.
+        mask_center: Estimate from the fully sampled centre alone rather than from all that was measured.
     """
 
     def __init__(self, refiner: nn.Module, *, mask_center: bool = True) -> None:
@@ -36,15 +37,15 @@ class SensitivityModel(nn.Module):
     def forward(
         self,
         measured: Hybrid,
-        mask: LineMask,
-        num_low_frequencies: Counts | None,
+        mask: SamplingMask,
+        calibration: Calibration | None,
         coil_mask: CoilMask | None,
         space: HybridSpace,
         *,
         activation_checkpointing: bool = False,
     ) -> SensMaps:
         """Return maps whose squared magnitudes sum to 1 over coils; those of padded coils are 0."""
-        center = measured * center_lines(mask, num_low_frequencies) if self.mask_center else measured
+        center = measured * center_of(mask, calibration, measured.shape[-2]) if self.mask_center else measured
         images = space.images(center)
         is_real = torch.ones(images.shape[:2], dtype=torch.bool) if coil_mask is None else coil_mask
         if coil_mask is None or bool(coil_mask.all()):
@@ -67,14 +68,32 @@ class SensitivityModel(nn.Module):
         return torch.cat(refined)
 
 
+def center_of(mask: SamplingMask, calibration: Calibration | None, height: int) -> SamplingMask:
+    """Return the mask of the fully sampled centre, as what describes ``mask`` says it: lines, or a rectangle.
+
+    Args:
+        mask: Of whole lines, or of any points.
+        calibration: Lines (batch,), or rows and columns (batch, 2); None or 0 lines counts them in a mask of whole lines.
+        height: Of the k-space.
+
+    Raises:
+        ConfigError: Nothing says it, and the mask has no lines to count.
+    """
+    if calibration is not None and calibration.dim() == 2:
+        rows, columns = calibration.unbind(-1)
+        return (_is_central(rows, height)[:, :, None] & _is_central(columns, mask.shape[-1])[:, None, :])[:, None]
+    if mask.shape[-2] == 1:
+        return center_lines(mask, calibration)
+    if calibration is None:
+        raise ConfigError("a mask without its centre", "has no whole lines to count", "Say which part is fully sampled.")
+    return _is_central(calibration, mask.shape[-1])[:, None, None]
+
+
 def center_lines(mask: LineMask, num_low_frequencies: Counts | None) -> LineMask:
     """Return the mask of the fully sampled centre: ``num`` lines from ``(width - num + 1) // 2`` on."""
     counted = count_center_lines(mask)
     num = counted if num_low_frequencies is None else torch.where(num_low_frequencies > 0, num_low_frequencies, counted)
-    width = mask.shape[-1]
-    first = (width - num + 1) // 2
-    column = torch.arange(width, device=mask.device)
-    return ((column >= first[:, None]) & (column < (first + num)[:, None]))[:, None, None]
+    return _is_central(num, mask.shape[-1])[:, None, None]
 
 
 def count_center_lines(mask: LineMask) -> Int[Tensor, " batch"]:
@@ -89,3 +108,10 @@ def count_center_lines(mask: LineMask) -> Int[Tensor, " batch"]:
     left = lines[:, :center].flip(-1).argmin(-1)
     right = lines[:, center:].argmin(-1)
     return torch.clamp_min(2 * torch.minimum(left, right), 1)
+
+
+def _is_central(num: Counts, size: int) -> Bool[Tensor, "batch size"]:
+    """Tell of each place along an axis whether it is one of the ``num`` central ones."""
+    first = (size - num + 1) // 2
+    place = torch.arange(size, device=num.device)
+    return (place >= first[:, None]) & (place < (first + num)[:, None])

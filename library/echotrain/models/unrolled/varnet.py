@@ -24,6 +24,8 @@ class VarNetConfig:
         sens_chans, sens_pools: The same of the sensitivity U-Net.
         drop_prob: Of channels of every U-Net in training; the paper drops none.
         mask_center: Estimate sensitivities from the fully sampled centre alone.
+        num_adjacent: Frames of a window, odd, that each cascade's U-Net sees together as 2 * num_adjacent channels; 1 sees each alone.
+            The sensitivities of a frame are estimated from that frame alone.
         norm: Of the FFT; checkpoints are tied to it.
         activation_checkpointing: Trade a second forward pass for memory.
         compile_regularizer: Compile the real-valued U-Nets with ``torch.compile``.
@@ -37,6 +39,7 @@ class VarNetConfig:
     sens_pools: int = 4
     drop_prob: float = 0.0
     mask_center: bool = True
+    num_adjacent: int = 1
     norm: Literal["ortho", "backward"] = "ortho"
     activation_checkpointing: bool = False
     compile_regularizer: bool = False
@@ -48,10 +51,15 @@ class VarNetConfig:
                 raise ConfigError(f"{name}={value}", "must be at least 1", f"Set {name} to 1 or more.")
         if not 0 <= self.drop_prob < 1:
             raise ConfigError(f"drop_prob={self.drop_prob}", "must lie in [0, 1)", "Use 0 for none.")
+        if self.num_adjacent < 1 or self.num_adjacent % 2 == 0:
+            raise ConfigError(
+                f"num_adjacent={self.num_adjacent}", "must be odd and at least 1: a frame and as many on each side", "Use 1, 3 or 5."
+            )
 
     def describe(self) -> str:
         """Return what a table calls it."""
-        return f"E2E-VarNet, {self.num_cascades} cascade{'s' * (self.num_cascades != 1)}, {self.chans} channels"
+        frames = f", {self.num_adjacent} frames" if self.num_adjacent > 1 else ""
+        return f"E2E-VarNet, {self.num_cascades} cascade{'s' * (self.num_cascades != 1)}, {self.chans} channels{frames}"
 
     def build(self) -> "VarNet":
         """Make the network, its weights drawn from torch's global generator."""
@@ -63,8 +71,16 @@ class VarNet(UnrolledNetwork):
 
     def __init__(self, config: VarNetConfig) -> None:
         sens_net = SensitivityModel(NormUnet(config.sens_chans, config.sens_pools, config.drop_prob), mask_center=config.mask_center)
-        regularizers = [NormUnet(config.chans, config.pools, config.drop_prob) for _ in range(config.num_cascades)]
-        super().__init__(sens_net, regularizers, norm=config.norm, activation_checkpointing=config.activation_checkpointing)
+        regularizers = [
+            NormUnet(config.chans, config.pools, config.drop_prob, num_images=config.num_adjacent) for _ in range(config.num_cascades)
+        ]
+        super().__init__(
+            sens_net,
+            regularizers,
+            norm=config.norm,
+            activation_checkpointing=config.activation_checkpointing,
+            num_adjacent=config.num_adjacent,
+        )
         self.config = config
         if config.compile_regularizer:
             compile_unets(self)
