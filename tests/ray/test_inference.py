@@ -65,7 +65,7 @@ def test_zero_filled_scores_are_those_of_a_plain_reconstruction(local_ray, run_u
     assert {v.volume for v in evaluation.volumes} == {row.volume for row in rows}
     assert len(evaluation.examples) == 1
     for result in evaluation.volumes:
-        fetcher = Fetcher(catalog.root, experiment.data.make_format(seed=experiment.seed))
+        fetcher = Fetcher(catalog, experiment.data.make_format(seed=experiment.seed))
         steps = [StepRows([row], [1.0], 1) for row in rows if row.volume == result.volume]
         batches = [batch for step in fetcher.fetch(steps, epoch=None) for batch in step.batches]
         images = [rss(ifft2c(batch.kspace * batch.mask))[0] for batch in batches]

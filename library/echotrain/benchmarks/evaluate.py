@@ -20,7 +20,8 @@ from echotrain.data.catalog.rows import Catalog, SliceRow
 from echotrain.data.catalog.store import commit_catalog
 from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.data.preparing.convert import ConvertConfig, convert_scan, scan_key
-from echotrain.data.samples.kspace_lines import LinesBatch, LinesData
+from echotrain.data.samples.kspace_lines import LinesData
+from echotrain.data.samples.measured import MeasuredBatch
 from echotrain.errors import ConfigError
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.orchestration.jobs.evaluate import evaluate
@@ -142,12 +143,12 @@ class _Watch:
         self._method = method
         self._model = method.network.build().eval()
         self._task = ReconstructionConfig().build()
-        self._kept: list[LinesBatch] = []
+        self._kept: list[MeasuredBatch] = []
         self._calls = 0
         self._turns: list[_Span] = []
         self._clock = _Clock()
 
-    def reconstruct(self, batch: LinesBatch) -> Magnitude:
+    def reconstruct(self, batch: MeasuredBatch) -> Magnitude:
         images = self._task.reconstruct(self._model, batch)
         self._calls += 1
         if len(self._kept) < _KEPT:
@@ -163,9 +164,7 @@ class _Watch:
         return images
 
     def _bare(self) -> _Span:
-        inputs = [
-            (torch.where(batch.mask, batch.kspace, 0), batch.mask, batch.num_low_frequencies, batch.coil_mask) for batch in self._kept
-        ]
+        inputs = [batch.network_input() for batch in self._kept]
         clock = _Clock()
         for each in inputs:
             self._model(*each)

@@ -12,6 +12,7 @@ from typing import Generic
 
 import torch
 
+from echotrain.data.catalog.rows import Catalog
 from echotrain.data.config import StreamConfig
 from echotrain.data.samples.sample_format import B_co, MakeFormat, Reading, StepRows
 from echotrain.data.samples.slots import SlotPool
@@ -54,18 +55,18 @@ class Fetcher(Generic[B_co]):
     """Turns rows into batches, several steps ahead.
 
     Args:
-        root: What relative URIs of rows are below.
+        catalog: The rows, and what their relative URIs are below.
         make_format: Makes the kind of sample that rows become.
         config: Threads, prefetch, retries.
     """
 
-    def __init__(self, root: str, make_format: MakeFormat[B_co], *, config: StreamConfig | None = None) -> None:
+    def __init__(self, catalog: Catalog, make_format: MakeFormat[B_co], *, config: StreamConfig | None = None) -> None:
         self._config = config or StreamConfig()
         retry = RetryPolicy(attempts=self._config.attempts)
         self._ranges = RangeReader(timeout_s=self._config.timeout_s, retry=retry)
         pin = torch.cuda.is_available() if self._config.pin_memory is None else self._config.pin_memory
-        self._format = make_format(Reading(root=root, ranges=self._ranges, pool=SlotPool(pin=pin)))
-        num_threads = self._config.threads or default_threads(root)
+        self._format = make_format(Reading(root=catalog.root, table=catalog.table, ranges=self._ranges, pool=SlotPool(pin=pin)))
+        num_threads = self._config.threads or default_threads(catalog.root)
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="echotrain-fetch")
 
     def fetch(self, steps: Iterable[StepRows], *, epoch: int | None) -> Iterator[StepData[B_co]]:

@@ -79,7 +79,7 @@ class PlannedStream:
         subset = load_subset(self.catalog.root, data.subset) if data.subset else None
         self._train = self._select(data.train_split, data.fraction, subset)
         self._weights = balance_weights(self.catalog.table, self._train, data.balance)
-        self._fetcher: Fetcher[Any] = Fetcher(self.catalog.root, data.make_format(seed=seed), config=config)
+        self._fetcher: Fetcher[Any] = Fetcher(self.catalog, data.make_format(seed=seed), config=config)
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="echotrain-next-epoch")
         self._ahead: tuple[int, Future[Iterator[StepRows]]] | None = None
 

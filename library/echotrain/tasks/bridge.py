@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from echotrain.data.samples.kspace_lines import LinesBatch
+from echotrain.data.samples.measured import MeasuredBatch
 from echotrain.errors import ConfigError
 from echotrain.losses.ssim import SSIMLoss
 from echotrain.models.bridge.network import BridgeNetwork
@@ -90,7 +90,7 @@ class BridgeTask(ReconstructingTask[LinesBatch]):
         self.config = config
         self._ssim = SSIMLoss(config.ssim_window)
 
-    def loss(self, network: nn.Module, batch: LinesBatch) -> StepLoss:
+    def loss(self, network: nn.Module, batch: MeasuredBatch) -> StepLoss:
         """Return each sample's squared error of the direction, and with ``ssim_weight`` the loss of the image that it points to."""
         image = zero_filled(batch)
         _, target_image = center_crop_to_smallest(image, batch.target)
@@ -107,7 +107,7 @@ class BridgeTask(ReconstructingTask[LinesBatch]):
         likeness = self._ssim(restore(estimate, scale), target_image, batch.max_value)
         return StepLoss(per_sample=matching + self.config.ssim_weight * likeness, logs={"matching": matching, "ssim_loss": likeness})
 
-    def reconstruct(self, network: nn.Module, batch: LinesBatch) -> Magnitude:
+    def reconstruct(self, network: nn.Module, batch: MeasuredBatch) -> Magnitude:
         """Return the images at the bridge's other end, on the target's matrix."""
         image = zero_filled(batch)
         scale, space = image_scale(image), _space(network, image)
@@ -116,18 +116,18 @@ class BridgeTask(ReconstructingTask[LinesBatch]):
         target = sample_bridge(network, source, self.config.sampling_steps, lambda: self.config.noise * noise())
         return restore(space.decode(target, (image.shape[-2], image.shape[-1])), scale).clamp_min(0)
 
-    def validation(self) -> Validation[LinesBatch]:
+    def validation(self) -> Validation[MeasuredBatch]:
         """Begin a pass over the validation split."""
         # Imported late for the reason given in ReconstructionTask.
         from echotrain.tasks.volume_validation import VolumeValidation
 
         return VolumeValidation(self.reconstruct)
 
-    def panels(self, network: nn.Module, batch: LinesBatch) -> list[Panel]:
+    def panels(self, network: nn.Module, batch: MeasuredBatch) -> list[Panel]:
         """Return zero-filled, reconstruction, target and error (five times) of each sample."""
         return compare(self.reconstruct(network, batch), batch)
 
-    def _draw_times(self, batch: LinesBatch) -> PerSample:
+    def _draw_times(self, batch: MeasuredBatch) -> PerSample:
         times = torch.tensor(self.config.times)
         weights = torch.tensor(self.config.probabilities or (1.0,) * len(times))
         return torch.cat([times[torch.multinomial(weights, 1, generator=generator)] for generator in batch.generators("bridge time")])
@@ -185,7 +185,7 @@ def _space(network: nn.Module, image: Magnitude) -> Space:
     return own.space(image.device)
 
 
-def _noise(batch: LinesBatch, purpose: str, like: Channels) -> Callable[[], Channels]:
+def _noise(batch: MeasuredBatch, purpose: str, like: Channels) -> Callable[[], Channels]:
     """Return what gives unit noise of the codes' shape, anew at each call, from a stream per sample."""
     generators = batch.generators(purpose)
     return lambda: torch.stack([torch.randn(like.shape[1:], generator=generator) for generator in generators]).to(like.device)

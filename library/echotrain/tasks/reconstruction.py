@@ -3,16 +3,15 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import nn
 
-from echotrain.data.samples.kspace_lines import LinesBatch
+from echotrain.data.samples.measured import MeasuredBatch
 from echotrain.errors import ConfigError
 from echotrain.losses.ssim import SSIMLoss
 from echotrain.physics.coils import rss
 from echotrain.physics.crop import center_crop_to_smallest
 from echotrain.physics.fft import ifft2c
-from echotrain.shapes import Kspace, Magnitude
+from echotrain.shapes import Magnitude
 from echotrain.tasks.task import Panel, ReconstructingTask, StepLoss, Validation
 
 __all__ = ["ReconstructionConfig", "ReconstructionTask", "compare", "masked_kspace", "zero_filled"]
@@ -58,29 +57,29 @@ class ReconstructionTask(ReconstructingTask[LinesBatch]):
     def __init__(self, config: ReconstructionConfig) -> None:
         self._ssim = SSIMLoss(config.ssim_window)
 
-    def loss(self, network: nn.Module, batch: LinesBatch) -> StepLoss:
+    def loss(self, network: nn.Module, batch: MeasuredBatch) -> StepLoss:
         """Return each sample's ``1 - SSIM``."""
         output, target = center_crop_to_smallest(_run(network, batch), batch.target)
         return StepLoss(per_sample=self._ssim(output, target, batch.max_value), logs={})
 
-    def reconstruct(self, network: nn.Module, batch: LinesBatch) -> Magnitude:
+    def reconstruct(self, network: nn.Module, batch: MeasuredBatch) -> Magnitude:
         """Return the network's images, cropped to the target's matrix."""
         output, _ = center_crop_to_smallest(_run(network, batch), batch.target)
         return output.float()
 
-    def validation(self) -> Validation[LinesBatch]:
+    def validation(self) -> Validation[MeasuredBatch]:
         """Begin a pass over the validation split."""
         # Its metrics import SciPy's statistics, which takes as long as PyTorch; no process waits for that before its first step.
         from echotrain.tasks.volume_validation import VolumeValidation
 
         return VolumeValidation(self.reconstruct)
 
-    def panels(self, network: nn.Module, batch: LinesBatch) -> list[Panel]:
+    def panels(self, network: nn.Module, batch: MeasuredBatch) -> list[Panel]:
         """Return zero-filled, reconstruction, target and error (five times) of each sample."""
         return compare(self.reconstruct(network, batch), batch)
 
 
-def compare(images: Magnitude, batch: LinesBatch) -> list[Panel]:
+def compare(images: Magnitude, batch: MeasuredBatch) -> list[Panel]:
     """Return pictures of each sample: zero-filled, the given image, the target and the error (five times)."""
     output, target = center_crop_to_smallest(images, batch.target)
     baseline, _ = center_crop_to_smallest(zero_filled(batch), target)
@@ -89,7 +88,7 @@ def compare(images: Magnitude, batch: LinesBatch) -> list[Panel]:
     return [
         Panel(
             sample=sample,
-            caption=f"{sample.dataset}/{sample.volume} slice {sample.slice}",
+            caption=f"{sample.dataset}/{sample.volume} slice {sample.slice}" + ("" if sample.frame is None else f" frame {sample.frame}"),
             images={name: stack[index] for name, stack in pictures.items()},
             scale=float(batch.max_value[index]),
         )
@@ -97,26 +96,21 @@ def compare(images: Magnitude, batch: LinesBatch) -> list[Panel]:
     ]
 
 
-def zero_filled(batch: LinesBatch) -> Magnitude:
+def zero_filled(batch: MeasuredBatch) -> Magnitude:
     """Return the RSS images of what was acquired, cropped to the target's matrix: the baseline without a network."""
-    output, _ = center_crop_to_smallest(rss(ifft2c(_acquired(batch))), batch.target)
+    output, _ = center_crop_to_smallest(rss(ifft2c(batch.acquired())), batch.target)
     return output
 
 
-def masked_kspace(batch: LinesBatch) -> Magnitude:
+def masked_kspace(batch: MeasuredBatch) -> Magnitude:
     """Return the root sum of squares over coils of the k-space that was acquired, on the full matrix; exactly zero elsewhere.
 
     Beside a reconstruction it shows what that had to be made of. All coils count, so that none has to be chosen.
     """
-    return rss(_acquired(batch))
+    return rss(batch.acquired())
 
 
-def _run(network: nn.Module, batch: LinesBatch) -> Magnitude:
+def _run(network: nn.Module, batch: MeasuredBatch) -> Magnitude:
     """Return the network's RSS images on the full matrix."""
-    output: Magnitude = network(_acquired(batch), batch.mask, batch.num_low_frequencies, batch.coil_mask)
+    output: Magnitude = network(*batch.network_input())
     return output
-
-
-def _acquired(batch: LinesBatch) -> Kspace:
-    """Return the k-space that the mask acquires, zero elsewhere."""
-    return torch.where(batch.mask, batch.kspace, torch.zeros((), dtype=batch.kspace.dtype, device=batch.kspace.device))

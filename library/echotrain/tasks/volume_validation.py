@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from echotrain.data.samples.kspace_lines import LinesBatch
+from echotrain.data.samples.measured import MeasuredBatch
 from echotrain.metrics.collector import SliceKey, SliceScore, VolumeCollector, VolumeKey, mean_quality
 from echotrain.metrics.volume import Quality
 from echotrain.shapes import Magnitude
@@ -22,12 +22,12 @@ class VolumeValidation:
         reconstruct: Turns a batch into images of the target's matrix.
     """
 
-    def __init__(self, reconstruct: Callable[[nn.Module, LinesBatch], Magnitude]) -> None:
+    def __init__(self, reconstruct: Callable[[nn.Module, MeasuredBatch], Magnitude]) -> None:
         self._reconstruct = reconstruct
         self._slices = VolumeCollector()
         self._anatomies: dict[VolumeKey, str] = {}
 
-    def add(self, network: nn.Module, batch: LinesBatch) -> None:
+    def add(self, network: nn.Module, batch: MeasuredBatch) -> None:
         """Reconstruct a batch and score its slices."""
         outputs = self._reconstruct(network, batch).cpu().numpy()
         targets = batch.target.cpu().numpy()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from echotrain.config import from_dict, override
-from echotrain.data.samples.kspace_lines import LinesBatch
+from echotrain.data.samples.measured import MeasuredBatch
 from echotrain.errors import CheckpointError, ConfigError
 from echotrain.shapes import Magnitude
 from echotrain.storage.open import open_store
@@ -36,7 +36,7 @@ class TrainedModel:
 
     experiment: Experiment
     model: nn.Module
-    task: ReconstructingTask[LinesBatch]
+    task: ReconstructingTask[MeasuredBatch]
     checkpoint: str
 
     @property
@@ -44,7 +44,7 @@ class TrainedModel:
         """Where the model is."""
         return next(self.model.parameters()).device
 
-    def reconstruct(self, batch: LinesBatch) -> Magnitude:
+    def reconstruct(self, batch: MeasuredBatch) -> Magnitude:
         """Return the images of a batch on the target's matrix."""
         return self.task.reconstruct(self.model, batch)
 

@@ -205,7 +205,7 @@ def test_prefetch_is_bounded_by_bytes(tmp_path: Path) -> None:
             yield StepRows([row], [1.0], 1)
 
     one = (4 * 24 * 20 * 8 + 16 * 12 * 4) / 1e6
-    fetcher = Fetcher(str(tmp_path), LinesData(mask=R4).make_format(seed=0), config=StreamConfig(threads=2, prefetch_mb=2.5 * one))
+    fetcher = Fetcher(written.catalog, LinesData(mask=R4).make_format(seed=0), config=StreamConfig(threads=2, prefetch_mb=2.5 * one))
     fetched = fetcher.fetch(steps(), epoch=0)
     next(fetched)
     assert len(taken) == 3  # two under way, and the one that had no room

@@ -82,7 +82,7 @@ def test_weights_maxima_and_anatomies_stay_with_their_samples_whatever_shares_th
     written = write_catalog(tmp_path, shapes=((4, 24, 20), (2, 20, 21), (3, 24, 20)), volumes=6, slices=1).catalog
     rows = [dataclasses.replace(row, max_value=number + 1.0, anatomy=f"anatomy {number}") for number, row in enumerate(written.rows())]
     weights = [float(number % 2) for number in range(len(rows))]
-    fetcher = Fetcher(str(tmp_path), LinesData().make_format(seed=0), config=StreamConfig(threads=2))
+    fetcher = Fetcher(written, LinesData().make_format(seed=0), config=StreamConfig(threads=2))
     (step,) = fetcher.fetch([StepRows(rows, weights, 3)], epoch=0)
     fetcher.close()
     told = [

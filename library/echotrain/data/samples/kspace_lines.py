@@ -15,13 +15,13 @@ import torch
 
 from echotrain.data.catalog.rows import SliceRow
 from echotrain.data.formats.deidentify import VOLUME_PREFIX
-from echotrain.data.samples.batch import Batch
 from echotrain.data.samples.data_config import DataConfig
+from echotrain.data.samples.measured import MeasuredBatch, NetworkInput
 from echotrain.data.samples.reading import SliceReader
 from echotrain.data.samples.sample_format import Begun, MakeFormat, Reading, StepRows
 from echotrain.data.samples.slots import SlotPool
 from echotrain.physics.masks import LineSampling, MaskConfig, line_mask
-from echotrain.shapes import CoilMask, Counts, Kspace, LineMask, Magnitude, PerSample
+from echotrain.shapes import CoilMask, Counts, Kspace, LineMask
 
 __all__ = ["LinesBatch", "LinesData", "LinesFormat", "empty_batch", "group_by_shape"]
 
@@ -61,7 +61,7 @@ class LinesData(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinesBatch(Batch):
+class LinesBatch(MeasuredBatch):
     """Slices of one (coil, ky, kx) shape; volumes with fewer coils are zero-padded.
 
     Attributes:
@@ -70,18 +70,20 @@ class LinesBatch(Batch):
         mask: Acquired phase-encode lines, partial-Fourier padding already removed.
         num_low_frequencies: Fully sampled centre lines.
         coil_mask: True where a coil is real, False where it is padding.
-        target: RSS image of the full k-space, cropped to the reconstruction matrix.
-        max_value: Maximum of the target **volume**: SSIM's data range.
-        anatomies: One per sample; "" where the header names none.
     """
 
     kspace: Kspace
     mask: LineMask
     num_low_frequencies: Counts
     coil_mask: CoilMask
-    target: Magnitude
-    max_value: PerSample
-    anatomies: tuple[str, ...] = ()
+
+    def acquired(self) -> Kspace:
+        """Return the k-space that the mask acquires, zero elsewhere."""
+        return torch.where(self.mask, self.kspace, torch.zeros((), dtype=self.kspace.dtype, device=self.kspace.device))
+
+    def network_input(self) -> NetworkInput:
+        """Return what a network reconstructs each slice from."""
+        return NetworkInput(self.acquired(), self.mask, self.num_low_frequencies, self.coil_mask)
 
 
 class LinesFormat:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+import pyarrow as pa
+
 from echotrain.data.catalog.rows import SliceRow
 from echotrain.data.samples.batch import Batch
 from echotrain.data.samples.slots import SlotPool
@@ -31,11 +33,13 @@ class Reading:
 
     Attributes:
         root: What relative URIs of rows are below.
+        table: The catalog's rows, where a sample is made of more than its own.
         ranges: Reads pieces of objects; for use by many threads.
         pool: Gives the memory of batches.
     """
 
     root: str
+    table: pa.Table
     ranges: RangeReader
     pool: SlotPool
 

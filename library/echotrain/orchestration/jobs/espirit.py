@@ -10,6 +10,7 @@ from echotrain.baselines.bart import find_bart
 from echotrain.baselines.espirit import EspiritConfig, reconstruct
 from echotrain.config import override
 from echotrain.data.samples.kspace_lines import LinesBatch, LinesData
+from echotrain.data.samples.measured import MeasuredBatch
 from echotrain.orchestration.jobs.inference import Subject
 from echotrain.physics.crop import center_crop_to_smallest
 from echotrain.shapes import Magnitude
@@ -63,8 +64,9 @@ class _Espirit:
     def __init__(self, config: EspiritConfig) -> None:
         self._config = config
 
-    def reconstruct(self, batch: LinesBatch) -> Magnitude:
-        acquired = torch.where(batch.mask, batch.kspace, 0).numpy()
+    def reconstruct(self, batch: MeasuredBatch) -> Magnitude:
+        assert isinstance(batch, LinesBatch), "its settings read lines"
+        acquired = batch.acquired().numpy()
         lines = batch.num_low_frequencies.tolist()
         images = [reconstruct(kspace, num_low, self._config) for kspace, num_low in zip(acquired, lines, strict=True)]
         output, _ = center_crop_to_smallest(torch.from_numpy(np.stack(images)), batch.target)

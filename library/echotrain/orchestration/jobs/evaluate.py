@@ -24,7 +24,7 @@ from echotrain.data.catalog.selection import select
 from echotrain.data.catalog.store import load_catalog
 from echotrain.data.fetch import Fetcher
 from echotrain.data.samples.data_config import DataConfig
-from echotrain.data.samples.kspace_lines import LinesBatch
+from echotrain.data.samples.measured import MeasuredBatch
 from echotrain.data.samples.sample_format import StepRows
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, VolumeAttributes, pair_scores
@@ -272,7 +272,7 @@ class _VolumeScorer:
         told = self._told[job]
         self._catalog = _loaded(told.catalog_uri, told.subject.data, self._catalogs)
         self._reconstructor: Reconstructor = told.method.load()
-        self._fetcher: Fetcher[LinesBatch] = Fetcher(self._catalog.root, told.subject.data.make_format(seed=_NO_SEED))
+        self._fetcher: Fetcher[MeasuredBatch] = Fetcher(self._catalog, told.subject.data.make_format(seed=_NO_SEED))
         self._job = job
 
     @torch.inference_mode()
@@ -305,7 +305,7 @@ class _VolumeScorer:
             parts.save(item["volume"], Result(values, data))
         return Result({"job": item["job"], **values}, data)
 
-    def _batches(self, positions: Sequence[int]) -> Iterator[LinesBatch]:
+    def _batches(self, positions: Sequence[int]) -> Iterator[MeasuredBatch]:
         rows = self._catalog.rows(np.asarray(positions))
         steps = (StepRows([row], [1.0], 1) for row in rows)
         for step in self._fetcher.fetch(steps, epoch=None):

@@ -10,7 +10,7 @@ import torch
 
 from echotrain.config import to_dict
 from echotrain.data.samples.data_config import DataConfig
-from echotrain.data.samples.kspace_lines import LinesBatch
+from echotrain.data.samples.measured import MeasuredBatch
 from echotrain.errors import ConfigError, ResourceError
 from echotrain.log import setup_logging
 from echotrain.orchestration.runtime.capacity import Shape, capacity
@@ -58,7 +58,7 @@ class Reconstructor(Protocol):
     def device(self) -> torch.device:
         """Where batches must be."""
 
-    def reconstruct(self, batch: LinesBatch) -> Magnitude:
+    def reconstruct(self, batch: MeasuredBatch) -> Magnitude:
         """Return the images of a batch on the target's matrix."""
 
 
