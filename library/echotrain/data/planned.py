@@ -17,7 +17,8 @@ from echotrain.data.catalog.subsets import Subset, load_subset
 from echotrain.data.config import StreamConfig
 from echotrain.data.fetch import Fetcher
 from echotrain.data.plan.balance import balance_weights
-from echotrain.data.plan.order import RankRows, epoch_order, num_global_samples, num_steps, rank_rows
+from echotrain.data.plan.consecutive import consecutive_order
+from echotrain.data.plan.order import Indices, RankRows, epoch_order, num_global_samples, num_steps, rank_rows
 from echotrain.data.samples.data_config import DataConfig
 from echotrain.data.samples.sample_format import StepRows
 from echotrain.data.stream import StepData
@@ -79,6 +80,7 @@ class PlannedStream:
         subset = load_subset(self.catalog.root, data.subset) if data.subset else None
         self._train = self._select(data.train_split, data.fraction, subset)
         self._weights = balance_weights(self.catalog.table, self._train, data.balance)
+        self._groups = data.together(self.catalog.table, self._train)
         self._fetcher: Fetcher[Any] = Fetcher(self.catalog, data.make_format(seed=seed), config=config)
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="echotrain-next-epoch")
         self._ahead: tuple[int, Future[Iterator[StepRows]]] | None = None
@@ -101,7 +103,7 @@ class PlannedStream:
         """
         if split not in SPLITS:
             raise ConfigError(f"split={split!r}", f"must be one of {', '.join(SPLITS)}", "Name one of these.")
-        mine = self._held_out(split)[self._rank :: self._world_size]
+        mine = self._share(self._held_out(split))
         planned = RankRows(mine, np.ones(len(mine), np.float32))
         per_step = max(1, self._batch_size // self._world_size)
         samples = (min(per_step, len(mine) - start) for start in range(0, len(mine), per_step))
@@ -120,8 +122,8 @@ class PlannedStream:
 
     def _epoch_rows(self, epoch: int, first_step: int) -> Iterator[StepRows]:
         """Plan an epoch and yield this rank's steps of it, still as rows."""
-        order = epoch_order(len(self._train), self._seed, epoch, self._weights)
-        mine = rank_rows(order, first_step, batch_size=self._batch_size, rank=self._rank, world_size=self._world_size)
+        order, place = self._order(epoch), {"batch_size": self._batch_size, "rank": self._rank, "world_size": self._world_size}
+        mine = rank_rows(order, first_step, **place, as_neighbours=self._groups is not None)
         per_step = max(1, len(range(self._rank, self._batch_size, self._world_size)))
         samples = (num_global_samples(len(order), self._batch_size, step) for step in range(first_step, self.num_steps(epoch)))
         return self._steps_of(RankRows(self._train[mine.indices], mine.weights), per_step, samples)
@@ -138,6 +140,18 @@ class PlannedStream:
         rows = self._epoch_rows(epoch, 0)
         first = next(rows, None)
         return rows if first is None else itertools.chain([first], rows)
+
+    def _order(self, epoch: int) -> Indices:
+        if self._groups is None:
+            return epoch_order(len(self._train), self._seed, epoch, self._weights)
+        return consecutive_order(self._groups, self._seed, epoch, batch_size=self._batch_size, weights=self._weights)
+
+    def _share(self, rows: np.ndarray) -> np.ndarray:
+        """Return what this rank evaluates of some rows: every so many, or neighbours where these are read together."""
+        groups = self._data.together(self.catalog.table, rows)
+        if groups is None:
+            return rows[self._rank :: self._world_size]
+        return np.array_split(rows[groups.rows], self._world_size)[self._rank]
 
     def _held_out(self, split: str) -> np.ndarray:
         """Return the rows of a split to evaluate on; only the validation split is ever cut, never the test split."""

@@ -64,6 +64,11 @@ class KtMaskConfig:
             if not math.isfinite(acceleration) or acceleration < 1 or (kind in ("uniform", "kt_uniform") and acceleration % 1 != 0):
                 raise ConfigError(f"acceleration={acceleration:g}", f"cannot be sampled by {kind}", "Use a whole number of at least 1.")
 
+    @property
+    def kinds_of_points(self) -> tuple[KtMaskKind, ...]:
+        """Those of its kinds that do not acquire whole lines of a frame."""
+        return tuple(kind for kind in self.kinds if kind == "kt_radial")
+
     def combinations(self) -> list[tuple[KtMaskKind, float]]:
         """Return every kind with every acceleration."""
         return list(itertools.product(self.kinds, self.accelerations))

@@ -1,7 +1,8 @@
 """The epoch plan: which row of the catalog comes when, and on which rank, as pure functions.
 
 Step ``s`` of an epoch is rows ``[s * B, (s + 1) * B)`` of the epoch's order; rank ``r`` of ``W`` takes every ``W``-th of
-them. So a resume is an offset, another world size is another stride, and neither skips a row or takes one twice.
+them, or its share of neighbours where these are read together: which rank has which changes no number. So a resume is an
+offset, another world size is another stride, and neither skips a row or takes one twice.
 """
 
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from echotrain.errors import ConfigError
 from echotrain.seeding import numpy_generator
 
-__all__ = ["RankRows", "epoch_order", "num_global_samples", "num_steps", "rank_rows", "rank_step_rows"]
+__all__ = ["Indices", "RankRows", "epoch_order", "num_global_samples", "num_steps", "rank_rows", "rank_step_rows"]
 
 Indices = NDArray[np.int64]
 Weights = NDArray[np.float32]
@@ -71,24 +72,33 @@ def num_global_samples(num_rows: int, batch_size: int, step: int) -> int:
     return min(batch_size, num_rows - step * batch_size)
 
 
-def rank_step_rows(order: Indices, step: int, *, batch_size: int, rank: int, world_size: int) -> RankRows:
+def rank_step_rows(order: Indices, step: int, *, batch_size: int, rank: int, world_size: int, as_neighbours: bool = False) -> RankRows:
     """Return one rank's rows of one step.
 
     A rank that would have none gets the step's first row with weight 0, so that every rank takes part in every step.
+
+    Args:
+        order: Of the epoch.
+        step: Of the epoch.
+        batch_size: Samples of a step over all ranks.
+        rank: Of ``world_size``.
+        world_size: Number of ranks.
+        as_neighbours: Take places that follow each other, the same in every step, instead of every ``world_size``-th; of a short last step
+            the ranks with the last places have fewer.
 
     Raises:
         ConfigError: The step, the rank or a size is out of range.
     """
     _check(order, step, batch_size, rank, world_size)
     rows = order[step * batch_size : (step + 1) * batch_size]
-    mine = rows[rank::world_size]
+    mine = rows[_places(batch_size, rank, world_size, as_neighbours)]
     if len(mine):
         return RankRows(mine, np.ones(len(mine), np.float32))
     return RankRows(rows[:1], np.zeros(1, np.float32))
 
 
-def rank_rows(order: Indices, first_step: int, *, batch_size: int, rank: int, world_size: int) -> RankRows:
-    """Return one rank's rows of all steps from ``first_step`` on, in order.
+def rank_rows(order: Indices, first_step: int, *, batch_size: int, rank: int, world_size: int, as_neighbours: bool = False) -> RankRows:
+    """Return one rank's rows of all steps from ``first_step`` on, in order; arguments are those of ``rank_step_rows``.
 
     Every step but the last has the same number of rows, ``max(1, len(range(rank, batch_size, world_size)))``, so that cutting the result
     into pieces of that length gives the steps again.
@@ -99,12 +109,21 @@ def rank_rows(order: Indices, first_step: int, *, batch_size: int, rank: int, wo
     _check(order, first_step, batch_size, rank, world_size)
     full = len(order) // batch_size
     whole = order[first_step * batch_size : full * batch_size].reshape(-1, batch_size)
-    mine = whole[:, rank::world_size] if rank < batch_size else whole[:, :1]
+    mine = whole[:, _places(batch_size, rank, world_size, as_neighbours)] if rank < batch_size else whole[:, :1]
     counts = np.full(mine.size, rank < batch_size, np.float32)
     parts = [RankRows(mine.reshape(-1), counts)]
     if full < steps:
-        parts.append(rank_step_rows(order, full, batch_size=batch_size, rank=rank, world_size=world_size))
+        parts.append(rank_step_rows(order, full, batch_size=batch_size, rank=rank, world_size=world_size, as_neighbours=as_neighbours))
     return RankRows(np.concatenate([part.indices for part in parts]), np.concatenate([part.weights for part in parts]))
+
+
+def _places(batch_size: int, rank: int, world_size: int, as_neighbours: bool) -> slice:
+    """Return a rank's places among those of a step: as many either way."""
+    if not as_neighbours:
+        return slice(rank, None, world_size)
+    each, more = divmod(batch_size, world_size)
+    first = rank * each + min(rank, more)
+    return slice(first, first + each + (rank < more))
 
 
 def _check(order: Indices, step: int, batch_size: int, rank: int, world_size: int) -> None:

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from echotrain.config import to_dict
 from echotrain.data.catalog.rows import SliceRow
 from echotrain.data.catalog.selection import Where
 from echotrain.data.plan.balance import BalanceConfig
+from echotrain.data.plan.consecutive import Groups
 from echotrain.data.samples.sample_format import MakeFormat
 from echotrain.errors import ConfigError, LeakageError
 
@@ -83,6 +86,15 @@ class DataConfig(abc.ABC):
         Raises:
             CatalogError: Rows lack what such samples are made of.
         """
+
+    def together(self, table: pa.Table, positions: NDArray[np.int64]) -> Groups | None:
+        """Return the groups of rows that share bytes, so that they are planned one after the other; None where each is read on its own.
+
+        Args:
+            table: Catalog rows.
+            positions: Of a selection.
+        """
+        return None
 
     @abc.abstractmethod
     def acceleration(self, row: SliceRow) -> float:
