@@ -12,6 +12,7 @@ from pydantic import Field
 
 from echotrain.config import override, to_dict, with_present_names
 from echotrain.data.config import StreamConfig
+from echotrain.data.samples.kspace_kt import KtData
 from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import ConfigError
 from echotrain.models.bridge.network import BridgeNetworkConfig
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 # Every kind of sample, every network and every task; ``kind`` tells them apart, and the first is what settings that name none mean.
-SampleConfig = LinesData
+SampleConfig = LinesData | KtData
 ModelConfig = VarNetConfig | BridgeNetworkConfig
 TaskConfig = ReconstructionConfig | BridgeConfig
 
@@ -87,7 +88,7 @@ class Science:
     seed: int = 42
     epochs: int = 50
     batch_size: int = 4
-    data: SampleConfig = field(default_factory=LinesData)
+    data: Annotated[SampleConfig, Field(discriminator="kind")] = field(default_factory=LinesData)
     task: Annotated[TaskConfig, Field(discriminator="kind")] = field(default_factory=ReconstructionConfig)
     model: Annotated[ModelConfig, Field(discriminator="kind")] = field(default_factory=VarNetConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -105,6 +106,14 @@ class Science:
                 raise ConfigError(
                     f"task.kind={self.task.kind}", f"does not train {setting}={kind}", _remedy(self.task, setting, kind, attribute)
                 )
+
+        shown, taken = (getattr(part, "num_adjacent", 1) for part in (self.data, self.model))
+        if shown != taken:
+            raise ConfigError(
+                f"data.num_adjacent={shown} and model.num_adjacent={taken}",
+                "must be one number: a network takes windows as they are (kinds without that setting have single frames)",
+                "Give both the same.",
+            )
 
     def describe(self) -> str:
         """Return what a table calls the method."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 from echotrain.config import from_dict, override, to_dict
 from echotrain.data.catalog.anatomy_groups import contrast_family
 from echotrain.data.catalog.selection import Where
+from echotrain.data.samples.kspace_lines import as_lines
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.physics.masks import MaskConfig
 from echotrain.training.experiment import Experiment, flatten
@@ -97,7 +98,7 @@ class Study:
 
     def mask(self, acceleration: float, center_fraction: float) -> MaskConfig:
         """Return the base's mask at an acceleration."""
-        return dataclasses.replace(self.base.data.mask, accelerations=(acceleration,), center_fractions=(center_fraction,))
+        return dataclasses.replace(as_lines(self.base.data).mask, accelerations=(acceleration,), center_fractions=(center_fraction,))
 
     def model(
         self,
@@ -115,7 +116,7 @@ class Study:
         }
         for column, kept in (part or Where()).chosen.items():
             values[f"data.where.{column}"] = list(kept)
-        if acceleration is not None and self.mask(*acceleration) != self.base.data.mask:
+        if acceleration is not None and self.mask(*acceleration) != as_lines(self.base.data).mask:
             values["data.mask"] = {"accelerations": [acceleration[0]], "center_fractions": [acceleration[1]]}
         if subset:
             values["data.subset"] = subset

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from echotrain.config import to_dict
 from echotrain.data.catalog.rows import SliceRow
 from echotrain.data.formats.deidentify import VOLUME_PREFIX
 from echotrain.data.samples.data_config import DataConfig
@@ -20,10 +21,11 @@ from echotrain.data.samples.measured import MeasuredBatch, NetworkInput
 from echotrain.data.samples.reading import SliceReader
 from echotrain.data.samples.sample_format import Begun, MakeFormat, Reading, StepRows
 from echotrain.data.samples.slots import SlotPool
+from echotrain.errors import ConfigError
 from echotrain.physics.masks import LineSampling, MaskConfig, line_mask
 from echotrain.shapes import CoilMask, Counts, Kspace, LineMask
 
-__all__ = ["LinesBatch", "LinesData", "LinesFormat", "empty_batch", "group_by_shape"]
+__all__ = ["LinesBatch", "LinesData", "LinesFormat", "as_lines", "empty_batch", "group_by_shape"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,17 @@ class LinesData(DataConfig):
     def acceleration(self, row: SliceRow) -> float:
         """Return by how much a volume is undersampled outside of training."""
         return line_mask(self.mask, row.width, seed=0, dataset=row.dataset, volume=row.volume, epoch=None).acceleration
+
+
+def as_lines(data: DataConfig) -> LinesData:
+    """Return the settings as those of line-masked slices, for whoever works with these alone.
+
+    Raises:
+        ConfigError: They are of another kind.
+    """
+    if not isinstance(data, LinesData):
+        raise ConfigError(f"data.kind={to_dict(data)['kind']}", "is not undersampled by phase-encode lines", "Use data.kind=kspace_lines.")
+    return data
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from echotrain.data.formats.write import write_fastmri
 from echotrain.data.formats.xml_header import header_xml
 from echotrain.data.preparing.convert import reason_of
 from echotrain.data.preparing.curate import acquired_lines
-from echotrain.data.samples.kspace_lines import LinesBatch
+from echotrain.data.samples.kspace_lines import LinesBatch, as_lines
 from echotrain.errors import ConfigError, ScanError
 from echotrain.evaluation.figures import contact_sheet
 from echotrain.log import track
@@ -230,7 +230,7 @@ class _VolumeReconstructor:
         if not self._undersample:
             raise ScanError(source.name, "is fully sampled: nothing to reconstruct", "Give --undersample to undersample it first.")
         sampling = line_mask(
-            self._experiment.data.mask,
+            as_lines(self._experiment.data).mask,
             header.width,
             seed=self._experiment.seed,
             dataset=header.dataset,

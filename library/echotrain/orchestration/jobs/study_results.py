@@ -9,6 +9,7 @@ import pyarrow as pa
 from echotrain.data.catalog.rows import SPLITS, Catalog, splits_of_volumes
 from echotrain.data.catalog.selection import Where, select
 from echotrain.data.catalog.subsets import load_subset
+from echotrain.data.samples.kspace_lines import as_lines
 from echotrain.evaluation.montage import read_montage
 from echotrain.evaluation.results import Evaluation, VolumeResult
 from echotrain.evaluation.scaling import ScalingPoint
@@ -185,7 +186,7 @@ def _fits(catalog: Catalog, part: Where) -> Callable[[VolumeResult], bool]:
 
 def study_facts(study: Study, base: Experiment, catalog: Catalog, trials: Sequence[Trial]) -> dict[str, str]:
     """Return what the page begins with."""
-    mask = base.data.mask
+    mask = as_lines(base.data).mask
     rates = ", ".join(f"{rate:g}× with {center:.0%} centre" for rate, center in zip(mask.accelerations, mask.center_fractions, strict=True))
     states = Counter(trial.state for trial in trials)
     return {
