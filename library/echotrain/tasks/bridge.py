@@ -76,7 +76,7 @@ class BridgeConfig:
         return BridgeTask(self)
 
 
-class BridgeTask(ReconstructingTask[LinesBatch]):
+class BridgeTask(ReconstructingTask[MeasuredBatch]):
     """``mean((v(x_s, s) - (z_source - z_target))^2)`` at one drawn point ``x_s`` of each sample's bridge.
 
     Each slice is divided by the maximum of its zero-filled image, which is known where there is no target too, and its source mapped to

@@ -45,7 +45,7 @@ class ReconstructionConfig:
         return ReconstructionTask(self)
 
 
-class ReconstructionTask(ReconstructingTask[LinesBatch]):
+class ReconstructionTask(ReconstructingTask[MeasuredBatch]):
     """``1 - SSIM`` between the network's RSS image and the target, with the target volume's maximum as data range.
 
     As in fastMRI's ``varnet_module.py``, both are cropped to the smaller of the two first.

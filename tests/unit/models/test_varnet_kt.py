@@ -7,6 +7,7 @@ import torch
 
 from echotrain.errors import ConfigError
 from echotrain.models.layers.complex_channels import channels_to_complex, complex_to_channels
+from echotrain.models.layers.draws import drawing, name_places
 from echotrain.models.layers.norm_unet import NormUnet
 from echotrain.models.unrolled.sensitivity import center_of
 from echotrain.models.unrolled.varnet import VarNetConfig
@@ -122,6 +123,30 @@ def test_windows_of_a_batch_do_not_see_each_other():
     together = model(kspace, mask, center)
     alone = torch.cat([model(kspace[i : i + 1], mask[i : i + 1], center[i : i + 1]) for i in range(2)])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_dropped_of_a_window_is_its_samples_own_and_each_frames_own():
+    model = model_of(3, drop_prob=0.4).train()
+    name_places(model)
+    kspace, mask, center = scan("kt_gaussian", 3)
+
+    def output(rows, roots):
+        with drawing(roots):
+            return model(kspace[rows], mask[rows], center[rows])
+
+    both = output([0, 1], [7, 8])
+    for row, root in enumerate((7, 8)):
+        torch.testing.assert_close(output([row], [root]), both[row : row + 1], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(output([0], [8]), both[:1], rtol=1e-2)
+    alike = kspace[:1, :1].expand(1, 3, -1, -1, -1), mask[:1, :1].expand(1, 3, -1, -1, -1), center[:1, :1].expand(1, 3)
+    seen = []
+    hook = model.sens_net.norm_unet.register_forward_hook(lambda _, __, maps: seen.append(maps.detach()))
+    with drawing([7]):
+        model(*alike)
+    hook.remove()
+    first, second, third = torch.cat(seen).view(3, -1).unbind()
+    assert not torch.allclose(first, second)
+    assert not torch.allclose(second, third)
 
 
 def test_padded_coils_of_windows_change_nothing():

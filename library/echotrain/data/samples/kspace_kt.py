@@ -4,10 +4,11 @@ A row of the catalog is a frame. Every frame of a batch is there once, however m
 at too are read once.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -110,6 +111,13 @@ class KtBatch(MeasuredBatch):
     calibration: Int[Tensor, "frame *axes"]
     coil_mask: Bool[Tensor, "frame coil"]
     windows: Int[Tensor, "batch adjacent"]
+
+    def part(self, start: int, stop: int) -> Self:
+        """Return the samples of a range, and of the frames those that they look at, as copies."""
+        looked_at, windows = torch.unique(self.windows[start:stop], return_inverse=True)
+        of_frames = {name: getattr(self, name)[looked_at] for name in ("kspace", "mask", "calibration", "coil_mask")}
+        of_samples = {name: getattr(self, name)[start:stop] for name in ("target", "max_value", "weight", "ids", "anatomies", "roots")}
+        return dataclasses.replace(self, windows=windows, **of_frames, **of_samples)
 
     def acquired(self) -> Kspace:
         """Return the k-space of each sample's own frame that its mask acquires, zero elsewhere."""

@@ -101,6 +101,25 @@ def test_batches_are_what_a_reader_of_single_frames_makes(tmp_path, edges, num_a
     stream.close()
 
 
+@pytest.mark.parametrize("num_adjacent", [1, 3])
+def test_a_part_of_a_batch_holds_its_samples_windows_and_no_frame_more(tmp_path, num_adjacent):
+    written = write_frames(tmp_path, shapes=SHAPES)
+    stream = stream_of(written, batch_size=6, num_adjacent=num_adjacent)
+    batches = [batch for step in stream.steps(0) for batch in step.batches]
+    stream.close()
+    assert max(len(batch.ids) for batch in batches) > 2
+    for batch in batches:
+        parts = [batch.part(start, min(start + 2, len(batch.ids))) for start in range(0, len(batch.ids), 2)]
+        for whole, cut in zip(batch.network_input(), zip(*(part.network_input() for part in parts), strict=True), strict=True):
+            assert torch.equal(whole, torch.cat(cut))
+        assert torch.equal(batch.acquired(), torch.cat([part.acquired() for part in parts]))
+        for name in ("ids", "roots", "anatomies"):
+            assert getattr(batch, name) == sum((getattr(part, name) for part in parts), ())
+        for name in ("target", "max_value", "weight"):
+            assert torch.equal(getattr(batch, name), torch.cat([getattr(part, name) for part in parts]))
+        assert all(len(part.kspace) == len(part.windows.unique()) for part in parts)
+
+
 def test_masks_of_lines_and_of_points_do_not_share_a_batch(tmp_path):
     written = write_frames(tmp_path, volumes=8)
     steps = list(stream_of(written, batch_size=16).steps(0))
