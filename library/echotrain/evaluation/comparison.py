@@ -11,7 +11,7 @@ from echotrain.evaluation.results import Evaluation, Example
 from echotrain.evaluation.statistics import METRICS, describe, signed_rank_p
 from echotrain.evaluation.tables import TITLES, Section, Table, difference_and_interval, mean_and_spread, p_value
 from echotrain.metrics.collector import VolumeKey
-from echotrain.metrics.volume import Quality
+from echotrain.metrics.table import Quality
 
 __all__ = ["ZERO_FILLED", "Comparison", "SharedExample", "compare"]
 
@@ -67,7 +67,7 @@ class _Side:
 
     def values(self, method: str, metric: str) -> NDArray[np.float64]:
         scores = self.scores[method]
-        return np.array([getattr(scores[volume], metric) for volume in self.volumes])
+        return np.array([scores[volume][metric] for volume in self.volumes])
 
 
 def compare(evaluations: Sequence[Evaluation]) -> Comparison:
@@ -107,7 +107,7 @@ def _side(evaluations: Sequence[Evaluation], labels: Sequence[str], acceleration
                 continue
             known = scores[ZERO_FILLED].setdefault((v.dataset, v.volume), v.zero_filled)
             # The same lines give the same zero-filled image, up to the arithmetic of another device.
-            is_paired &= bool(np.isclose(known.nmse, v.zero_filled.nmse, rtol=1e-3))
+            is_paired &= bool(np.isclose(known["nmse"], v.zero_filled["nmse"], rtol=1e-3))
             scores.setdefault(label, {})[v.dataset, v.volume] = v.model
     return _Side(acceleration, scores, is_paired)
 

@@ -137,7 +137,7 @@ def quality_distribution(volumes: Sequence[VolumeResult]) -> Chart:
         axes.set_title(title, loc="left", fontsize=10, color=LIGHT.ink, fontweight="bold")
         for row, group in enumerate(groups):
             for shift, side, color in ((-0.18, "zero_filled", LIGHT.baseline), (0.18, "model", LIGHT.series[0])):
-                values = np.array([getattr(getattr(v, side), metric) for v in group])
+                values = np.array([getattr(v, side)[metric] for v in group])
                 _strip(axes, values[np.isfinite(values)], row + shift, color, seed=row)
         axes.set_yticks(range(len(names)), labels)
         axes.set_ylim(len(names) - 0.5, -0.5)

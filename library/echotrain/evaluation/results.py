@@ -27,7 +27,7 @@ from echotrain.csv_text import csv_of, plain_cell
 from echotrain.errors import CatalogError, PayloadError
 from echotrain.evaluation.bounded_npz import read_npz
 from echotrain.metrics.collector import VolumeKey, VolumeScore, mean_quality
-from echotrain.metrics.volume import Quality
+from echotrain.metrics.table import Quality
 from echotrain.storage.bounded_read import read_at_most, read_json
 from echotrain.storage.store import Store
 
@@ -177,8 +177,8 @@ def pair_scores(
             volume=score.volume,
             attributes=attributes[score.dataset, score.volume],
             num_slices=score.num_slices,
-            model=_plain_quality(score),
-            zero_filled=_plain_quality(baselines[score.dataset, score.volume]),
+            model=score.quality,
+            zero_filled=baselines[score.dataset, score.volume].quality,
         )
         for score in model
     )
@@ -228,10 +228,6 @@ def read_evaluation(store: Store) -> Evaluation:
     return Evaluation(info=info, volumes=volumes, examples=examples)
 
 
-def _plain_quality(score: Quality) -> Quality:
-    return Quality(nmse=score.nmse, psnr=score.psnr, ssim=score.ssim)
-
-
 def score_csv(evaluations: Sequence[Evaluation]) -> str:
     """Return a row per evaluation and volume in full precision: the evaluation's name, then the columns of ``metrics.csv``."""
     return csv_of(
@@ -244,13 +240,13 @@ def _metrics_csv(volumes: Sequence[VolumeResult]) -> str:
 
 
 def _row(v: VolumeResult) -> list[str | int | float]:
-    qualities = [getattr(getattr(v, side), metric) for side in _SIDES for metric in _QUALITIES]
+    qualities = [getattr(v, side)[metric] for side in _SIDES for metric in _QUALITIES]
     return [v.dataset, v.volume, *v.attributes, v.num_slices, *qualities]
 
 
 def _parse_metrics(text: str) -> tuple[VolumeResult, ...]:
     def quality(row: Mapping[str, str], side: str) -> Quality:
-        return Quality(**{metric: float(row[f"{metric}_{side}"]) for metric in _QUALITIES})
+        return {metric: float(row[f"{metric}_{side}"]) for metric in _QUALITIES}
 
     return tuple(
         VolumeResult(

@@ -101,5 +101,5 @@ def _values(points: Sequence[ScalingPoint], metric: str, group_of: Callable[[Vol
     """Return the volumes' metric by group; of repeats, each volume's mean."""
     found: dict[str, list[float]] = {}
     for v in mean_of_repeats([point.evaluation for point in points]).volumes if points else ():
-        found.setdefault(group_of(v.attributes), []).append(float(getattr(v.model, metric)))
+        found.setdefault(group_of(v.attributes), []).append(float(v.model[metric]))
     return {group: np.array(values) for group, values in found.items()}

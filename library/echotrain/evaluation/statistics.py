@@ -10,7 +10,8 @@ from scipy.stats import wilcoxon
 
 from echotrain.errors import ConfigError
 from echotrain.evaluation.results import Evaluation, VolumeResult
-from echotrain.metrics.volume import Quality
+from echotrain.metrics.collector import mean_quality
+from echotrain.metrics.table import Quality
 from echotrain.seeding import numpy_generator
 
 __all__ = ["GroupStatistics", "Statistic", "bootstrap_interval", "describe", "group_statistics", "mean_of_repeats", "signed_rank_p"]
@@ -107,7 +108,7 @@ def mean_of_repeats(evaluations: Sequence[Evaluation]) -> Evaluation:
 
     def mean(v: VolumeResult) -> Quality:
         qualities = [repeat[v.dataset, v.volume] for repeat in repeats]
-        return Quality(**{metric: float(np.mean([getattr(quality, metric) for quality in qualities])) for metric in METRICS})
+        return mean_quality(qualities)
 
     return dataclasses.replace(first, volumes=tuple(dataclasses.replace(v, model=mean(v)) for v in first.volumes))
 
@@ -133,8 +134,8 @@ def group_statistics(volumes: Sequence[VolumeResult]) -> list[GroupStatistics]:
 
 
 def _statistics(kind: str, name: str, volumes: Sequence[VolumeResult]) -> GroupStatistics:
-    model = {metric: np.array([getattr(v.model, metric) for v in volumes]) for metric in METRICS}
-    zero_filled = {metric: np.array([getattr(v.zero_filled, metric) for v in volumes]) for metric in METRICS}
+    model = {metric: np.array([v.model[metric] for v in volumes]) for metric in METRICS}
+    zero_filled = {metric: np.array([v.zero_filled[metric] for v in volumes]) for metric in METRICS}
     return GroupStatistics(
         kind=kind,
         name=name,

@@ -124,9 +124,9 @@ def volume_table(volumes: Sequence[VolumeResult]) -> Table:
             v.attributes.contrast,
             f"{v.attributes.acceleration:g}",
             str(v.num_slices),
-            *(f"{getattr(quality, metric):.{DIGITS[metric]}f}" for metric in METRICS for quality in (v.zero_filled, v.model)),
+            *(f"{quality[metric]:.{DIGITS[metric]}f}" for metric in METRICS for quality in (v.zero_filled, v.model)),
         )
-        for v in sorted(volumes, key=lambda v: (v.model.psnr, v.dataset, v.volume))
+        for v in sorted(volumes, key=lambda v: (v.model["psnr"], v.dataset, v.volume))
     ]
     return Table(columns=columns, sections=(Section(rows=tuple(rows)),), num_labels=4)
 

@@ -71,5 +71,5 @@ def composition_table(chosen: Mapping[str, int], pool: Mapping[str, int]) -> Tab
 
 
 def _values(evaluation: Evaluation, fits: Callable[[VolumeResult], bool], metric: str) -> NDArray[np.float64]:
-    chosen = sorted((v.dataset, v.volume, getattr(v.model, metric)) for v in evaluation.volumes if fits(v))
+    chosen = sorted((v.dataset, v.volume, v.model[metric]) for v in evaluation.volumes if fits(v))
     return np.array([value for _, _, value in chosen])

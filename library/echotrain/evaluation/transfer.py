@@ -141,7 +141,7 @@ def transfer_chart(matrix: TransferMatrix, title: str) -> Chart:
 
 
 def _quality(volume: VolumeResult, metric: str) -> float:
-    return float(getattr(volume.model, metric))
+    return float(volume.model[metric])
 
 
 def _wrapped(name: str) -> str:

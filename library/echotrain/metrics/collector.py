@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echotrain.errors import CatalogError, NotFiniteError, ScanError
-from echotrain.metrics.volume import Quality, evaluation_crop, ssim
+from echotrain.metrics.table import Quality
+from echotrain.metrics.volume import evaluation_crop, ssim
 
 __all__ = ["SliceKey", "SliceScore", "VolumeCollector", "VolumeKey", "VolumeScore", "mean_quality"]
 
@@ -32,12 +33,13 @@ class SliceScore(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumeScore(Quality):
+class VolumeScore:
     """The quality of one reconstructed volume."""
 
     dataset: str
     volume: str
     num_slices: int
+    quality: Quality
 
 
 class VolumeCollector:
@@ -114,9 +116,9 @@ class VolumeCollector:
             )
 
 
-def mean_quality(scores: Sequence[Quality]) -> dict[str, float]:
-    """Return the mean over volumes of each metric."""
-    return {name: float(np.mean([getattr(score, name) for score in scores])) for name in ("nmse", "psnr", "ssim")}
+def mean_quality(qualities: Sequence[Quality]) -> dict[str, float]:
+    """Return the mean of each metric over things that have the same ones."""
+    return {name: float(np.mean([quality[name] for quality in qualities])) for name in qualities[0]}
 
 
 def _combine(key: VolumeKey, slices: Sequence[SliceScore]) -> VolumeScore:
@@ -130,7 +132,9 @@ def _combine(key: VolumeKey, slices: Sequence[SliceScore]) -> VolumeScore:
         dataset=key[0],
         volume=key[1],
         num_slices=len(slices),
-        nmse=squared_error / target_energy,
-        psnr=float(10 * np.log10(peak**2 / mean_squared_error)) if mean_squared_error else float("inf"),
-        ssim=float(np.mean([score.ssim for score in slices])),
+        quality={
+            "nmse": squared_error / target_energy,
+            "psnr": float(10 * np.log10(peak**2 / mean_squared_error)) if mean_squared_error else float("inf"),
+            "ssim": float(np.mean([score.ssim for score in slices])),
+        },
     )

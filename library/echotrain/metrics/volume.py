@@ -4,7 +4,6 @@ Volumes are magnitude arrays (slices, y, x). The data range is the maximum of th
 training too. Arrays keep their dtype, so that float32 volumes score as the public code scores them.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,28 +11,20 @@ from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from echotrain.errors import NotFiniteError, ScanError
+from echotrain.metrics.table import Quality
 from echotrain.physics.crop import center_crop, center_crop_to_smallest
 
-__all__ = ["SSIM_WINDOW", "Quality", "evaluation_crop", "nmse", "psnr", "score_volume", "ssim"]
+__all__ = ["SSIM_WINDOW", "evaluation_crop", "nmse", "psnr", "score_volume", "ssim"]
 
 Magnitudes = NDArray[np.floating[Any]]
 
 SSIM_WINDOW = 7
 
 
-@dataclass(frozen=True, kw_only=True)
-class Quality:
-    """How close a reconstruction is to its target: NMSE (lower is better), PSNR in dB, SSIM."""
-
-    nmse: float
-    psnr: float
-    ssim: float
-
-
 def score_volume(target: Magnitudes, reconstruction: Magnitudes) -> Quality:
-    """Compare a whole volume, cropped by ``evaluation_crop``, with the maximum of the target as the data range."""
+    """Return NMSE, PSNR and SSIM of a whole volume, cropped by ``evaluation_crop``, with the maximum of the target as the data range."""
     target, reconstruction = evaluation_crop(target, reconstruction)
-    return Quality(nmse=nmse(target, reconstruction), psnr=psnr(target, reconstruction), ssim=ssim(target, reconstruction))
+    return {"nmse": nmse(target, reconstruction), "psnr": psnr(target, reconstruction), "ssim": ssim(target, reconstruction)}
 
 
 def evaluation_crop(target: Magnitudes, reconstruction: Magnitudes) -> tuple[Magnitudes, Magnitudes]:

@@ -94,11 +94,11 @@ class Task(Protocol[B_contra]):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the validation metrics."""
+        """Names of the validation metrics, each an entry of ``metrics.table``."""
 
     @property
     def score(self) -> str:
-        """The validation metric whose highest value marks the best checkpoint."""
+        """The validation metric whose best value, by ``metrics.table``, marks the best checkpoint."""
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from torch import nn
 
 from echotrain.data.samples.measured import MeasuredBatch
 from echotrain.metrics.collector import SliceKey, SliceScore, VolumeCollector, VolumeKey, mean_quality
-from echotrain.metrics.volume import Quality
+from echotrain.metrics.table import Quality
 from echotrain.shapes import Magnitude
 from echotrain.tasks.task import ScoreTable
 
@@ -16,7 +16,7 @@ State = tuple[list[tuple[SliceKey, SliceScore]], dict[VolumeKey, str]]
 
 
 class VolumeValidation:
-    """Volume-level NMSE, PSNR and SSIM, averaged over volumes; no image leaves its rank.
+    """The metrics of reconstructed volumes, averaged over them; no image leaves its rank.
 
     Args:
         reconstruct: Turns a batch into images of the target's matrix.
@@ -46,17 +46,18 @@ class VolumeValidation:
         self._anatomies.update(anatomies)
 
     def scores(self) -> dict[str, float]:
-        """Return ``nmse``, ``psnr`` and ``ssim``."""
-        return mean_quality(self._slices.volumes()) if self._slices.state() else {}
+        """Return the mean of each metric over the volumes."""
+        return mean_quality([score.quality for score in self._slices.volumes()]) if self._slices.state() else {}
 
     def table(self) -> ScoreTable:
         """Return the scores by anatomy."""
         groups: dict[str, list[Quality]] = {}
         for score in self._slices.volumes():
-            groups.setdefault(self._anatomies.get((score.dataset, score.volume), ""), []).append(score)
+            groups.setdefault(self._anatomies.get((score.dataset, score.volume), ""), []).append(score.quality)
         means = {name: mean_quality(members) for name, members in sorted(groups.items())}
+        metrics = next(iter(means.values()), {})
         return ScoreTable(
             title="anatomy",
-            columns=("anatomy", "volumes", "nmse", "psnr", "ssim"),
+            columns=("anatomy", "volumes", *metrics),
             rows=tuple((name or "unknown", len(groups[name]), *scores.values()) for name, scores in means.items()),
         )

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, VolumeAttributes, VolumeResult
-from echotrain.metrics.volume import Quality
+from echotrain.metrics.table import Quality
 
 
 def make_volume(
     volume: str, psnr: float, gain: float = 5.0, anatomy: str = "knee", contrast: str = "PD", acceleration: float = 4
 ) -> VolumeResult:
     def quality(decibels: float) -> Quality:
-        return Quality(psnr=decibels, ssim=decibels / 50, nmse=1 / decibels)
+        return {"psnr": decibels, "ssim": decibels / 50, "nmse": 1 / decibels}
 
     return VolumeResult(
         dataset="mosaic",

@@ -13,12 +13,11 @@ from echotrain.evaluation.comparison import ZERO_FILLED, SharedExample, compare
 from echotrain.evaluation.figures import ERROR_GAIN
 from echotrain.evaluation.html import shared_pictures
 from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, VolumeAttributes, VolumeResult
-from echotrain.metrics.volume import Quality
 
 
 def volume(name, gain, *, acceleration=4.0, zero_filled=20.0):
-    base = Quality(nmse=0.1 * zero_filled, psnr=zero_filled, ssim=0.5)
-    better = Quality(nmse=0.05, psnr=zero_filled + gain, ssim=0.5 + gain / 100)
+    base = {"nmse": 0.1 * zero_filled, "psnr": zero_filled, "ssim": 0.5}
+    better = {"nmse": 0.05, "psnr": zero_filled + gain, "ssim": 0.5 + gain / 100}
     attributes = VolumeAttributes("knee", "PD", acceleration)
     return VolumeResult(dataset="d", volume=name, attributes=attributes, num_slices=3, model=better, zero_filled=base)
 

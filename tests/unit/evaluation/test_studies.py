@@ -7,21 +7,20 @@ from echotrain.errors import ConfigError
 from echotrain.evaluation.results import Evaluation, EvaluationInfo, VolumeAttributes, VolumeResult
 from echotrain.evaluation.scaling import ScalingPoint, scaling_chart, scaling_table
 from echotrain.evaluation.transfer import transfer_chart, transfer_matrix, transfer_table
-from echotrain.metrics.volume import Quality
 
 TESTS = {"spine": 3, "knee": 2, "hip": 1}
 
 
 def evaluation(psnr_of):
     """Return the evaluation of a model whose PSNR on a group's n-th volume is ``psnr_of(group) + n``."""
-    zero = Quality(nmse=0.1, psnr=20.0, ssim=0.5)
+    zero = {"nmse": 0.1, "psnr": 20.0, "ssim": 0.5}
     volumes = [
         VolumeResult(
             dataset="d",
             volume=f"{group}{number}",
             attributes=VolumeAttributes(group, "T1", 4.0),
             num_slices=2,
-            model=Quality(nmse=0.01, psnr=psnr_of(group) + number, ssim=0.9),
+            model={"nmse": 0.01, "psnr": psnr_of(group) + number, "ssim": 0.9},
             zero_filled=zero,
         )
         for group, count in TESTS.items()

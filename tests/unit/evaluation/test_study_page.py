@@ -10,7 +10,6 @@ from echotrain.evaluation.scaling import ScalingPoint
 from echotrain.evaluation.study_page import exhibit_files, render_study
 from echotrain.evaluation.study_sections import benchmark_section, filtering_section, models_section, scaling_section, transfer_section
 from echotrain.evaluation.training_sets import TrainingSet, composition_table, training_set_table
-from echotrain.metrics.volume import Quality
 from echotrain.sweeps.trial import Trial
 from tests.unit.evaluation.test_report import Page
 
@@ -25,8 +24,8 @@ def evaluation(name, psnr, model="VarNet", count=7):
             volume=f"{anatomy}{n}",
             attributes=VolumeAttributes(anatomy, "T1", 4.0),
             num_slices=2,
-            model=Quality(nmse=0.01, psnr=psnr + n + n**2 / 100, ssim=0.9 - n / 100),
-            zero_filled=Quality(nmse=0.1, psnr=20.0 + n, ssim=0.5),
+            model={"nmse": 0.01, "psnr": psnr + n + n**2 / 100, "ssim": 0.9 - n / 100},
+            zero_filled={"nmse": 0.1, "psnr": 20.0 + n, "ssim": 0.5},
         )
         for anatomy in ANATOMIES
         for n in range(count)

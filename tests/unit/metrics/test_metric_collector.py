@@ -34,7 +34,9 @@ def test_slices_in_any_order_score_as_their_whole_volumes_do(order):
     assert [(score.dataset, score.volume) for score in scores] == [("brains", "a"), ("knees", "a"), ("knees", "b")]
     for score in scores:
         whole = score_volume(*VOLUMES[score.dataset, score.volume])
-        assert (score.nmse, score.psnr, score.ssim) == pytest.approx((whole.nmse, whole.psnr, whole.ssim), rel=1e-5)
+        assert (score.quality["nmse"], score.quality["psnr"], score.quality["ssim"]) == pytest.approx(
+            (whole["nmse"], whole["psnr"], whole["ssim"]), rel=1e-5
+        )
         assert score.num_slices == EXPECTED[score.dataset, score.volume]
 
 
@@ -59,7 +61,9 @@ def test_frames_of_one_slice_each_count():
     for frame in range(len(target)):
         collector.add((dataset, volume, 0, frame), target[frame], reconstruction[frame], float(target.max()))
     (score,), whole = collector.volumes(), score_volume(target, reconstruction)
-    assert (score.nmse, score.psnr, score.ssim) == pytest.approx((whole.nmse, whole.psnr, whole.ssim), rel=1e-5)
+    assert (score.quality["nmse"], score.quality["psnr"], score.quality["ssim"]) == pytest.approx(
+        (whole["nmse"], whole["psnr"], whole["ssim"]), rel=1e-5
+    )
 
 
 def test_a_missing_slice_is_named_by_its_volume():
@@ -79,7 +83,7 @@ def test_an_empty_slice_within_a_volume_still_counts():
     for index in range(4):
         collector.add(("d", "v", index, None), target[index], reconstruction[index], float(target.max()))
     (score,) = collector.volumes()
-    assert score.nmse == pytest.approx(score_volume(target, reconstruction).nmse, rel=1e-5)
+    assert score.quality["nmse"] == pytest.approx(score_volume(target, reconstruction)["nmse"], rel=1e-5)
 
 
 def test_a_narrow_reconstruction_is_cropped_as_its_volume_would_be():
@@ -88,13 +92,13 @@ def test_a_narrow_reconstruction_is_cropped_as_its_volume_would_be():
     collector = VolumeCollector()
     for index in range(3):
         collector.add(("flair", "203", index, None), target[index], wide[index], float(target[:, 6:26, 6:26].max()))
-    assert collector.volumes()[0].ssim == pytest.approx(score_volume(target, wide).ssim)
+    assert collector.volumes()[0].quality["ssim"] == pytest.approx(score_volume(target, wide)["ssim"])
 
 
 def test_the_mean_gives_every_volume_the_same_weight():
     scores = collect(SLICES).volumes()
-    assert mean_quality(scores) == pytest.approx(
-        {name: sum(getattr(score, name) for score in scores) / 3 for name in ("nmse", "psnr", "ssim")}
+    assert mean_quality([score.quality for score in scores]) == pytest.approx(
+        {name: sum(score.quality[name] for score in scores) / 3 for name in ("nmse", "psnr", "ssim")}
     )
 
 

@@ -120,11 +120,11 @@ def test_validation_scores_are_those_of_whole_volumes_however_they_are_split_ove
     first.merge(second.state())
     scores = first.scores()
     for name in ("nmse", "psnr", "ssim"):
-        assert scores[name] == pytest.approx(np.mean([getattr(quality, name) for quality in expected]), rel=1e-5)
+        assert scores[name] == pytest.approx(np.mean([quality[name] for quality in expected]), rel=1e-5)
     table = first.table()
     assert table.columns == ("anatomy", "volumes", "nmse", "psnr", "ssim")
     assert [row[:2] for row in table.rows] == [("anatomy a", 1), ("anatomy b", 1)]
-    assert table.rows[1][3] == pytest.approx(expected[1].psnr, rel=1e-5)
+    assert table.rows[1][3] == pytest.approx(expected[1]["psnr"], rel=1e-5)
 
 
 def test_a_validation_without_samples_has_no_scores(task):
