@@ -67,9 +67,10 @@ class Position:
         """Return the position at the beginning of the next epoch."""
         return dataclasses.replace(self, epoch=self.epoch + 1, step=0, epoch_loss=0.0, epoch_samples=0)
 
-    def with_score(self, score: float) -> "Position":
+    def with_score(self, score: float, *, is_higher_better: bool = True) -> "Position":
         """Return the position with the best score brought up to date, itself where this one is no better; what is not finite never is."""
-        if not math.isfinite(score) or (self.best_score is not None and score <= self.best_score):
+        sign = 1 if is_higher_better else -1
+        if not math.isfinite(score) or (self.best_score is not None and sign * score <= sign * self.best_score):
             return self
         return dataclasses.replace(self, best_score=score)
 
