@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from echotrain.data.stream import StepData, Stream
+from echotrain.metrics.table import find_metric
 from echotrain.ranks import Ranks
 from echotrain.tasks.progress import Progress
 from echotrain.tasks.task import Task
@@ -144,7 +145,7 @@ class Trainer:
         if is_last or (finished.epoch + 1) % self._config.validate_every == 0:
             scores = state.scores = self._validate()
         score = scores.get(self._task.score)
-        scored = finished if score is None else finished.with_score(score)
+        scored = finished if score is None else finished.with_score(score, is_higher_better=find_metric(self._task.score).is_higher_better)
         is_best = scored is not finished
         mean_loss = finished.epoch_loss / max(finished.epoch_samples, 1)
         self._log(

@@ -18,9 +18,10 @@ from echotrain.training.state import Position
 class ScoredTask(ToyTask):
     """Scores its validations as it is told to."""
 
-    def __init__(self, scores):
+    def __init__(self, scores, metric="accuracy"):
         super().__init__()
         self.told = iter(scores)
+        self.metrics, self.score = (metric,), metric
 
     def validation(self):
         return ScoredValidation(self)
@@ -28,7 +29,7 @@ class ScoredTask(ToyTask):
 
 class ScoredValidation(ToyValidation):
     def scores(self):
-        return {"accuracy": next(self.task.told)}
+        return {self.task.score: next(self.task.told)}
 
 
 def epochs_of(store):
@@ -52,6 +53,15 @@ def test_the_best_epoch_is_that_of_the_highest_score_and_the_first_of_equals(tmp
     assert find_checkpoint(store, "best").position["epoch"] == best + 1
     assert outcome.best_score == find_checkpoint(store).position["best_score"] == scores[best]
     assert [line["is_best"] for line in epochs_of(store)] == news
+
+
+def test_of_a_metric_that_is_better_lower_the_lowest_is_best_and_stays_it_after_a_restart(tmp_path):
+    store, experiment = open_store(str(tmp_path)), toy_experiment(epochs=4, checkpoint_every=0)
+    run_toy(experiment, store, task=ScoredTask([0.3, 0.1], "nmse"), signal=StopAt(7))
+    assert find_checkpoint(store, "best").position["epoch"] == 2
+    outcome = run_toy(experiment, store, state=restored(experiment, store), task=ScoredTask([0.2, 0.05], "nmse"))
+    assert outcome.best_score == 0.05
+    assert [line["is_best"] for line in epochs_of(store)] == [True, True, False, True]
 
 
 def test_a_run_that_never_scores_has_no_best(tmp_path):
