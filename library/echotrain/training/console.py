@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from echotrain.metrics.table import METRICS
 from echotrain.training.sinks import Record
 
 __all__ = ["ConsoleProgress"]
@@ -57,7 +58,7 @@ class ConsoleProgress:
         )
 
     def _epoch_line(self, record: Record) -> str:
-        scores = "  ".join(f"{name} {record[name]:.4g}" for name in ("ssim", "psnr", "nmse") if name in record)
+        scores = "  ".join(f"{name} {record[name]:.4g}" for name in METRICS if name in record)
         best = "  (best so far)" if record["is_best"] else ""
         return f"epoch {record['epoch'] + 1}/{self._epochs} done  train loss {record['loss']:.4f}  validation {scores or 'none'}{best}"
 
