@@ -8,6 +8,7 @@ from pathlib import Path
 
 from echotrain.errors import ConfigError, EchotrainError
 from echotrain.log import setup_logging
+from echotrain.metrics.table import find_metric
 from echotrain.recipes.registry import find_recipe
 from echotrain.sweeps.spec import EPOCH, Metric, read_sweep
 from echotrain.sweeps.workspace import make_workspace
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sweep = read_sweep(options.sweep) if options.sweep else None
         experiment = find_recipe(sweep.recipe if sweep else options.recipe)()
         task = experiment.task.build()
-        score = swept_metric(sweep, experiment) if sweep else Metric(name=f"{EPOCH}{task.score}", goal="maximize")
+        own = Metric(name=f"{EPOCH}{task.score}", goal=find_metric(task.score).goal)
+        score = swept_metric(sweep, experiment) if sweep else own
         workspace = make_workspace(options.where, task.metrics, score=score, sweep=sweep, name=options.name)
         if options.show:
             print(json.dumps(workspace._to_model().model_dump(mode="json", by_alias=True), indent=1))

@@ -20,8 +20,8 @@ def best_run(uri: str) -> str:
     description = folder.description()
     if description is None:
         return folder.uri
-    named = description["searched"]["metric"]
-    # Without a metric of its own a sweep goes by its task's score, of which more is better.
+    # A sweep that an older version began without a metric of its own went by SSIM.
+    named = description["searched"]["metric"] or description.get("compared_by")
     metric = Metric(**named) if named else Metric(name="score", goal="maximize")
     trials = [trial for trial in folder.trials() if trial.state != "failed" and trial.score(metric) is not None]
     if not trials:

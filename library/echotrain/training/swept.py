@@ -7,6 +7,7 @@ from typing import Any
 
 from echotrain.config import override
 from echotrain.errors import ConfigError
+from echotrain.metrics.table import find_metric
 from echotrain.sweeps.space import as_settings, trial_values
 from echotrain.sweeps.spec import EPOCH, Metric, SweepSpec
 from echotrain.sweeps.trial import Trial, new_trial
@@ -14,7 +15,8 @@ from echotrain.training.experiment import NUMBERLESS, Experiment, Place
 
 __all__ = ["check_sweep", "swept_experiment", "swept_metric"]
 
-_GOALS = {"loss": "minimize", "nmse": "minimize", "psnr": "maximize", "ssim": "maximize"}
+# The mean training loss of an epoch: what every run reports besides its task's metrics.
+_LOSS = "loss"
 # A grid beyond this many points is checked in part; each value comes up in it.
 _MOST_CHECKED = 2000
 
@@ -23,16 +25,17 @@ def swept_metric(spec: SweepSpec, base: Experiment) -> Metric:
     """Return what the trials are compared by: the sweep's metric, else the task's own score.
 
     Raises:
-        ConfigError: No run reports the sweep's metric, or its goal is the worst.
+        ConfigError: No run reports the sweep's metric, its goal is the worst, or nobody knows which way is better.
     """
     task = base.task.build()
     if spec.metric is None:
-        return Metric(name=f"{EPOCH}{task.score}", goal="maximize")
-    reported = [f"{EPOCH}{name}" for name in ("loss", *task.metrics)]
+        return Metric(name=f"{EPOCH}{task.score}", goal=find_metric(task.score).goal)
+    reported = [f"{EPOCH}{name}" for name in (_LOSS, *task.metrics)]
     if spec.metric.name not in reported:
         raise ConfigError(f"metric {spec.metric.name!r}", "is reported by no run at its validations", f"Use one of {', '.join(reported)}.")
     # W&B minimises what has no goal, and a sweep would look for its worst trial.
-    goal = _GOALS.get(spec.metric.name.removeprefix(EPOCH), spec.metric.goal)
+    name = spec.metric.name.removeprefix(EPOCH)
+    goal = "minimize" if name == _LOSS else find_metric(name).goal
     if spec.metric.goal != goal:
         better = "higher" if goal == "maximize" else "lower"
         raise ConfigError(

@@ -27,6 +27,14 @@ def test_a_sweep_is_its_best_trial_that_did_not_fail(tmp_path, metric, best):
     assert best_run(write_sweep(tmp_path, metric, *trials)) == f"s3://b/runs/s/{best}"
 
 
+@pytest.mark.parametrize(("goal", "best"), [("minimize", 0), ("maximize", 1)])
+def test_a_sweep_without_a_metric_of_its_own_goes_the_way_of_its_tasks_score(tmp_path, goal, best):
+    uri = write_sweep(tmp_path, None, ("finished", [0.2, 0.1]), ("finished", [0.9, 0.4]))
+    folder = SweepFolder(LocalStore(tmp_path))
+    folder.describe({**folder.description(), "compared_by": {"name": "epoch/nmse", "goal": goal}})
+    assert best_run(uri) == f"s3://b/runs/s/{best}"
+
+
 def test_a_run_stands_for_itself(tmp_path):
     assert best_run(str(tmp_path)) == str(tmp_path)
 

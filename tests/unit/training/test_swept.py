@@ -9,6 +9,7 @@ from echotrain.recipes.varnet import varnet_mosaic_x4_debug
 from echotrain.sweeps.parameters import Choice, LogUniform
 from echotrain.sweeps.spec import Metric, SweepSpec
 from echotrain.sweeps.trial import new_trial
+from echotrain.tasks.reconstruction import ReconstructionTask
 from echotrain.training.swept import check_sweep, swept_experiment, swept_metric
 
 BASE = dataclasses.replace(varnet_mosaic_x4_debug(), storage="s3://b/runs/")
@@ -74,6 +75,12 @@ def test_a_metric_that_no_run_reports_is_refused_with_those_that_are():
     with pytest.raises(ConfigError, match=r"'val_ssim': is reported by no run.*epoch/loss, epoch/nmse, epoch/psnr, epoch/ssim"):
         check_sweep(spec, BASE)
     assert swept_metric(dataclasses.replace(spec, metric=None), BASE) == Metric(name="epoch/ssim", goal="maximize")
+
+
+def test_a_task_whose_score_is_better_lower_is_searched_downwards(monkeypatch):
+    monkeypatch.setattr(ReconstructionTask, "score", "nmse")
+    spec = sweep({"seed": Choice(values=(1,))})
+    assert swept_metric(dataclasses.replace(spec, metric=None), BASE) == Metric(name="epoch/nmse", goal="minimize")
 
 
 @pytest.mark.parametrize(

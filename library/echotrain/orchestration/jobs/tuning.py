@@ -207,7 +207,8 @@ def _new_description(
             raise ConfigError(
                 folder.uri, "holds no sweep to resume", "Leave out --resume, or give the storage= and name= of the first start."
             )
-        return {"name": spec.name, "catalog": base.data.catalog, **rows, "run_cap": spec.run_cap, "searched": searched}
+        told = {"run_cap": spec.run_cap, "compared_by": to_dict(swept_metric(spec, base)), "searched": searched}
+        return {"name": spec.name, "catalog": base.data.catalog, **rows, **told}
     if not resume:
         raise ConfigError(folder.uri, "holds a sweep of this name already", "Add --resume to go on with it, or give a new name=.")
     changed = changed_keys(flatten(known["searched"]), flatten(searched))
