@@ -14,7 +14,7 @@ from echotrain.data.formats.deidentify import PUBLIC_SALT
 from echotrain.data.formats.sources import find_sources
 from echotrain.data.simulation.scans import SimulationConfig, simulate
 from echotrain.errors import ConfigError, EchotrainError
-from echotrain.evaluation.results import read_evaluation
+from echotrain.evaluation.stored import read_evaluation
 from echotrain.log import setup_logging
 from echotrain.orchestration.runtime.cluster import connect
 from echotrain.storage.embedded import serve_folder

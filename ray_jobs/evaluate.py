@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from echotrain.errors import ConfigError, EchotrainError
 from echotrain.evaluation.report import render_markdown
-from echotrain.evaluation.results import write_evaluation
+from echotrain.evaluation.stored import write_evaluation
 from echotrain.log import setup_logging
 from echotrain.orchestration.jobs.espirit import EspiritMethod
 from echotrain.orchestration.jobs.evaluate import evaluate

@@ -17,7 +17,7 @@ from echotrain.data.formats.sources import find_sources
 from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.data.samples.sample_format import StepRows
 from echotrain.errors import CatalogError, CheckpointError, ConfigError, PayloadError, ResourceError
-from echotrain.evaluation.results import read_evaluation
+from echotrain.evaluation.stored import read_evaluation
 from echotrain.evaluation.submission import MosaicChallenge, write_submission
 from echotrain.metrics.volume import score_volume
 from echotrain.models.unrolled.varnet import VarNetConfig
@@ -78,11 +78,11 @@ def test_zero_filled_scores_are_those_of_a_plain_reconstruction(local_ray, run_u
                 assert example.masked_kspace == pytest.approx(acquired, rel=1e-5)
                 assert (example.masked_kspace.any(axis=0) == batch.mask[0, 0, 0].numpy()).all()
         expected = score_volume(targets, plain)
-        assert dataclasses.astuple(result.zero_filled) == pytest.approx(dataclasses.astuple(expected), rel=1e-4)
+        assert result.scores["zero_filled"] == pytest.approx(expected, rel=1e-4)
         assert result.num_slices == len(batches)
         fetcher.close()
     (example,) = evaluation.examples
-    assert example.target.shape == example.reconstruction.shape == example.zero_filled.shape
+    assert {image.shape for image in example.images.values()} == {example.target.shape}
 
 
 def test_the_verb_leaves_an_evaluation_that_can_be_read_back(local_ray, run_uri, tmp_path, capsys):
@@ -103,7 +103,7 @@ def test_a_killed_evaluation_goes_on_with_the_volumes_that_are_missing(local_ray
     kept["model"][0][1][0] *= 4  # A squared error that only this file knows.
     first.write_bytes(json.dumps(kept).encode() + b"\n" + pictures)
     again = evaluate(method, split="val", num_examples=2, resume_in=where)
-    assert again.volumes[0].model["nmse"] > 1.1 * whole.volumes[0].model["nmse"]
+    assert again.volumes[0].scores["model"]["nmse"] > 1.1 * whole.volumes[0].scores["model"]["nmse"]
     assert again.volumes[1] == whole.volumes[1]
     for example, before in zip(again.examples, whole.examples, strict=True):
         assert example.volume == before.volume
@@ -118,8 +118,8 @@ def test_a_killed_evaluation_goes_on_with_the_volumes_that_are_missing(local_ray
     other_masks = evaluate(
         dataclasses.replace(method, overrides=("data.mask.accelerations=[3]",)), split="val", num_examples=2, resume_in=where
     )
-    assert other_masks.volumes[0].zero_filled != whole.volumes[0].zero_filled
-    assert other_masks.volumes[0].model["nmse"] < again.volumes[0].model["nmse"]
+    assert other_masks.volumes[0].scores["zero_filled"] != whole.volumes[0].scores["zero_filled"]
+    assert other_masks.volumes[0].scores["model"]["nmse"] < again.volumes[0].scores["model"]["nmse"]
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,9 @@ def test_espirit_is_evaluated_like_a_model_and_stands_beside_it(local_ray, run_u
     assert evaluate_verb.main([run_uri, *settings, "--split", "val", "--to", model, "--examples", "1"]) == 0
     assert evaluate_verb.main(["espirit", *settings, "espirit.iterations=30", "--split", "val", "--to", espirit, "--examples", "1"]) == 0
     found = read_evaluation(open_store(espirit))
-    assert found.info.model == "ESPIRiT (BART), TV 0.01, 30 iterations"
+    assert found.methods["model"].model == "ESPIRiT (BART), TV 0.01, 30 iterations"
     assert not [path for path in (tmp_path / "espirit/parts").rglob("*") if path.is_file()]
-    assert [v.zero_filled for v in found.volumes] == [v.zero_filled for v in read_evaluation(open_store(model)).volumes]
+    assert [v.scores["zero_filled"] for v in found.volumes] == [v.scores["zero_filled"] for v in read_evaluation(open_store(model)).volumes]
     assert report_verb.main([model, espirit, "--out", str(tmp_path / "both.html")]) == 0
     page = (tmp_path / "both.html").read_text()
     assert "against ESPIRiT" in page or "against E2E-VarNet" in page

@@ -11,7 +11,7 @@ import torch
 
 from echotrain.config import to_dict
 from echotrain.data.samples.kspace_lines import LinesData
-from echotrain.evaluation.results import read_evaluation
+from echotrain.evaluation.stored import read_evaluation
 from echotrain.models.importers import export_fastmri
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.storage.open import open_store
@@ -64,12 +64,12 @@ def test_an_evaluation_of_weights_equals_that_of_a_run_and_says_what_they_are(lo
         assert evaluate.main([what, *settings, *arguments, "--to", str(tmp_path / to)]) == 0
     of_run, of_weights = (read_evaluation(open_store(str(tmp_path / to))) for to in "ab")
     assert of_weights.volumes == of_run.volumes
-    assert of_weights.info.checkpoint == weights
-    assert of_weights.info.model == "E2E-VarNet, 2 cascades, 3 channels (knee.ckpt)"
-    assert len(of_weights.info.weights_sha256) == len(of_run.info.weights_sha256) == 64
+    assert of_weights.methods["model"].checkpoint == weights
+    assert of_weights.methods["model"].model == "E2E-VarNet, 2 cascades, 3 channels (knee.ckpt)"
+    assert len(of_weights.methods["model"].weights_sha256) == len(of_run.methods["model"].weights_sha256) == 64
     assert report.main([str(tmp_path / "b"), "--out", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text()
-    assert of_weights.info.weights_sha256 in page
+    assert of_weights.methods["model"].weights_sha256 in page
     assert "knee.ckpt" in page
     assert not (Path(weights).parent / "ran").exists()
 

@@ -10,7 +10,7 @@ import pytest
 from echotrain.data.catalog.store import load_catalog
 from echotrain.evaluation.comparison import compare
 from echotrain.evaluation.report import render_report
-from echotrain.evaluation.results import read_evaluation
+from echotrain.evaluation.stored import read_evaluation
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.orchestration.jobs.espirit import EspiritMethod
 from echotrain.orchestration.jobs.evaluate import evaluate as evaluate_method
@@ -72,8 +72,8 @@ def test_real_scans_are_evaluated_and_reported(local_ray, bucket, scanner_data, 
     assert evaluate.main([f"{bucket}/untrained", "--split", "all", *MASK, "--note", "an untrained network"]) == 0
     volumes = {volume.volume: volume for volume in read_evaluation(open_store(f"{bucket}/untrained/evaluation")).volumes}
     # Undersampled fourfold, real anatomy stays recognisable and is far from right.
-    assert 15 < volumes["brain_t2_4ch"].zero_filled["psnr"] < 35
-    assert 15 < volumes["brain_flash_16ch_cimax3T"].zero_filled["psnr"] < 35
+    assert 15 < volumes["brain_t2_4ch"].scores["zero_filled"]["psnr"] < 35
+    assert 15 < volumes["brain_flash_16ch_cimax3T"].scores["zero_filled"]["psnr"] < 35
     assert report.main([f"{bucket}/untrained", "--out", str(tmp_path / "real.html")]) == 0
     assert "brain_t2_4ch" in (tmp_path / "real.html").read_text()
 
@@ -112,7 +112,7 @@ def methods_at_3_and_4(whole, bucket, scanner_data, tmp_path_factory):
 @pytest.mark.slow
 def test_espirit_zero_filled_and_a_trained_network_stand_in_one_table_with_their_pictures(methods_at_3_and_4):
     evaluations = methods_at_3_and_4
-    network, espirit = evaluations[0].info.model, evaluations[1].info.model
+    network, espirit = (each.methods["model"].model for each in evaluations[:2])
     assert network.startswith("E2E-VarNet")
     comparison = compare(evaluations)
     (section,) = comparison.quality.sections
@@ -139,11 +139,11 @@ def test_espirit_recovers_what_undersampling_lost_of_real_scans(methods_at_3_and
     means = []
     for network, espirit in zip(methods_at_3_and_4[::2], methods_at_3_and_4[1::2], strict=True):
         for mine, theirs in zip(network.volumes, espirit.volumes, strict=True):
-            assert mine.zero_filled == theirs.zero_filled
-            assert theirs.model["nmse"] < theirs.zero_filled["nmse"]
-        means.append([np.mean([getattr(v, kind)["psnr"] for v in e.volumes]) for e, kind in ((espirit, "zero_filled"), (espirit, "model"))])
+            assert mine.scores["zero_filled"] == theirs.scores["zero_filled"]
+            assert theirs.scores["model"]["nmse"] < theirs.scores["zero_filled"]["nmse"]
+        means.append([np.mean([v.scores[kind]["psnr"] for v in e.volumes]) for e, kind in ((espirit, "zero_filled"), (espirit, "model"))])
         # Brief training does not mend aliasing, and must not lose the image: a wrong scale or shift costs more than this.
-        assert np.mean([v.model["psnr"] for v in network.volumes]) > 20
+        assert np.mean([v.scores["model"]["psnr"] for v in network.volumes]) > 20
     (zero_3, espirit_3), (zero_4, espirit_4) = means
     # Masks depend on the volume alone, so zero-filled images are the same everywhere.
     assert (zero_3, zero_4) == pytest.approx((25.197, 24.425), abs=0.01)

@@ -1,5 +1,6 @@
 """Several methods on the same volumes: one table, paired tests, and their pictures side by side."""
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,32 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from echotrain.evaluation.results import Evaluation, Example
-from echotrain.evaluation.statistics import METRICS, describe, signed_rank_p
-from echotrain.evaluation.tables import TITLES, Section, Table, difference_and_interval, mean_and_spread, p_value
+from echotrain.errors import ConfigError
+from echotrain.evaluation.results import Evaluation, Example, method_title, shared_metrics
+from echotrain.evaluation.statistics import describe, differences, signed_rank_p
+from echotrain.evaluation.tables import Section, Table, difference_and_interval, mean_and_spread, p_value
 from echotrain.metrics.collector import VolumeKey
-from echotrain.metrics.table import Quality
+from echotrain.metrics.table import METRICS, Quality
 
-__all__ = ["ZERO_FILLED", "Comparison", "SharedExample", "compare"]
+__all__ = ["Comparison", "compare"]
 
-ZERO_FILLED = "Zero-filled"
 _ESPIRIT = (
     "ESPIRiT’s image is zero outside the support of its sensitivity maps, where the target, a root sum of squares, shows noise: that "
     "lowers its SSIM, not its anatomy."
 )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SharedExample:
-    """One slice as every method shows it.
-
-    Attributes:
-        example: Its identity, the target and the zero-filled image.
-        reconstructions: Method to image.
-    """
-
-    example: Example
-    reconstructions: dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +30,19 @@ class Comparison:
     Attributes:
         quality: A row per method, columns per acceleration, over the volumes that all methods have there.
         pairs: A row per pair of methods and acceleration: mean paired differences and Wilcoxon's signed-rank test. None where
-            evaluations of one acceleration undersampled in different ways.
-        examples: Slices that all methods of their acceleration show.
+            evaluations of one acceleration undersampled in different ways, or share no baseline that would show it.
+        examples: Slices that all methods of their acceleration show, their images by what readers call the methods.
         notes: What must be known to read the tables.
     """
 
     quality: Table
     pairs: Table | None
-    examples: tuple[SharedExample, ...]
+    examples: tuple[Example, ...]
     notes: tuple[str, ...] = ()
+
+
+# One evaluation and what readers call each of its methods.
+_Labelled = tuple[Evaluation, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -73,86 +65,123 @@ class _Side:
 def compare(evaluations: Sequence[Evaluation]) -> Comparison:
     """Put evaluations beside each other; one of several accelerations counts at each of them.
 
-    A method is what an evaluation says made its images (``info.model``), told apart by the evaluation's name where two are called the same.
+    A method is what an evaluation says made its images (its ``model``), told apart by the evaluation's name where two are called the same.
+
+    Raises:
+        ConfigError: There is no metric that all evaluations have.
     """
-    labels = _labels(evaluations)
+    metrics = shared_metrics(evaluations)
+    if not metrics:
+        found = "; ".join(f"{evaluation.info.name}: {', '.join(evaluation.metrics)}" for evaluation in evaluations)
+        raise ConfigError(f"evaluations by {found}", "share no metric to be compared by", "Compare those of one kind.")
+    labelled = _labelled(evaluations)
     accelerations = sorted({v.attributes.acceleration for evaluation in evaluations for v in evaluation.volumes})
-    sides = [side for side in (_side(evaluations, labels, acceleration) for acceleration in accelerations) if side.volumes]
+    sides = [side for side in (_side(labelled, acceleration, metrics) for acceleration in accelerations) if side.volumes]
     is_paired = bool(sides) and all(side.is_paired for side in sides)
+    baselines = [labels[evaluation.baseline] for evaluation, labels in labelled if evaluation.baseline]
+    methods = list(dict.fromkeys([*baselines, *(label for _, labels in labelled for label in labels.values())]))
+    notes = [_ESPIRIT] if any("ESPIRiT" in label for label in methods) else []
+    left_out = sorted({METRICS[metric].title for evaluation in evaluations for metric in evaluation.metrics if metric not in metrics})
+    if left_out:
+        notes.append(f"Not all methods have {', '.join(left_out)}.")
     return Comparison(
-        quality=_quality(sides, [ZERO_FILLED, *dict.fromkeys(labels)]),
-        pairs=_pairs(sides) if is_paired else None,
-        examples=tuple(_shared(evaluations, labels)),
-        notes=(_ESPIRIT,) if any("ESPIRiT" in label for label in labels) else (),
+        quality=_quality(sides, methods, metrics),
+        pairs=_pairs(sides, metrics) if is_paired else None,
+        examples=tuple(_shared(labelled)),
+        notes=tuple(notes),
     )
 
 
-def _labels(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Return a name for the method of each evaluation; two evaluations of the same weights are of one method."""
+def _labelled(evaluations: Sequence[Evaluation]) -> list[_Labelled]:
+    """Return what readers call each method of each evaluation; two evaluations of the same weights are of one method."""
     weights: dict[str, set[str]] = {}
     for evaluation in evaluations:
-        weights.setdefault(evaluation.info.model, set()).add(evaluation.info.checkpoint)
-    return [
-        e.info.model if e.info.model and len(weights[e.info.model]) == 1 else f"{e.info.model}: {e.info.name}".removeprefix(": ")
-        for e in evaluations
-    ]
+        for name, method in evaluation.methods.items():
+            weights.setdefault(_plain_label(evaluation, name), set()).add(method.checkpoint)
+
+    def label(evaluation: Evaluation, name: str) -> str:
+        plain = _plain_label(evaluation, name)
+        return plain if plain and len(weights[plain]) == 1 else f"{plain}: {evaluation.info.name}".removeprefix(": ")
+
+    return [(evaluation, {name: label(evaluation, name) for name in evaluation.methods}) for evaluation in evaluations]
 
 
-def _side(evaluations: Sequence[Evaluation], labels: Sequence[str], acceleration: float) -> _Side:
-    scores: dict[str, dict[VolumeKey, Quality]] = {ZERO_FILLED: {}}
-    is_paired = True
-    for evaluation, label in zip(evaluations, labels, strict=True):
-        for v in evaluation.volumes:
-            if v.attributes.acceleration != acceleration:
-                continue
-            known = scores[ZERO_FILLED].setdefault((v.dataset, v.volume), v.zero_filled)
-            # The same lines give the same zero-filled image, up to the arithmetic of another device.
-            is_paired &= bool(np.isclose(known["nmse"], v.zero_filled["nmse"], rtol=1e-3))
-            scores.setdefault(label, {})[v.dataset, v.volume] = v.model
-    return _Side(acceleration, scores, is_paired)
+def _plain_label(evaluation: Evaluation, name: str) -> str:
+    """Return what a method is called before it is told apart; "" for an evaluation's only one of which nothing is said."""
+    said = evaluation.methods[name].model
+    return said or ("" if (name,) == evaluation.compared else method_title(name))
 
 
-def _quality(sides: Sequence[_Side], methods: Sequence[str]) -> Table:
-    where = [(f"R = {side.acceleration:g}, n = {len(side.volumes)}", metric) for side in sides for metric in METRICS]
+def _side(labelled: Sequence[_Labelled], acceleration: float, metrics: Sequence[str]) -> _Side:
+    scores: dict[str, dict[VolumeKey, Quality]] = {}
+    baselines: list[str] = []
+    is_alike = True
+    for evaluation, labels in labelled:
+        volumes = [v for v in evaluation.volumes if v.attributes.acceleration == acceleration]
+        if not volumes:
+            continue
+        baselines.append(labels.get(evaluation.baseline, ""))
+        # The baseline of the first evaluation comes first.
+        for name in sorted(labels, key=lambda name: name != evaluation.baseline):
+            found = scores.setdefault(labels[name], {})
+            for v in volumes:
+                key = v.dataset, v.volume
+                if name == evaluation.baseline:
+                    # The same lines give the same baseline, up to the arithmetic of another device.
+                    known = found.setdefault(key, v.scores[name])
+                    is_alike &= all(bool(np.isclose(known[metric], v.scores[name][metric], rtol=1e-3)) for metric in metrics)
+                else:
+                    found[key] = v.scores[name]
+    shares_baseline = len(baselines) == 1 or (len(set(baselines)) == 1 and bool(baselines[0]))
+    return _Side(acceleration, scores, is_alike and shares_baseline)
+
+
+def _quality(sides: Sequence[_Side], methods: Sequence[str], metrics: Sequence[str]) -> Table:
+    where = [(f"R = {side.acceleration:g}, n = {len(side.volumes)}", metric) for side in sides for metric in metrics]
     rows = []
     for method in methods:
         cells = [
             mean_and_spread(describe(side.values(method, metric)), metric) if method in side.scores else ""
             for side in sides
-            for metric in METRICS
+            for metric in metrics
         ]
         rows.append((method, *cells))
-    columns = ("Method", *(f"{TITLES[metric]}\n{side}" for side, metric in where))
+    columns = ("Method", *(f"{METRICS[metric].heading}\n{side}" for side, metric in where))
     return Table(columns=columns, sections=(Section(rows=tuple(rows)),))
 
 
-def _pairs(sides: Sequence[_Side]) -> Table:
+def _pairs(sides: Sequence[_Side], metrics: Sequence[str]) -> Table:
     rows = []
     for side in sides:
         for first, second in itertools.combinations(side.scores, 2):
             cells = []
-            for metric in METRICS:
-                gain = side.values(second, metric) - side.values(first, metric)
+            for metric in metrics:
+                gain = differences(side.values(second, metric), side.values(first, metric))
                 cells += [difference_and_interval(describe(gain), metric), p_value(signed_rank_p(gain))]
             rows.append((f"{second}\nagainst {first}", f"{side.acceleration:g}", str(len(side.volumes)), *cells))
-    columns = [column for metric in METRICS for column in (f"{TITLES[metric]}\nmean difference", "p")]
+    columns = [column for metric in metrics for column in (f"{METRICS[metric].heading}\nmean difference", "p")]
     return Table(columns=("Methods", "R", "n", *columns), sections=(Section(rows=tuple(rows)),))
 
 
-def _shared(evaluations: Sequence[Evaluation], labels: Sequence[str]) -> list[SharedExample]:
-    found: dict[tuple[str, str, int, float], dict[str, Example]] = {}
-    methods: dict[float, set[str]] = {}
-    for evaluation, label in zip(evaluations, labels, strict=True):
-        for volume in evaluation.volumes:
-            methods.setdefault(volume.attributes.acceleration, set()).add(label)
+def _shared(labelled: Sequence[_Labelled]) -> list[Example]:
+    """Return the slices of which all methods of an acceleration have a picture of one shape, each once, with all of them."""
+    found: dict[tuple[str, str, int, float], list[tuple[Example, dict[str, str]]]] = {}
+    methods: dict[float, list[str]] = {}
+    baselines = {labels[evaluation.baseline] for evaluation, labels in labelled if evaluation.baseline}
+    for evaluation, labels in labelled:
+        for acceleration in {volume.attributes.acceleration for volume in evaluation.volumes}:
+            methods.setdefault(acceleration, []).extend(labels.values())
         for example in evaluation.examples:
-            found.setdefault((example.dataset, example.volume, example.slice, example.attributes.acceleration), {})[label] = example
+            key = (example.dataset, example.volume, example.slice, example.attributes.acceleration)
+            found.setdefault(key, []).append((example, labels))
     shared = []
-    for (*_, acceleration), examples in found.items():
-        shapes = {example.reconstruction.shape for example in examples.values()}
-        if set(examples) == methods[acceleration] and len(examples) > 1 and len(shapes) == 1:
+    for (*_, acceleration), members in found.items():
+        # Of a picture that several have, a baseline's say, the first one's.
+        known = {labels[name]: image for example, labels in reversed(members) for name, image in example.images.items()}
+        images = {label: known[label] for label in dict.fromkeys(methods[acceleration]) if label in known}
+        is_whole = set(images) == set(methods[acceleration]) and len({image.shape for image in images.values()}) == 1
+        if is_whole and len(set(images) - baselines) > 1:
             # Whose k-space was kept: all of one acceleration have undersampled alike.
-            first = max(examples.values(), key=lambda example: example.masked_kspace is not None)
-            pictures = {label: examples[label].reconstruction for label in dict.fromkeys(labels) if label in examples}
-            shared.append(SharedExample(example=first, reconstructions=pictures))
+            first = max((example for example, _ in members), key=lambda example: example.masked_kspace is not None)
+            shared.append(dataclasses.replace(first, images=images))
     return shared

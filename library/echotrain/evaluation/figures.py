@@ -4,6 +4,7 @@ Figures are drawn without pyplot, so nothing global is touched, and two runs ove
 """
 
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from echotrain.evaluation.history import History
-from echotrain.evaluation.results import Example, VolumeResult
+from echotrain.evaluation.results import Evaluation, Example, column_name
+from echotrain.metrics.table import METRICS, drawn, in_order
 
 __all__ = [
     "ERROR_GAIN",
@@ -95,15 +97,16 @@ class Chart:
 
 
 def learning_curves(runs: Sequence[History]) -> Chart:
-    """Draw training loss, validation SSIM and PSNR, and the wait for data over the steps of one or several runs."""
-    panels = [
-        ("Training loss", "", "train", "loss", 1.0),
-        ("Validation SSIM", "", "epoch", "ssim", 1.0),
-        ("Validation PSNR", "dB", "epoch", "psnr", 1.0),
-        ("Wait for data per step", "ms", "train", "data_wait_s", 1e3),
-    ]
-    figure = Figure(figsize=(9.6, 5.4), layout=ConstrainedLayoutEngine(h_pad=0.11, w_pad=0.08))
-    for axes, (title, unit, kind, metric, scale) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+    """Draw training loss, validation metrics, and the wait for data over the steps of one or several runs."""
+    known = drawn(in_order(name for run in runs for name in run.metrics()))
+    scores = [(f"Validation {METRICS[name].title}", METRICS[name].unit, "epoch", name, 1.0) for name in known]
+    panels = [("Training loss", "", "train", "loss", 1.0), *scores, ("Wait for data per step", "ms", "train", "data_wait_s", 1e3)]
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(9.6, 2.7 * rows), layout=ConstrainedLayoutEngine(h_pad=0.11, w_pad=0.08))
+    places = figure.subplots(rows, 2).flat
+    for axes in places[len(panels) :]:
+        axes.remove()
+    for axes, (title, unit, kind, metric, scale) in zip(places, panels, strict=False):
         style_axes(axes)
         axes.set_title(title, loc="left", fontsize=10, color=LIGHT.ink, fontweight="bold")
         axes.set_ylabel(unit, fontsize=8.5, color=LIGHT.ink)
@@ -124,20 +127,19 @@ def learning_curves(runs: Sequence[History]) -> Chart:
     return Chart.of(figure)
 
 
-def quality_distribution(volumes: Sequence[VolumeResult]) -> Chart:
-    """Draw PSNR and SSIM of every volume, zero-filled and model, a row per anatomy."""
-    names = sorted({v.attributes.anatomy for v in volumes})
-    groups = [[v for v in volumes if v.attributes.anatomy == name] for name in names]
+def quality_distribution(evaluation: Evaluation) -> Chart:
+    """Draw the metrics of every volume by every method, a row per anatomy."""
+    names = sorted({v.attributes.anatomy for v in evaluation.volumes})
+    groups = [[v for v in evaluation.volumes if v.attributes.anatomy == name] for name in names]
     labels = [f"{name or 'unknown'} ({len(group)})" for name, group in zip(names, groups, strict=True)]
+    metrics, looks = drawn(evaluation.metrics), _looks(evaluation)
     figure = Figure(figsize=(9.6, 1.35 + 0.62 * len(names)), layout="constrained")
-    for column, (axes, metric, title) in enumerate(
-        zip(figure.subplots(1, 2, sharey=True), ("psnr", "ssim"), ("PSNR (dB)", "SSIM"), strict=True)
-    ):
+    for column, (axes, metric) in enumerate(zip(np.atleast_1d(figure.subplots(1, len(metrics), sharey=True)), metrics, strict=True)):
         style_axes(axes)
-        axes.set_title(title, loc="left", fontsize=10, color=LIGHT.ink, fontweight="bold")
+        axes.set_title(METRICS[metric].heading, loc="left", fontsize=10, color=LIGHT.ink, fontweight="bold")
         for row, group in enumerate(groups):
-            for shift, side, color in ((-0.18, "zero_filled", LIGHT.baseline), (0.18, "model", LIGHT.series[0])):
-                values = np.array([getattr(v, side)[metric] for v in group])
+            for method, (shift, color) in looks.items():
+                values = np.array([v.scores[method][metric] for v in group])
                 _strip(axes, values[np.isfinite(values)], row + shift, color, seed=row)
         axes.set_yticks(range(len(names)), labels)
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -146,13 +148,23 @@ def quality_distribution(volumes: Sequence[VolumeResult]) -> Chart:
             for tick in axes.get_yticklabels():
                 tick.set_parse_math(False)
     handles = [
-        Line2D([], [], marker="o", linestyle="", markersize=5, color=color, label=label)
-        for color, label in ((LIGHT.baseline, "zero-filled"), (LIGHT.series[0], "model"))
+        Line2D([], [], marker="o", linestyle="", markersize=5, color=color, label=column_name(method))
+        for method, (_, color) in looks.items()
     ]
-    legend = figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
     for text in legend.get_texts():
         text.set_color(LIGHT.ink)
     return Chart.of(figure)
+
+
+def _looks(evaluation: Evaluation) -> dict[str, tuple[float, str]]:
+    """Return where in its row each method stands, and its colour: grey is the baseline."""
+    count = len(evaluation.methods)
+    step = min(0.36, 0.72 / max(count - 1, 1))
+    colors = dict(zip(evaluation.compared, itertools.cycle(LIGHT.series), strict=False))
+    return {
+        method: (step * (place - (count - 1) / 2), colors.get(method, LIGHT.baseline)) for place, method in enumerate(evaluation.methods)
+    }
 
 
 def window(example: Example) -> float:

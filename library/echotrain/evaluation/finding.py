@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from echotrain.errors import ObjectMissingError
 from echotrain.evaluation.history import HISTORY, History, read_history
-from echotrain.evaluation.results import SUMMARY, Evaluation, read_evaluation
+from echotrain.evaluation.results import Evaluation
+from echotrain.evaluation.stored import SUMMARY, read_evaluation
 from echotrain.storage.open import open_store
 
 __all__ = ["find_results"]

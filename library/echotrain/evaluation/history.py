@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echotrain.errors import PayloadError
+from echotrain.metrics.table import METRICS, in_order
 from echotrain.storage.bounded_read import read_at_most
 from echotrain.storage.store import Store
 
@@ -39,10 +40,17 @@ class History:
         steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
         return steps, values
 
-    def best(self, metric: str = "ssim") -> dict[str, Any] | None:
-        """Return the epoch record with the highest value of a metric, or None where it was never recorded."""
-        scored = [record for record in self.epochs if isinstance(record.get(metric), int | float)]
-        return max(scored, key=lambda record: float(record[metric]), default=None)
+    def metrics(self) -> tuple[str, ...]:
+        """Return the metrics that validations have recorded, in the order of showing."""
+        return in_order(name for name in METRICS if any(isinstance(record.get(name), int | float) for record in self.epochs))
+
+    def best(self) -> dict[str, Any] | None:
+        """Return the epoch record whose weights are the run's best, or None where no epoch was ever scored."""
+        if any("is_best" in record for record in self.epochs):
+            return next((record for record in reversed(self.epochs) if record["is_best"]), None)
+        # Runs that did not say were all judged by SSIM.
+        scored = [record for record in self.epochs if isinstance(record.get("ssim"), int | float)]
+        return max(scored, key=lambda record: float(record["ssim"]), default=None)
 
 
 def read_history(store: Store, name: str) -> History:

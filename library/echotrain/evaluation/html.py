@@ -9,9 +9,9 @@ from matplotlib import colormaps
 from numpy import float32
 from numpy.typing import NDArray
 
-from echotrain.evaluation.comparison import ZERO_FILLED, SharedExample
 from echotrain.evaluation.figures import ERROR_COLORS, ERROR_GAIN, Chart, error_png, gray_png, kspace_png, window
 from echotrain.evaluation.results import Example
+from echotrain.metrics.table import METRICS
 from echotrain.metrics.volume import psnr, ssim
 
 __all__ = ["chart_images", "data_uri", "example_pictures", "render", "score_text", "shared_pictures"]
@@ -61,14 +61,16 @@ def example_pictures(example: Example, pictures: Sequence[tuple[str, bytes, str]
     }
 
 
-def shared_pictures(shared: SharedExample) -> dict[str, Any]:
-    """Return the masked k-space, zero-filled, every method and the target in one row (MosaicMRI's Figure 6), and the errors below them."""
-    example = shared.example
+def shared_pictures(example: Example) -> dict[str, Any]:
+    """Return the masked k-space, every method and the target in one row (MosaicMRI's Figure 6), and the errors below them.
+
+    Args:
+        example: Its images by what readers call their methods.
+    """
     white = window(example)
-    images = {ZERO_FILLED: example.zero_filled, **shared.reconstructions}
-    pictures = [(name, gray_png(image, white), score_text(example, image)) for name, image in images.items()]
+    pictures = [(name, gray_png(image, white), score_text(example, image)) for name, image in example.images.items()]
     pictures.append(("Target", gray_png(example.target, white), "fully sampled"))
-    errors = [(f"Error × {ERROR_GAIN}", error_png(example, image, white), name) for name, image in images.items()]
+    errors = [(f"Error × {ERROR_GAIN}", error_png(example, image, white), name) for name, image in example.images.items()]
     if example.masked_kspace is not None:
         note = "log of the root sum of squares over coils, in the image’s shape; black: not acquired"
         pictures.insert(0, ("Masked k-space", kspace_png(example.masked_kspace), note))
@@ -79,7 +81,8 @@ def shared_pictures(shared: SharedExample) -> dict[str, Any]:
 def score_text(example: Example, image: NDArray[float32]) -> str:
     """Return PSNR and SSIM of one slice."""
     target, image = example.target[None], image[None]
-    return f"{psnr(target, image, example.max_value):.1f} dB · SSIM {ssim(target, image, example.max_value):.3f}"
+    decibels, likeness = psnr(target, image, example.max_value), ssim(target, image, example.max_value)
+    return f"{decibels:.{METRICS['psnr'].note_digits}f} dB · SSIM {likeness:.{METRICS['ssim'].note_digits}f}"
 
 
 def _gradient() -> str:

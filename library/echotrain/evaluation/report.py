@@ -11,13 +11,15 @@ from echotrain.evaluation.comparison import Comparison, compare
 from echotrain.evaluation.figures import ERROR_GAIN, error_png, gray_png, learning_curves, quality_distribution, window
 from echotrain.evaluation.history import History
 from echotrain.evaluation.html import chart_images, example_pictures, render, score_text, shared_pictures
-from echotrain.evaluation.results import Evaluation, Example
+from echotrain.evaluation.results import Evaluation, Example, column_name, method_title, shared_metrics
 from echotrain.evaluation.statistics import GroupStatistics, group_statistics
 from echotrain.evaluation.tables import quality_numbers, quality_table, signed, volume_table
+from echotrain.metrics.table import METRICS
 
 __all__ = ["render_csv", "render_markdown", "render_report"]
 
 TEMPLATE = "report.html.j2"
+_MOST_COLUMNS = 6
 
 
 def render_report(
@@ -35,7 +37,7 @@ def render_report(
         TEMPLATE,
         title=title,
         generated=generated,
-        comparison=_comparison(compare(evaluations)) if len(evaluations) > 1 else None,
+        comparison=_comparison(compare(evaluations)) if len(evaluations) > 1 and shared_metrics(evaluations) else None,
         evaluations=[_evaluation(evaluation, index) for index, evaluation in enumerate(evaluations)],
         curves=chart_images(learning_curves(runs)) if runs else None,
         runs=[_Run.of(run) for run in runs],
@@ -45,14 +47,15 @@ def render_report(
 def render_markdown(evaluations: Sequence[Evaluation]) -> str:
     """Return the table of each evaluation under its name."""
     sections = [
-        f"## {evaluation.info.name}\n\n{quality_table(group_statistics(evaluation.volumes)).to_markdown()}" for evaluation in evaluations
+        f"## {evaluation.info.name}\n\n{quality_table(evaluation, group_statistics(evaluation)).to_markdown()}"
+        for evaluation in evaluations
     ]
     return "\n".join(sections)
 
 
 def render_csv(evaluations: Sequence[Evaluation]) -> str:
     """Return all group statistics in full precision, a row for each."""
-    return quality_numbers([(evaluation.info.name, group_statistics(evaluation.volumes)) for evaluation in evaluations]).to_csv()
+    return quality_numbers([(evaluation, group_statistics(evaluation)) for evaluation in evaluations]).to_csv()
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,25 @@ class _Run:
     name: str
     num_steps: int
     num_epochs: int
-    best: dict[str, Any] | None
+    best: str
 
     @classmethod
     def of(cls, run: History) -> "_Run":
         records = (*run.train, *run.epochs)
-        return cls(run.name, max((r["global_step"] for r in records), default=0), len(run.epochs), run.best())
+        return cls(run.name, max((r["global_step"] for r in records), default=0), len(run.epochs), _best(run))
+
+
+def _best(run: History) -> str:
+    """Return the scores of the run's best weights, in words; "" where it has none."""
+    record = run.best()
+    if record is None:
+        return ""
+    scores = [
+        f"{entry.title} {entry.with_unit(f'{record[name]:.{entry.digits}f}')}"
+        for name in run.metrics()
+        if isinstance(record.get(name), int | float) and (entry := METRICS[name])
+    ]
+    return f"best validation {', '.join(scores)} after epoch {record['epoch'] + 1}" if scores else ""
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
@@ -80,48 +96,63 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
 
 
 def _evaluation(evaluation: Evaluation, index: int) -> dict[str, Any]:
-    groups = group_statistics(evaluation.volumes)
+    groups = group_statistics(evaluation)
     accelerations = sorted({v.attributes.acceleration for v in evaluation.volumes})
+    leading = METRICS[evaluation.metrics[0]]
+    examples = [_example(evaluation, example) for example in evaluation.examples]
     return {
         "anchor": f"evaluation-{index + 1}",
         "info": evaluation.info,
+        "methods": [_method(evaluation, name) for name in evaluation.compared],
         "num_volumes": len(evaluation.volumes),
         "num_slices": sum(v.num_slices for v in evaluation.volumes),
         "accelerations": ", ".join(f"{acceleration:g}×" for acceleration in accelerations),
-        "figures": _key_figures(groups[0]),
-        "table": quality_table(groups),
-        "distribution": chart_images(quality_distribution(evaluation.volumes)),
-        "examples": [_example(example) for example in evaluation.examples],
-        "volumes": volume_table(evaluation.volumes),
+        "figures": _key_figures(evaluation, groups[0]),
+        "table": quality_table(evaluation, groups),
+        "has_gain": bool(groups[0].gain),
+        "distribution": chart_images(quality_distribution(evaluation)),
+        "distribution_alt": f"Scores of every volume by anatomy: {', '.join(map(column_name, evaluation.methods))}",
+        "examples": examples,
+        "volumes": volume_table(evaluation),
+        "worst": f"{'lowest' if leading.is_higher_better else 'highest'} {leading.title}",
     }
 
 
-def _key_figures(overall: GroupStatistics) -> list[dict[str, str]]:
-    """Return the three numbers that the page begins with."""
-    figures = []
-    for metric, label, digits, unit in (("psnr", "PSNR", 2, " dB"), ("ssim", "SSIM", 3, ""), ("nmse", "NMSE", 4, "")):
-        gain = overall.gain[metric]
-        better = gain.mean < 0 if metric == "nmse" else gain.mean > 0
-        interval = f" (95%: {signed(gain.low, digits)} to {signed(gain.high, digits)})" if gain.n > 1 else ""
-        figures.append(
-            {
-                "label": label,
-                "value": f"{overall.model[metric].mean:.{digits}f}{unit}",
-                "baseline": f"zero-filled {overall.zero_filled[metric].mean:.{digits}f}{unit}",
-                "gain": f"{signed(gain.mean, digits)}{unit}",
-                "interval": interval,
-                "tone": "better" if better else "worse",
-            }
-        )
-    return figures
+def _method(evaluation: Evaluation, name: str) -> dict[str, Any]:
+    """Return what is known of a method; its name where there are several."""
+    return {"name": "" if len(evaluation.compared) == 1 else method_title(name), "info": evaluation.methods[name]}
 
 
-def _example(example: Example) -> dict[str, Any]:
+def _key_figures(evaluation: Evaluation, overall: GroupStatistics) -> list[dict[str, str]]:
+    """Return the numbers that the page begins with: every metric of every method beside the baseline."""
+    return [_key_figure(evaluation, overall, name, metric) for name in evaluation.compared for metric in evaluation.metrics]
+
+
+def _key_figure(evaluation: Evaluation, overall: GroupStatistics, name: str, metric: str) -> dict[str, str]:
+    entry = METRICS[metric]
+    digits = entry.headline_digits
+    label = entry.title if len(evaluation.compared) == 1 else f"{entry.title} · {column_name(name)}"
+    figure = {"label": label, "value": entry.with_unit(f"{overall.of[name][metric].mean:.{digits}f}")}
+    if name not in overall.gain:
+        return {**figure, "baseline": "", "gain": "", "interval": "", "tone": ""}
+    gain, base = overall.gain[name][metric], overall.of[evaluation.baseline][metric]
+    return {
+        **figure,
+        "baseline": f"{column_name(evaluation.baseline)} {entry.with_unit(f'{base.mean:.{digits}f}')}",
+        "gain": entry.with_unit(signed(gain.mean, digits)),
+        "interval": f" (95%: {signed(gain.low, digits)} to {signed(gain.high, digits)})" if gain.n > 1 else "",
+        "tone": "better" if entry.sign * gain.mean > 0 else "worse",
+    }
+
+
+def _example(evaluation: Evaluation, example: Example) -> dict[str, Any]:
+    """Return a slice by all methods, the target, and what each method beside the baseline got wrong."""
     white = window(example)
-    pictures = [
-        ("Zero-filled", gray_png(example.zero_filled, white), score_text(example, example.zero_filled)),
-        ("Reconstruction", gray_png(example.reconstruction, white), score_text(example, example.reconstruction)),
-        ("Target", gray_png(example.target, white), "fully sampled"),
-        (f"Error × {ERROR_GAIN}", error_png(example, example.reconstruction, white), "reconstruction − target"),
-    ]
-    return example_pictures(example, pictures)
+    # One method by itself is the reconstruction.
+    titles = {name: "Reconstruction" if (name,) == evaluation.compared else method_title(name) for name in evaluation.methods}
+    pictures = [(titles[name], gray_png(example.images[name], white), score_text(example, example.images[name])) for name in titles]
+    pictures.append(("Target", gray_png(example.target, white), "fully sampled"))
+    for name in evaluation.compared:
+        note = f"{titles[name].lower()} − target"
+        pictures.append((f"Error × {ERROR_GAIN}", error_png(example, example.images[name], white), note))
+    return {**example_pictures(example, pictures), "columns": min(len(pictures), _MOST_COLUMNS)}

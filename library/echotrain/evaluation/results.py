@@ -1,58 +1,44 @@
-"""What an evaluation leaves behind, and where: three objects below one URI.
+"""What an evaluation is: methods by name, on the same volumes, by the same metrics."""
 
-``metrics.csv``
-    A row per volume: dataset, volume, anatomy, contrast, acceleration, num_slices, then nmse, psnr and ssim of the model and
-    of the zero-filled image (``nmse_model`` … ``ssim_zero_filled``). No column names a patient.
-``examples.npz``
-    float32 pictures ``zero_filled_000``, ``reconstruction_000``, ``target_000``, ``masked_kspace_000`` (which evaluations before there was
-    one lack), … and ``labels``, a JSON text that says what they are.
-``summary.json``
-    What was evaluated and the means over volumes. It is written last: where it is, the other two are whole.
-"""
-
-import csv
-import io
-import json
 import math
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from echotrain.csv_text import csv_of, plain_cell
-from echotrain.errors import CatalogError, PayloadError
-from echotrain.evaluation.bounded_npz import read_npz
-from echotrain.metrics.collector import VolumeKey, VolumeScore, mean_quality
-from echotrain.metrics.table import Quality
-from echotrain.storage.bounded_read import read_at_most, read_json
-from echotrain.storage.store import Store
+from echotrain.errors import CatalogError, ConfigError
+from echotrain.metrics.collector import VolumeKey, VolumeScore
+from echotrain.metrics.table import Quality, in_order
 
 __all__ = [
-    "EXAMPLES",
-    "METRICS",
-    "SUMMARY",
+    "FORMAT",
+    "MASKED_KSPACE",
+    "MODEL",
+    "TARGET",
+    "ZERO_FILLED",
     "Evaluation",
     "EvaluationInfo",
     "Example",
+    "MethodInfo",
     "VolumeAttributes",
     "VolumeResult",
-    "pair_scores",
-    "read_evaluation",
-    "score_csv",
-    "write_evaluation",
+    "column_name",
+    "join_scores",
+    "method_title",
+    "shared_metrics",
 ]
 
-METRICS, EXAMPLES, SUMMARY = "metrics.csv", "examples.npz", "summary.json"
-_FORMAT = 1
-# Three pictures of 512 x 512 are 3 MB; an evaluation keeps those of six slices unless it is told to keep more.
-_LARGEST_SUMMARY, _LARGEST_METRICS, _LARGEST_EXAMPLES = 1 << 20, 64 << 20, 2 << 30
-_PICTURES = ("zero_filled", "reconstruction", "target")
-_MASKED_KSPACE = "masked_kspace"
-_QUALITIES = ("nmse", "psnr", "ssim")
+FORMAT = 2
+# What a trained model and what was acquired alone are called among the methods of an evaluation.
+MODEL, ZERO_FILLED = "model", "zero_filled"
+# What the pictures beside those of the methods are called.
+TARGET, MASKED_KSPACE = "target", "masked_kspace"
+_NAME = re.compile("[a-z][a-z0-9_]*")
+_RESERVED = (TARGET, MASKED_KSPACE, "labels")
 
 
 class VolumeAttributes(NamedTuple):
@@ -63,20 +49,22 @@ class VolumeAttributes(NamedTuple):
     acceleration: float
 
 
-_SIDES = ("model", "zero_filled")
-_COLUMNS = ("dataset", "volume", *VolumeAttributes._fields, "num_slices", *(f"{metric}_{side}" for side in _SIDES for metric in _QUALITIES))
-
-
 @dataclass(frozen=True, kw_only=True)
 class VolumeResult:
-    """One volume: what it shows, and how good the model and the zero-filled image are."""
+    """One volume: what it shows, and how good each method is on it.
+
+    Attributes:
+        dataset, volume: Its identity.
+        attributes: What it shows.
+        num_slices: How many slices were scored.
+        scores: Method to metrics.
+    """
 
     dataset: str
     volume: str
     attributes: VolumeAttributes
     num_slices: int
-    model: Quality
-    zero_filled: Quality
+    scores: Mapping[str, Quality]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,7 +75,8 @@ class Example:
         dataset, volume, slice: Its identity.
         attributes: What it shows.
         max_value: Maximum of the target volume, the data range of its metrics.
-        zero_filled, reconstruction, target: Magnitude images (y, x) of one shape.
+        target: Magnitude image (y, x).
+        images: Method to magnitude image, of the target's shape.
         masked_kspace: Root sum of squares over coils of the acquired k-space, (ky, kx), zero where nothing was acquired; None where it was
             not kept.
     """
@@ -97,30 +86,45 @@ class Example:
     slice: int
     attributes: VolumeAttributes
     max_value: float
-    zero_filled: NDArray[np.float32]
-    reconstruction: NDArray[np.float32]
     target: NDArray[np.float32]
+    images: Mapping[str, NDArray[np.float32]]
     masked_kspace: NDArray[np.float32] | None = None
+
+    def arrays(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Yield all that it shows by the names of ``examples.npz``."""
+        yield from self.images.items()
+        yield TARGET, self.target
+        if self.masked_kspace is not None:
+            yield MASKED_KSPACE, self.masked_kspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodInfo:
+    """What made a method's images.
+
+    Attributes:
+        model: In a line (recipe, size); "" where the method's name says it all.
+        checkpoint: URI of its weights; "" for one that was not trained.
+        weights_sha256: Of the file of these weights; "" where there are none, and in evaluations that were made before it was kept.
+    """
+
+    model: str = ""
+    checkpoint: str = ""
+    weights_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationInfo:
-    """What was evaluated on what.
+    """On what methods were evaluated.
 
     Attributes:
         name: Title of the evaluation.
-        model: What made the reconstructions (recipe, size).
-        checkpoint: URI of its weights.
-        weights_sha256: Of the file of these weights; "" where there are none, and in evaluations that were made before it was kept.
         catalog: URI of the data, with its version.
         split: Which part of it.
         note: Whatever a reader must know, such as that the data is simulated.
     """
 
     name: str
-    model: str = ""
-    checkpoint: str = ""
-    weights_sha256: str = ""
     catalog: str = ""
     split: str = ""
     note: str = ""
@@ -128,165 +132,143 @@ class EvaluationInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A whole evaluation."""
+    """A whole evaluation.
+
+    Attributes:
+        info: On what.
+        methods: Name to what it is, in the order of showing.
+        baseline: The method that the others are compared with; "" where none is.
+        volumes: Each with the same metrics of all methods.
+        examples: Slices to look at.
+
+    Raises:
+        ConfigError: A name is no plain word, the baseline is none of the methods, or a volume lacks a method or a metric that another has.
+    """
 
     info: EvaluationInfo
+    methods: Mapping[str, MethodInfo]
+    baseline: str = ZERO_FILLED
     volumes: tuple[VolumeResult, ...]
     examples: tuple[Example, ...] = field(default=())
 
+    def __post_init__(self) -> None:
+        for name in self.methods:
+            if not _NAME.fullmatch(name) or name in _RESERVED:
+                raise ConfigError(f"method {name!r}", "must be a plain word, and no name of other pictures", "Call it zero_filled, say.")
+        if not self.methods or (self.baseline and self.baseline not in self.methods):
+            raise ConfigError(
+                f"baseline {self.baseline!r}", f"is none of the methods {', '.join(self.methods)}", 'Name one, or "" for none.'
+            )
+        if self.volumes and not self.metrics:
+            raise ConfigError(self.info.name, "has volumes without a metric", "Score them by at least one.")
+        expected = {name: set(self.metrics) for name in self.methods}
+        for v in self.volumes:
+            found = {name: set(quality) for name, quality in v.scores.items()}
+            if found != expected:
+                raise ConfigError(
+                    f"{v.dataset}/{v.volume}: scores {_listed(found)}",
+                    f"must be those of all volumes, {_listed(expected)}",
+                    "Evaluate all volumes with the same methods and metrics.",
+                )
+        if any(set(example.images) != set(self.methods) for example in self.examples):
+            raise ConfigError(f"pictures of {self.info.name}", f"must be of all methods, {', '.join(self.methods)}", "Keep those of each.")
+        columns = [column for column, _, _ in self.score_columns()]
+        if len(set(columns)) < len(columns):
+            raise ConfigError(f"columns {', '.join(columns)}", "must each have a name of its own", "Rename a method.")
+
+    @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of its volumes, in the order of showing."""
+        return in_order(next(iter(self.volumes[0].scores.values()), {})) if self.volumes else ()
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The methods beside the baseline."""
+        return tuple(name for name in self.methods if name != self.baseline)
+
+    @property
+    def subject(self) -> str:
+        """The one method that the evaluation is of.
+
+        Raises:
+            ConfigError: There is not exactly one beside the baseline.
+        """
+        if len(self.compared) != 1:
+            limit = f"has {len(self.compared)} methods beside its baseline, and one is asked for"
+            raise ConfigError(self.info.name, limit, "Evaluate that method by itself.")
+        return self.compared[0]
+
+    def score_columns(self) -> list[tuple[str, str, str]]:
+        """Return each metric of each method: how its column is called (``psnr_model``), the method, the metric; the baseline comes last."""
+        methods = [*self.compared, *([self.baseline] if self.baseline else [])]
+        return [(f"{metric}_{name}", name, metric) for name in methods for metric in sorted(self.metrics)]
+
     def summary(self) -> dict[str, Any]:
-        """Return what ``summary.json`` holds: the info, counts, and means over volumes (``psnr_model``, …).
+        """Return what ``summary.json`` holds: the info, the methods, counts, and means over volumes (``psnr_model``, …).
 
         A mean that is not finite, as of the PSNR of a perfect image, is None: JSON has no other word for it.
         """
-        sides = {"model": [v.model for v in self.volumes], "zero_filled": [v.zero_filled for v in self.volumes]}
-        means = {f"{metric}_{side}": mean for side, scores in sides.items() for metric, mean in mean_quality(scores).items()}
-        counts = {
+        means = {column: float(np.mean([v.scores[name][metric] for v in self.volumes])) for column, name, metric in self.score_columns()}
+        return {
+            "format": FORMAT,
+            **asdict(self.info),
+            "baseline": self.baseline,
+            "methods": {name: asdict(method) for name, method in self.methods.items()},
+            "metrics": list(self.metrics),
             "num_volumes": len(self.volumes),
             "num_slices": sum(v.num_slices for v in self.volumes),
             "num_examples": len(self.examples),
-        }
-        return {
-            "format": _FORMAT,
-            **asdict(self.info),
-            **counts,
             **{name: mean if math.isfinite(mean) else None for name, mean in means.items()},
         }
 
 
-def pair_scores(
-    model: Sequence[VolumeScore], zero_filled: Sequence[VolumeScore], attributes: Mapping[VolumeKey, VolumeAttributes]
-) -> tuple[VolumeResult, ...]:
-    """Put the model's score of each volume beside the zero-filled one.
+def column_name(method: str) -> str:
+    """Return a method's name as a table's column has it: ``zero-filled``."""
+    return method.replace("_", "-")
+
+
+def method_title(method: str) -> str:
+    """Return a method's name as it stands by itself: ``Zero-filled``."""
+    return column_name(method).capitalize()
+
+
+def shared_metrics(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
+    """Return the metrics that all of some evaluations have, in the order of showing."""
+    return in_order(set.intersection(*(set(evaluation.metrics) for evaluation in evaluations))) if evaluations else ()
+
+
+def join_scores(scores: Mapping[str, Sequence[VolumeScore]], attributes: Mapping[VolumeKey, VolumeAttributes]) -> tuple[VolumeResult, ...]:
+    """Put the scores of each volume by all methods side by side.
+
+    Args:
+        scores: By method.
+        attributes: What each volume shows.
 
     Raises:
-        CatalogError: The two do not cover the same volumes, or attributes of one are missing.
+        CatalogError: The methods do not cover the same volumes, or attributes of one are missing.
     """
-    baselines = {(score.dataset, score.volume): score for score in zero_filled}
-    unpaired = {(score.dataset, score.volume) for score in model} ^ baselines.keys()
-    unpaired |= baselines.keys() - attributes.keys()
+    by_method: dict[str, dict[VolumeKey, VolumeScore]] = {
+        name: {(score.dataset, score.volume): score for score in listed} for name, listed in scores.items()
+    }
+    found = [set(known) for known in by_method.values()]
+    unpaired = set.union(*found) - (set.intersection(*found) & attributes.keys())
     if unpaired:
         raise CatalogError(
             f"{'/'.join(min(unpaired))} and {len(unpaired) - 1} more volumes",
-            "lack the model's score, the zero-filled one, or a catalog row",
-            "Evaluate both sides on the same catalog.",
+            f"lack the score of one of {', '.join(scores)}, or a catalog row",
+            "Evaluate all methods on the same catalog.",
         )
     return tuple(
         VolumeResult(
             dataset=score.dataset,
             volume=score.volume,
-            attributes=attributes[score.dataset, score.volume],
+            attributes=attributes[key],
             num_slices=score.num_slices,
-            model=score.quality,
-            zero_filled=baselines[score.dataset, score.volume].quality,
+            scores={name: known[key].quality for name, known in by_method.items()},
         )
-        for score in model
+        for key, score in next(iter(by_method.values())).items()
     )
 
 
-def write_evaluation(store: Store, evaluation: Evaluation) -> None:
-    """Write the three objects, each atomically, the summary last.
-
-    Raises:
-        CatalogError: There is not one volume to report.
-        StorageError: The store failed.
-    """
-    if not evaluation.volumes:
-        raise CatalogError(
-            evaluation.info.name, "an evaluation needs at least one volume", "Choose a split or a selection that is not empty."
-        )
-    nbytes = sum(getattr(example, name).size * 4 for example in evaluation.examples for name in _PICTURES)
-    if nbytes > _LARGEST_EXAMPLES:
-        limit = f"take {nbytes} bytes, and at most {_LARGEST_EXAMPLES} are read back"
-        raise CatalogError(f"{len(evaluation.examples)} pictures", limit, "Keep fewer: --examples 6.")
-    # An older summary must not vouch for the new tables while they are being written.
-    store.delete(SUMMARY)
-    store.write(METRICS, _metrics_csv(evaluation.volumes).encode())
-    store.write(EXAMPLES, _examples_npz(evaluation.examples))
-    store.write(SUMMARY, (json.dumps(evaluation.summary(), indent=2) + "\n").encode())
-
-
-def read_evaluation(store: Store) -> Evaluation:
-    """Read an evaluation back.
-
-    Raises:
-        ObjectMissingError: There is none, or it was not finished.
-        PayloadError: Its objects are damaged or do not belong together.
-    """
-    try:
-        summary = read_json(store, SUMMARY, _LARGEST_SUMMARY)
-        volumes = _parse_metrics(read_at_most(store, METRICS, _LARGEST_METRICS).decode())
-        examples = _parse_examples(read_at_most(store, EXAMPLES, _LARGEST_EXAMPLES))
-        info = EvaluationInfo(**{name: str({"weights_sha256": "", **summary}[name]) for name in EvaluationInfo.__dataclass_fields__})
-        counts = (summary["num_volumes"], summary["num_examples"])
-    except (ValueError, KeyError, TypeError, EOFError, RecursionError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise PayloadError(store.uri, f"is not a readable evaluation ({error})", "Run the evaluation again.") from error
-    if counts != (len(volumes), len(examples)) or not volumes:
-        raise PayloadError(
-            store.uri, f"its summary speaks of {counts[0]} volumes and its table has {len(volumes)}", "Run the evaluation again."
-        )
-    return Evaluation(info=info, volumes=volumes, examples=examples)
-
-
-def score_csv(evaluations: Sequence[Evaluation]) -> str:
-    """Return a row per evaluation and volume in full precision: the evaluation's name, then the columns of ``metrics.csv``."""
-    return csv_of(
-        [["evaluation", *_COLUMNS], *([evaluation.info.name, *_row(v)] for evaluation in evaluations for v in evaluation.volumes)]
-    )
-
-
-def _metrics_csv(volumes: Sequence[VolumeResult]) -> str:
-    return csv_of([_COLUMNS, *map(_row, volumes)])
-
-
-def _row(v: VolumeResult) -> list[str | int | float]:
-    qualities = [getattr(v, side)[metric] for side in _SIDES for metric in _QUALITIES]
-    return [v.dataset, v.volume, *v.attributes, v.num_slices, *qualities]
-
-
-def _parse_metrics(text: str) -> tuple[VolumeResult, ...]:
-    def quality(row: Mapping[str, str], side: str) -> Quality:
-        return {metric: float(row[f"{metric}_{side}"]) for metric in _QUALITIES}
-
-    return tuple(
-        VolumeResult(
-            dataset=plain_cell(row["dataset"]),
-            volume=plain_cell(row["volume"]),
-            attributes=VolumeAttributes(plain_cell(row["anatomy"]), plain_cell(row["contrast"]), float(row["acceleration"])),
-            num_slices=int(row["num_slices"]),
-            model=quality(row, "model"),
-            zero_filled=quality(row, "zero_filled"),
-        )
-        for row in csv.DictReader(io.StringIO(text, newline=""))
-    )
-
-
-def _examples_npz(examples: Sequence[Example]) -> bytes:
-    labels = [
-        {"dataset": e.dataset, "volume": e.volume, "slice": e.slice, **e.attributes._asdict(), "max_value": e.max_value} for e in examples
-    ]
-    pictures = {
-        f"{name}_{index:03d}": np.asarray(getattr(example, name), dtype=np.float32)
-        for index, example in enumerate(examples)
-        for name in (*_PICTURES, *([_MASKED_KSPACE] if example.masked_kspace is not None else []))
-    }
-    data = io.BytesIO()
-    np.savez_compressed(data, allow_pickle=False, labels=np.array(json.dumps(labels)), **pictures)
-    return data.getvalue()
-
-
-def _parse_examples(data: bytes) -> tuple[Example, ...]:
-    arrays = read_npz(data, _LARGEST_EXAMPLES)
-    labels = json.loads(str(arrays["labels"]))
-    return tuple(
-        Example(
-            dataset=label["dataset"],
-            volume=label["volume"],
-            slice=label["slice"],
-            attributes=VolumeAttributes(label["anatomy"], label["contrast"], label["acceleration"]),
-            max_value=label["max_value"],
-            **{name: arrays[f"{name}_{index:03d}"] for name in _PICTURES},
-            masked_kspace=arrays.get(f"{_MASKED_KSPACE}_{index:03d}"),
-        )
-        for index, label in enumerate(labels)
-    )
+def _listed(scores: Mapping[str, set[str]]) -> str:
+    return "; ".join(f"{name}: {', '.join(sorted(metrics)) or 'none'}" for name, metrics in scores.items())

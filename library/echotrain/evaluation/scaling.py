@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from echotrain.evaluation.figures import LIGHT, Chart, style_axes
 from echotrain.evaluation.results import Evaluation, VolumeAttributes
 from echotrain.evaluation.statistics import bootstrap_interval, describe, mean_of_repeats
-from echotrain.evaluation.tables import TITLES, Section, Table, mean_and_spread
+from echotrain.evaluation.tables import Section, Table, mean_and_spread
+from echotrain.metrics.table import METRICS
 
 __all__ = ["ScalingPoint", "scaling_chart", "scaling_table"]
 
@@ -34,7 +35,7 @@ class ScalingPoint:
     evaluation: Evaluation
 
 
-def scaling_table(points: Sequence[ScalingPoint], *, metric: str = "psnr") -> Table:
+def scaling_table(points: Sequence[ScalingPoint], *, metric: str) -> Table:
     """Return mean ± sd over the volumes, a row per panel, a column per share."""
     shares = sorted({point.x for point in points})
     rows = []
@@ -44,17 +45,17 @@ def scaling_table(points: Sequence[ScalingPoint], *, metric: str = "psnr") -> Ta
             values = _values([p for p in points if (p.panel, p.x) == (panel, share)], metric, lambda _: EVERYTHING).get(EVERYTHING)
             cells.append("" if values is None else mean_and_spread(describe(values), metric))
         rows.append((panel, *cells))
-    columns = tuple(f"{TITLES[metric]}\nfraction {share:g}" for share in shares)
+    columns = tuple(f"{METRICS[metric].heading}\nfraction {share:g}" for share in shares)
     return Table(columns=("Model", *columns), sections=(Section(rows=tuple(rows)),))
 
 
-def scaling_chart(points: Sequence[ScalingPoint], group_of: Callable[[VolumeAttributes], str], *, metric: str = "psnr") -> Chart:
+def scaling_chart(points: Sequence[ScalingPoint], group_of: Callable[[VolumeAttributes], str], *, metric: str) -> Chart:
     """Draw the metric over the share, a panel per model size, a curve per group with its 95% bootstrap interval.
 
     Args:
         points: The models.
         group_of: The group that a volume belongs to; "" leaves it out.
-        metric: ``psnr``, ``ssim`` or ``nmse``.
+        metric: What is drawn.
     """
     panels = list(dict.fromkeys(point.panel for point in points))
     groups = sorted({group_of(v.attributes) for point in points for v in point.evaluation.volumes} - {""})
@@ -72,7 +73,7 @@ def scaling_chart(points: Sequence[ScalingPoint], group_of: Callable[[VolumeAttr
         axes.set_xscale("log")
         axes.set_xticks(shares, [f"{share:g}" for share in shares])
         axes.minorticks_off()
-    figure.axes[0].set_ylabel(TITLES[metric], fontsize=8.5, color=LIGHT.ink)
+    figure.axes[0].set_ylabel(METRICS[metric].heading, fontsize=8.5, color=LIGHT.ink)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6) or 1, frameon=False, fontsize=9)
     for text in legend.get_texts():
@@ -100,6 +101,8 @@ def _curve(
 def _values(points: Sequence[ScalingPoint], metric: str, group_of: Callable[[VolumeAttributes], str]) -> dict[str, NDArray[np.float64]]:
     """Return the volumes' metric by group; of repeats, each volume's mean."""
     found: dict[str, list[float]] = {}
-    for v in mean_of_repeats([point.evaluation for point in points]).volumes if points else ():
-        found.setdefault(group_of(v.attributes), []).append(float(v.model[metric]))
+    if points:
+        mean = mean_of_repeats([point.evaluation for point in points])
+        for v in mean.volumes:
+            found.setdefault(group_of(v.attributes), []).append(v.scores[mean.subject][metric])
     return {group: np.array(values) for group, values in found.items()}

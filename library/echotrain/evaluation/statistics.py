@@ -9,14 +9,21 @@ from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
 from echotrain.errors import ConfigError
-from echotrain.evaluation.results import Evaluation, VolumeResult
+from echotrain.evaluation.results import Evaluation, VolumeResult, shared_metrics
 from echotrain.metrics.collector import mean_quality
-from echotrain.metrics.table import Quality
 from echotrain.seeding import numpy_generator
 
-__all__ = ["GroupStatistics", "Statistic", "bootstrap_interval", "describe", "group_statistics", "mean_of_repeats", "signed_rank_p"]
+__all__ = [
+    "GroupStatistics",
+    "Statistic",
+    "bootstrap_interval",
+    "describe",
+    "differences",
+    "group_statistics",
+    "mean_of_repeats",
+    "signed_rank_p",
+]
 
-METRICS = ("psnr", "ssim", "nmse")
 # Below this many pairs no rank test can reject at 5%, whatever they are.
 _FEWEST_PAIRS = 6
 
@@ -46,20 +53,16 @@ class GroupStatistics:
     Attributes:
         kind: What it is grouped by: ``all``, ``anatomy``, ``contrast``, ``acceleration`` or ``dataset``.
         name: The group's value of that.
-        model, zero_filled: Metric to statistic.
-        gain: Metric to the statistic of the paired difference, model minus zero-filled.
+        n: Number of volumes.
+        of: Method to metric to statistic.
+        gain: Likewise of the paired difference from the baseline, of the methods beside it; empty where there is no baseline.
     """
 
     kind: str
     name: str
-    model: dict[str, Statistic]
-    zero_filled: dict[str, Statistic]
-    gain: dict[str, Statistic]
-
-    @property
-    def n(self) -> int:
-        """Number of volumes."""
-        return self.model["psnr"].n
+    n: int
+    of: dict[str, dict[str, Statistic]]
+    gain: dict[str, dict[str, Statistic]]
 
 
 def bootstrap_interval(
@@ -96,24 +99,29 @@ def signed_rank_p(differences: NDArray[np.float64]) -> float:
 def mean_of_repeats(evaluations: Sequence[Evaluation]) -> Evaluation:
     """Return one evaluation of several repeats, models that differ by their seed: each volume's mean scores, the first one's pictures.
 
+    Of metrics that only some of them have there is no mean.
+
     Raises:
-        ConfigError: They are of different volumes.
+        ConfigError: They are of different volumes, or one is of several methods.
     """
     first, *others = evaluations
     if not others:
         return first
-    repeats = [{(v.dataset, v.volume): v.model for v in evaluation.volumes} for evaluation in evaluations]
+    repeats = [{(v.dataset, v.volume): v.scores[evaluation.subject] for v in evaluation.volumes} for evaluation in evaluations]
     if any(repeat.keys() != repeats[0].keys() for repeat in repeats):
         raise ConfigError(f"repeats of {first.info.name}", "were evaluated on different volumes", "Evaluate all of them on one split.")
 
-    def mean(v: VolumeResult) -> Quality:
-        qualities = [repeat[v.dataset, v.volume] for repeat in repeats]
-        return mean_quality(qualities)
+    metrics = shared_metrics(evaluations)
 
-    return dataclasses.replace(first, volumes=tuple(dataclasses.replace(v, model=mean(v)) for v in first.volumes))
+    def mean(v: VolumeResult) -> VolumeResult:
+        own = mean_quality([{metric: repeat[v.dataset, v.volume][metric] for metric in metrics} for repeat in repeats])
+        others = {name: {metric: quality[metric] for metric in metrics} for name, quality in v.scores.items()}
+        return dataclasses.replace(v, scores={**others, first.subject: own})
+
+    return dataclasses.replace(first, volumes=tuple(map(mean, first.volumes)))
 
 
-def group_statistics(volumes: Sequence[VolumeResult]) -> list[GroupStatistics]:
+def group_statistics(evaluation: Evaluation) -> list[GroupStatistics]:
     """Return statistics of all volumes, then by anatomy, contrast, acceleration and dataset where these differ.
 
     Anatomy and contrast are always listed where they are known; a group without a name is listed as ``unknown``.
@@ -124,30 +132,39 @@ def group_statistics(volumes: Sequence[VolumeResult]) -> list[GroupStatistics]:
         "acceleration": lambda v: f"{v.attributes.acceleration:g}×",
         "dataset": lambda v: v.dataset,
     }
-    groups = [_statistics("all", "All volumes", volumes)]
+    volumes = evaluation.volumes
+    groups = [_statistics(evaluation, "all", "All volumes", volumes)]
     for kind, key in by.items():
         names = sorted({key(v) for v in volumes}, key=lambda name: (not name, _leading_number(name), name))
         if len(names) == 1 and (kind in ("acceleration", "dataset") or names == [""]):
             continue
-        groups += [_statistics(kind, name or "unknown", [v for v in volumes if key(v) == name]) for name in names]
+        groups += [_statistics(evaluation, kind, name or "unknown", [v for v in volumes if key(v) == name]) for name in names]
     return groups
 
 
-def _statistics(kind: str, name: str, volumes: Sequence[VolumeResult]) -> GroupStatistics:
-    model = {metric: np.array([v.model[metric] for v in volumes]) for metric in METRICS}
-    zero_filled = {metric: np.array([v.zero_filled[metric] for v in volumes]) for metric in METRICS}
+def _statistics(evaluation: Evaluation, kind: str, name: str, volumes: Sequence[VolumeResult]) -> GroupStatistics:
+    values = {
+        method: {metric: np.array([v.scores[method][metric] for v in volumes]) for metric in evaluation.metrics}
+        for method in evaluation.methods
+    }
+    base = values.get(evaluation.baseline, {})
+    compared = evaluation.compared if base else ()
     return GroupStatistics(
         kind=kind,
         name=name,
-        model={metric: describe(values) for metric, values in model.items()},
-        zero_filled={metric: describe(values) for metric, values in zero_filled.items()},
-        gain={metric: describe(_differences(model[metric], zero_filled[metric])) for metric in METRICS},
+        n=len(volumes),
+        of={method: {metric: describe(each) for metric, each in found.items()} for method, found in values.items()},
+        gain={
+            method: {metric: describe(differences(values[method][metric], base[metric])) for metric in evaluation.metrics}
+            for method in compared
+        },
     )
 
 
-def _differences(model: NDArray[np.float64], zero_filled: NDArray[np.float64]) -> NDArray[np.float64]:
+def differences(values: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return paired differences; two equal values differ by nothing, infinite ones (PSNR of perfect images) too."""
     with np.errstate(invalid="ignore"):  # two perfect images differ by inf - inf
-        return np.nan_to_num(model - zero_filled, nan=0.0, posinf=np.inf, neginf=-np.inf)
+        return np.nan_to_num(values - others, nan=0.0, posinf=np.inf, neginf=-np.inf)
 
 
 def _leading_number(name: str) -> float:

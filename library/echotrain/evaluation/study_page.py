@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from echotrain.evaluation.comparison import SharedExample
 from echotrain.evaluation.figures import Chart
 from echotrain.evaluation.html import chart_images, data_uri, render, shared_pictures
+from echotrain.evaluation.results import Example
 from echotrain.evaluation.tables import Table
 
 __all__ = ["Exhibit", "StudySection", "exhibit_files", "render_study"]
@@ -66,7 +66,7 @@ class StudySection:
     title: str
     text: str
     exhibits: tuple[Exhibit, ...] = ()
-    examples: tuple[SharedExample, ...] = ()
+    examples: tuple[Example, ...] = ()
     missing: tuple[str, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
 

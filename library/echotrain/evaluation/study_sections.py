@@ -4,17 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
-from echotrain.evaluation.comparison import SharedExample, compare
+from echotrain.evaluation.comparison import compare
 from echotrain.evaluation.dataset import anatomy_table, geometry_table, split_table, subject_caption, subject_table, volumes_of
 from echotrain.evaluation.dataset_figures import composition_chart, diversity_chart
 from echotrain.evaluation.montage import Montage, montage_chart
-from echotrain.evaluation.results import Evaluation, VolumeResult, score_csv
+from echotrain.evaluation.results import Evaluation, Example, VolumeResult, shared_metrics
 from echotrain.evaluation.scaling import ScalingPoint, scaling_chart, scaling_table
 from echotrain.evaluation.statistics import mean_of_repeats
+from echotrain.evaluation.stored import score_csv
 from echotrain.evaluation.study_page import Exhibit, StudySection
-from echotrain.evaluation.tables import TITLES, Section, Table
+from echotrain.evaluation.tables import Section, Table
 from echotrain.evaluation.training_sets import TrainingSet, composition_table, training_set_table
 from echotrain.evaluation.transfer import transfer_chart, transfer_matrix, transfer_table
+from echotrain.metrics.table import METRICS, drawn
 from echotrain.sweeps.trial import Trial
 
 __all__ = ["benchmark_section", "dataset_section", "filtering_section", "models_section", "scaling_section", "transfer_section"]
@@ -26,7 +28,6 @@ _PAIRED = (
     "Mean paired difference over volumes with its 95% bootstrap interval below; p of Wilcoxon’s signed-rank test, not corrected for the "
     "number of tests, and – where there are fewer than six volumes."
 )
-_OUTLINE = "what comes within 1 dB of the best of its row, the model of all data aside"
 
 
 def dataset_section(table: pa.Table, montage: Montage | None = None) -> StudySection:
@@ -69,7 +70,7 @@ def benchmark_section(evaluations: Sequence[Evaluation], *, missing: Sequence[st
         "are trained at the acceleration that they are tested at."
     )
     exhibits: list[Exhibit] = []
-    examples: tuple[SharedExample, ...] = ()
+    examples: tuple[Example, ...] = ()
     if evaluations:
         found = compare(evaluations)
         examples = found.examples
@@ -95,12 +96,11 @@ def scaling_section(points: Sequence[ScalingPoint], *, is_val_cut: bool = False,
     )
     exhibits = [
         exhibit
-        for metric in ("psnr", "ssim")
-        if points
+        for metric in drawn(shared_metrics([point.evaluation for point in points]))
         for exhibit in (
             Exhibit(
                 name=f"scaling-{metric}",
-                title=f"{TITLES[metric]} over the data",
+                title=f"{METRICS[metric].heading} over the data",
                 content=scaling_chart(points, lambda attributes: attributes.anatomy, metric=metric),
                 caption="A curve per anatomy over its test volumes (how many), with the 95% bootstrap interval of their mean.",
             ),
@@ -133,14 +133,24 @@ def transfer_section(
         missing: What could not be had.
     """
     exhibits = []
-    for metric in ("psnr", "ssim") if evaluations else ():
+    for place, metric in enumerate(drawn(shared_metrics(list(evaluations.values())))):
         matrix = transfer_matrix(evaluations, groups, metric=metric)
-        if metric == "psnr":
-            caption = f"Mean over the volumes of a row, darker the closer to its best. Outlined: {_OUTLINE}."
-            exhibits.append(Exhibit(name=name, title=TITLES[metric], content=transfer_chart(matrix, TITLES[metric]), caption=caption))
-        caption = f"{_SPREAD} Starred: {_OUTLINE}." if metric == "psnr" else _SPREAD
-        exhibits.append(Exhibit(name=f"{name}-{metric}", title=TITLES[metric], content=transfer_table(matrix), caption=caption))
+        heading, outlined = METRICS[metric].heading, _outlined(metric)
+        if place == 0:
+            caption = " ".join(
+                ("Mean over the volumes of a row, darker the closer to its best.", *(f"Outlined: {text}" for text in outlined))
+            )
+            exhibits.append(Exhibit(name=name, title=heading, content=transfer_chart(matrix, heading), caption=caption))
+        caption = " ".join((_SPREAD, *(f"Starred: {text}" for text in outlined)))
+        exhibits.append(Exhibit(name=f"{name}-{metric}", title=heading, content=transfer_table(matrix), caption=caption))
     return StudySection(name=name, title=title, text=text, exhibits=tuple(exhibits), missing=tuple(missing))
+
+
+def _outlined(metric: str) -> tuple[str, ...]:
+    """Say what of a transfer matrix is outlined; nothing where nothing is."""
+    entry = METRICS[metric]
+    near = "" if entry.near is None else entry.with_unit(f"{entry.near:g}")
+    return (f"what comes within {near} of the best of its row, the model of all data aside.",) if near else ()
 
 
 def filtering_section(
@@ -179,6 +189,7 @@ def models_section(trials: Sequence[Trial], evaluations: Sequence[Evaluation]) -
         evaluations: Of them, and of methods that were not trained.
     """
     names = sorted({name for trial in trials for name in trial.scores})
+    headings = {name: METRICS[name].heading if name in METRICS else name for name in names}
     rows = [
         (
             trial.name,
@@ -190,7 +201,13 @@ def models_section(trials: Sequence[Trial], evaluations: Sequence[Evaluation]) -
         for trial in trials
     ]
     table = Table(
-        columns=("Model", "State", "Epoch", *(f"{TITLES.get(name, name)}\nvalidation" for name in names), "Time\ns"),
+        columns=(
+            "Model",
+            "State",
+            "Epoch",
+            *(f"{headings[name]}\nvalidation" for name in names),
+            "Time\ns",
+        ),
         sections=(Section(rows=tuple(rows)),),
         num_labels=2,
     )

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from echotrain.csv_text import csv_of
-from echotrain.evaluation.results import VolumeResult
-from echotrain.evaluation.statistics import METRICS, GroupStatistics, Statistic
+from echotrain.evaluation.results import Evaluation, column_name
+from echotrain.evaluation.statistics import GroupStatistics, Statistic
+from echotrain.metrics.table import METRICS
 
 __all__ = [
-    "DIGITS",
-    "TITLES",
     "Section",
     "Table",
     "difference_and_interval",
@@ -35,9 +34,6 @@ _LATEX = str.maketrans(
         "–": "--",
     }
 )
-
-DIGITS = {"psnr": 2, "ssim": 4, "nmse": 4}
-TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,41 +77,48 @@ class Table:
         return "".join(f"| {' | '.join(_markdown(cell) for cell in row)} |\n" for row in rows)
 
 
-def quality_table(groups: Sequence[GroupStatistics]) -> Table:
-    """Return what a person reads: mean ± sd, and the interval of the paired gain as a minor line."""
+def quality_table(evaluation: Evaluation, groups: Sequence[GroupStatistics]) -> Table:
+    """Return what a person reads: mean ± sd of every method, and of the first metric the interval of the paired gain as a minor line."""
     titles = {"all": "", "anatomy": "Anatomy", "contrast": "Contrast", "acceleration": "Acceleration", "dataset": "Dataset"}
     kinds = dict.fromkeys(group.kind for group in groups)
-    qualities = [f"{metric}\n{side}" for metric in TITLES.values() for side in ("zero-filled", "model")]
+    sides = [column_name(name) for name in evaluation.methods]
+    first, *others = ([f"{METRICS[metric].heading}\n{side}" for side in sides] for metric in evaluation.metrics)
+    heading = METRICS[evaluation.metrics[0]].heading
+    gains = [f"{heading}\n{_side('gain', name, groups[0])}" for name in groups[0].gain]
     return Table(
-        columns=("Group", "n", *qualities[:2], "PSNR (dB)\ngain", *qualities[2:]),
-        sections=tuple(Section(title=titles[kind], rows=tuple(_quality_row(g) for g in groups if g.kind == kind)) for kind in kinds),
+        columns=("Group", "n", *first, *gains, *(column for columns in others for column in columns)),
+        sections=tuple(
+            Section(title=titles[kind], rows=tuple(_quality_row(evaluation, g) for g in groups if g.kind == kind)) for kind in kinds
+        ),
     )
 
 
-def quality_numbers(evaluations: Sequence[tuple[str, Sequence[GroupStatistics]]]) -> Table:
+def quality_numbers(evaluations: Sequence[tuple[Evaluation, Sequence[GroupStatistics]]]) -> Table:
     """Return what a program reads: one row per evaluation (by name), group, metric and side, in full precision."""
     rows = [
-        (name, group.kind, group.name, metric, side, str(s.n), repr(s.mean), repr(s.sd), repr(s.low), repr(s.high))
-        for name, groups in evaluations
+        (evaluation.info.name, group.kind, group.name, metric, side, str(s.n), repr(s.mean), repr(s.sd), repr(s.low), repr(s.high))
+        for evaluation, groups in evaluations
         for group in groups
-        for metric in METRICS
-        for side, s in (("zero_filled", group.zero_filled[metric]), ("model", group.model[metric]), ("gain", group.gain[metric]))
+        for metric in evaluation.metrics
+        for side, s in (
+            *((name, found[metric]) for name, found in group.of.items()),
+            *((_side("gain", name, group), found[metric]) for name, found in group.gain.items()),
+        )
     ]
     columns = ("evaluation", "kind", "group", "metric", "side", "n", "mean", "sd", "ci95_low", "ci95_high")
     return Table(columns=columns, sections=(Section(rows=tuple(rows)),), num_labels=5)
 
 
-def volume_table(volumes: Sequence[VolumeResult]) -> Table:
-    """Return a row per volume, the model's worst PSNR first: that is where to look."""
-    columns = (
-        "Dataset",
-        "Volume",
-        "Anatomy",
-        "Contrast",
-        "R",
-        "Slices",
-        *(f"{m.upper()}\n{side}" for m in METRICS for side in ("zero-filled", "model")),
-    )
+def volume_table(evaluation: Evaluation) -> Table:
+    """Return a row per volume, the worst one by the first metric first: that is where to look.
+
+    The worst is that of the first method beside the baseline.
+    """
+    entries = [(metric, METRICS[metric]) for metric in evaluation.metrics]
+    columns = ("Dataset", "Volume", "Anatomy", "Contrast", "R", "Slices")
+    scores = [f"{entry.title}\n{column_name(name)}" for _, entry in entries for name in evaluation.methods]
+    leading, entry = entries[0]
+    judged = (*evaluation.compared, evaluation.baseline)[0]
     rows = [
         (
             v.dataset,
@@ -124,11 +127,11 @@ def volume_table(volumes: Sequence[VolumeResult]) -> Table:
             v.attributes.contrast,
             f"{v.attributes.acceleration:g}",
             str(v.num_slices),
-            *(f"{quality[metric]:.{DIGITS[metric]}f}" for metric in METRICS for quality in (v.zero_filled, v.model)),
+            *(f"{v.scores[name][metric]:.{entry.digits}f}" for metric, entry in entries for name in evaluation.methods),
         )
-        for v in sorted(volumes, key=lambda v: (v.model["psnr"], v.dataset, v.volume))
+        for v in sorted(evaluation.volumes, key=lambda v: (entry.sign * v.scores[judged][leading], v.dataset, v.volume))
     ]
-    return Table(columns=columns, sections=(Section(rows=tuple(rows)),), num_labels=4)
+    return Table(columns=(*columns, *scores), sections=(Section(rows=tuple(rows)),), num_labels=4)
 
 
 def signed(value: float, digits: int) -> str:
@@ -136,21 +139,28 @@ def signed(value: float, digits: int) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
-def _quality_row(group: GroupStatistics) -> tuple[str, ...]:
-    cells = {metric: tuple(mean_and_spread(side[metric], metric) for side in (group.zero_filled, group.model)) for metric in METRICS}
-    return (group.name, str(group.n), *cells["psnr"], difference_and_interval(group.gain["psnr"], "psnr"), *cells["ssim"], *cells["nmse"])
+def _side(word: str, method: str, group: GroupStatistics) -> str:
+    """Return what a gain is called: by the method where there are several."""
+    return word if len(group.gain) == 1 else f"{word} of {column_name(method)}"
+
+
+def _quality_row(evaluation: Evaluation, group: GroupStatistics) -> tuple[str, ...]:
+    first, *others = ([mean_and_spread(found[metric], metric) for found in group.of.values()] for metric in evaluation.metrics)
+    leading = evaluation.metrics[0]
+    gains = [difference_and_interval(found[leading], leading) for found in group.gain.values()]
+    return (group.name, str(group.n), *first, *gains, *(cell for cells in others for cell in cells))
 
 
 def mean_and_spread(statistic: Statistic, metric: str) -> str:
     """Return ``mean ± sd`` in the metric's usual digits."""
-    digits = DIGITS[metric]
+    digits = METRICS[metric].digits
     spread = f" ± {statistic.sd:.{digits}f}" if statistic.n > 1 else ""
     return f"{statistic.mean:.{digits}f}{spread}"
 
 
 def difference_and_interval(statistic: Statistic, metric: str) -> str:
     """Return the mean of paired differences, and its bootstrap interval as a minor line where there are several."""
-    digits = DIGITS[metric]
+    digits = METRICS[metric].digits
     interval = f"\n[{signed(statistic.low, digits)}, {signed(statistic.high, digits)}]" if statistic.n > 1 else ""
     return f"{signed(statistic.mean, digits)}{interval}"
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from echotrain.evaluation.results import Evaluation, VolumeResult
-from echotrain.evaluation.statistics import describe, signed_rank_p
-from echotrain.evaluation.tables import TITLES, Section, Table, difference_and_interval, mean_and_spread, p_value
+from echotrain.evaluation.results import Evaluation, VolumeResult, shared_metrics
+from echotrain.evaluation.statistics import describe, differences, signed_rank_p
+from echotrain.evaluation.tables import Section, Table, difference_and_interval, mean_and_spread, p_value
+from echotrain.metrics.table import METRICS, drawn
 
 __all__ = ["TrainingSet", "composition_table", "training_set_table"]
-
-_METRICS = ("psnr", "ssim")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +37,18 @@ def training_set_table(sets: Sequence[TrainingSet], fits: Callable[[VolumeResult
         fits: Which volumes count.
         num_slices: There are so many to train on.
     """
+    metrics = drawn(shared_metrics([each.evaluation for each in sets]))
     rows = []
     for each in sets:
         cells = []
-        for metric in _METRICS:
+        for metric in metrics:
             values, reference = (_values(s.evaluation, fits, metric) for s in (each, sets[0]))
             cells.append(mean_and_spread(describe(values), metric))
-            gain = values - reference
+            gain = differences(values, reference)
             cells += ["", ""] if each is sets[0] else [difference_and_interval(describe(gain), metric), p_value(signed_rank_p(gain))]
         rows.append((each.name, str(each.num_slices), f"{each.num_slices / num_slices:.0%}", *cells))
     count = sum(map(fits, sets[0].evaluation.volumes)) if sets else 0
-    scores = [f"{TITLES[metric]}\n{text}" for metric in _METRICS for text in (f"n = {count}", "difference", "p")]
+    scores = [f"{METRICS[metric].heading}\n{text}" for metric in metrics for text in (f"n = {count}", "difference", "p")]
     return Table(columns=("Trained on", "Slices", "Share", *scores), sections=(Section(rows=tuple(rows)),))
 
 
@@ -71,5 +71,5 @@ def composition_table(chosen: Mapping[str, int], pool: Mapping[str, int]) -> Tab
 
 
 def _values(evaluation: Evaluation, fits: Callable[[VolumeResult], bool], metric: str) -> NDArray[np.float64]:
-    chosen = sorted((v.dataset, v.volume, v.model[metric]) for v in evaluation.volumes if fits(v))
+    chosen = sorted((v.dataset, v.volume, v.scores[evaluation.subject][metric]) for v in evaluation.volumes if fits(v))
     return np.array([value for _, _, value in chosen])

@@ -12,13 +12,12 @@ from echotrain.errors import ConfigError
 from echotrain.evaluation.figures import LIGHT, Chart, style_axes
 from echotrain.evaluation.results import Evaluation, VolumeResult
 from echotrain.evaluation.statistics import describe
-from echotrain.evaluation.tables import DIGITS, Section, Table, mean_and_spread
+from echotrain.evaluation.tables import Section, Table, mean_and_spread
+from echotrain.metrics.table import METRICS
 
 __all__ = ["BASELINE", "TransferMatrix", "transfer_chart", "transfer_matrix", "transfer_table"]
 
 BASELINE = "all"
-# The paper outlines what comes within this of the row's best.
-MARGIN_DB = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,7 +25,7 @@ class TransferMatrix:
     """Mean quality of every model on every group of volumes.
 
     Attributes:
-        metric: ``psnr``, ``ssim`` or ``nmse``.
+        metric: What the cells hold.
         tests: Groups that are tested on, rows.
         trainings: What was trained on, columns, in the order of the rows; ``all`` comes last, where there is such a model.
         values: Volumes' metric by (row, column).
@@ -42,22 +41,30 @@ class TransferMatrix:
         """Mean over the volumes of each cell, (rows, columns)."""
         return np.array([[float(cell.mean()) for cell in row] for row in self.values])
 
-    def near_best(self, margin: float = MARGIN_DB) -> NDArray[np.bool_]:
-        """Return which single-group models come within ``margin`` dB of the row's best one; the model of all data never counts.
+    @property
+    def deficits(self) -> NDArray[np.float64]:
+        """How much worse each mean is than the best of its row, (rows, columns)."""
+        goodness = METRICS[self.metric].sign * self.means
+        found: NDArray[np.float64] = goodness.max(axis=1, keepdims=True) - goodness
+        return found
 
-        No model does by another metric than PSNR.
+    def near_best(self) -> NDArray[np.bool_]:
+        """Return which single-group models come near the row's best one; the model of all data never counts.
+
+        What is near, the metric says; by one that does not say, no model is.
 
         Source: MosaicMRI, Fig. 3: "black outlines mark all anatomy models within 1 dB of the best anatomy result for that row (excluding
         the baseline)".
         """
-        singles = np.array([name != BASELINE and self.metric == "psnr" for name in self.trainings])
-        means = np.where(singles, self.means, -np.inf)
-        near: NDArray[np.bool_] = (means >= means.max(axis=1, keepdims=True) - margin) & singles
+        entry = METRICS[self.metric]
+        singles = np.array([name != BASELINE and entry.near is not None for name in self.trainings])
+        goodness = np.where(singles, entry.sign * self.means, -np.inf)
+        near: NDArray[np.bool_] = (goodness >= goodness.max(axis=1, keepdims=True) - (entry.near or 0.0)) & singles
         return near
 
 
 def transfer_matrix(
-    evaluations: Mapping[str, Evaluation], groups: Mapping[str, Callable[[VolumeResult], bool]], *, metric: str = "psnr"
+    evaluations: Mapping[str, Evaluation], groups: Mapping[str, Callable[[VolumeResult], bool]], *, metric: str
 ) -> TransferMatrix:
     """Build a matrix from one evaluation per model, each of the same volumes.
 
@@ -67,7 +74,7 @@ def transfer_matrix(
         metric: What the cells hold.
 
     Raises:
-        ConfigError: There is no evaluation, or they are of different volumes.
+        ConfigError: There is no evaluation, they are of different volumes, or one is of several methods.
     """
     if not evaluations:
         raise ConfigError("a transfer matrix of no models", "needs at least one", "Train and evaluate some first.")
@@ -86,7 +93,8 @@ def transfer_matrix(
     trainings = [*known, *others, *([BASELINE] if BASELINE in evaluations else [])]
 
     def cell(test: str, training: str) -> NDArray[np.float64]:
-        return np.array([_quality(volumes[training][key], metric) for key in members[test]])
+        subject = evaluations[training].subject
+        return np.array([volumes[training][key].scores[subject][metric] for key in members[test]])
 
     values = tuple(tuple(cell(test, training) for training in trainings) for test in tests)
     return TransferMatrix(metric=metric, tests=tuple(tests), trainings=tuple(trainings), values=values)
@@ -116,8 +124,7 @@ def transfer_chart(matrix: TransferMatrix, title: str) -> Chart:
     axes = figure.subplots()
     style_axes(axes)
     axes.grid(visible=False)
-    digits = 1 if matrix.metric == "psnr" else DIGITS[matrix.metric]
-    deficit = means.max(axis=1, keepdims=True) - means
+    digits, deficit = METRICS[matrix.metric].note_digits, matrix.deficits
     for row in range(rows):
         for column in range(columns):
             strength = float(np.exp(-deficit[row, column] / 3))
@@ -138,10 +145,6 @@ def transfer_chart(matrix: TransferMatrix, title: str) -> Chart:
     for tick in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         tick.set_parse_math(False)
     return Chart.of(figure)
-
-
-def _quality(volume: VolumeResult, metric: str) -> float:
-    return float(volume.model[metric])
 
 
 def _wrapped(name: str) -> str:

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, VolumeAttributes, VolumeResult
+from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, MethodInfo, VolumeAttributes, VolumeResult
 from echotrain.metrics.table import Quality
 
 
@@ -18,8 +18,7 @@ def make_volume(
         volume=volume,
         attributes=VolumeAttributes(anatomy, contrast, acceleration),
         num_slices=10,
-        model=quality(psnr + gain),
-        zero_filled=quality(psnr),
+        scores={"zero_filled": quality(psnr), "model": quality(psnr + gain)},
     )
 
 
@@ -31,11 +30,23 @@ def make_example(volume: str = "a", shape: tuple[int, int] = (12, 10)) -> Exampl
         slice=5,
         attributes=VolumeAttributes("knee", "PD", 4),
         max_value=float(target.max()),
-        zero_filled=0.5 * target,
-        reconstruction=0.9 * target,
+        images={"zero_filled": 0.5 * target, "model": 0.9 * target},
         target=target,
         masked_kspace=np.random.default_rng(1).random((2 * shape[0], shape[1] + 3), dtype=np.float32) * (np.arange(shape[1] + 3) % 3 > 0),
     )
+
+
+METHODS = {"zero_filled": MethodInfo(), "model": MethodInfo(model="8 cascades", checkpoint="s3://lab/best")}
+
+
+def make_evaluation(volumes, examples=(), name: str = "VarNet x4") -> Evaluation:
+    info = EvaluationInfo(name=name, catalog="s3://lab/mosaic@3", split="test")
+    return Evaluation(info=info, methods=METHODS, volumes=tuple(volumes), examples=tuple(examples))
+
+
+@pytest.fixture
+def evaluation_of() -> Callable[..., Evaluation]:
+    return make_evaluation
 
 
 @pytest.fixture
@@ -52,8 +63,4 @@ def example() -> Example:
 def evaluation() -> Evaluation:
     volumes = [make_volume(f"knee{i}", 25 + i, 4 + i % 3, contrast=("PD", "PD_FS")[i % 2]) for i in range(6)]
     volumes += [make_volume("brain0", 30, 6, anatomy="brain", contrast="T2"), make_volume("brain1", 31, 5, anatomy="brain", contrast="T2")]
-    return Evaluation(
-        info=EvaluationInfo(name="VarNet x4", model="8 cascades", checkpoint="s3://lab/best", catalog="s3://lab/mosaic@3", split="test"),
-        volumes=tuple(volumes),
-        examples=(make_example("knee0"), make_example("brain0", (9, 14))),
-    )
+    return make_evaluation(volumes, (make_example("knee0"), make_example("brain0", (9, 14))))

@@ -9,7 +9,7 @@ import pytest
 
 from echotrain.errors import PayloadError, StorageError
 from echotrain.evaluation.bounded_npz import read_npz
-from echotrain.evaluation.results import EXAMPLES, read_evaluation, write_evaluation
+from echotrain.evaluation.stored import EXAMPLES, read_evaluation, write_evaluation
 from echotrain.storage.open import open_store
 
 
@@ -59,7 +59,7 @@ def test_an_evaluation_with_packed_pictures_is_refused_with_its_place(evaluation
     write_evaluation(store, evaluation)
     assert read_evaluation(store).info == evaluation.info
     (tmp_path / EXAMPLES).write_bytes(packed(labels=np.zeros(5_000_000)))
-    monkeypatch.setattr("echotrain.evaluation.results._LARGEST_EXAMPLES", 1 << 20)
+    monkeypatch.setattr("echotrain.evaluation.stored._LARGEST_EXAMPLES", 1 << 20)
     with pytest.raises(PayloadError, match="would take 40000"):
         read_evaluation(store)
     (tmp_path / EXAMPLES).write_bytes(bytes(2 << 20))

@@ -9,27 +9,32 @@ import pytest
 from PIL import Image
 from scipy.stats import wilcoxon
 
-from echotrain.evaluation.comparison import ZERO_FILLED, SharedExample, compare
+from echotrain.evaluation.comparison import compare
 from echotrain.evaluation.figures import ERROR_GAIN
 from echotrain.evaluation.html import shared_pictures
-from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, VolumeAttributes, VolumeResult
+from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, MethodInfo, VolumeAttributes, VolumeResult
+
+ZERO_FILLED = "Zero-filled"
 
 
 def volume(name, gain, *, acceleration=4.0, zero_filled=20.0):
     base = {"nmse": 0.1 * zero_filled, "psnr": zero_filled, "ssim": 0.5}
     better = {"nmse": 0.05, "psnr": zero_filled + gain, "ssim": 0.5 + gain / 100}
     attributes = VolumeAttributes("knee", "PD", acceleration)
-    return VolumeResult(dataset="d", volume=name, attributes=attributes, num_slices=3, model=better, zero_filled=base)
+    return VolumeResult(dataset="d", volume=name, attributes=attributes, num_slices=3, scores={"zero_filled": base, "model": better})
 
 
 def picture(name, value, acceleration=4.0):
-    images = {side: np.full((8, 8), value, np.float32) for side in ("zero_filled", "reconstruction", "target")}
-    return Example(dataset="d", volume=name, slice=1, attributes=VolumeAttributes("knee", "PD", acceleration), max_value=1.0, **images)
+    image = np.full((8, 8), value, np.float32)
+    attributes = VolumeAttributes("knee", "PD", acceleration)
+    images = {"zero_filled": image, "model": image}
+    return Example(dataset="d", volume=name, slice=1, attributes=attributes, max_value=1.0, target=image, images=images)
 
 
 def evaluation(model, volumes, *, examples=(), name="", checkpoint=""):
-    info = EvaluationInfo(name=name or model, model=model, checkpoint=checkpoint)
-    return Evaluation(info=info, volumes=tuple(volumes), examples=tuple(examples))
+    methods = {"zero_filled": MethodInfo(), "model": MethodInfo(model=model, checkpoint=checkpoint)}
+    info = EvaluationInfo(name=name or model)
+    return Evaluation(info=info, methods=methods, volumes=tuple(volumes), examples=tuple(examples))
 
 
 def cells(table):
@@ -87,8 +92,8 @@ def test_slices_that_every_method_shows_are_shown_side_by_side():
     first = evaluation("VarNet", [volume("a", 4.0), volume("b", 1.0)], examples=[picture("a", 0.5), picture("b", 0.5)])
     second = evaluation("ESPIRiT", [volume("a", 1.0), volume("b", 1.0)], examples=[picture("a", 0.25)])
     (shared,) = compare([first, second]).examples
-    assert shared.example.volume == "a"
-    assert {label: float(image[0, 0]) for label, image in shared.reconstructions.items()} == {"VarNet": 0.5, "ESPIRiT": 0.25}
+    assert shared.volume == "a"
+    assert {label: float(image[0, 0]) for label, image in shared.images.items()} == {ZERO_FILLED: 0.5, "VarNet": 0.5, "ESPIRiT": 0.25}
     alone = dataclasses.replace(second, examples=())
     assert compare([first, alone]).examples == ()
 
@@ -102,13 +107,13 @@ def test_the_kspace_is_that_of_whichever_method_has_kept_it(order):
         evaluation("ESPIRiT", [volume("a", 1.0)], examples=[picture("a", 0.25)]),
     ]
     (shared,) = compare(both[::order]).examples
-    assert shared.example.masked_kspace is acquired
+    assert shared.masked_kspace is acquired
 
 
 @pytest.mark.parametrize("has_kspace", [True, False])
 def test_kspace_stands_first_and_errors_under_their_images(has_kspace):
     example = dataclasses.replace(picture("a", 0.5), masked_kspace=np.ones((9, 3), np.float32) if has_kspace else None)
-    shown = shared_pictures(SharedExample(example=example, reconstructions={"VarNet": example.reconstruction}))
+    shown = shared_pictures(dataclasses.replace(example, images={ZERO_FILLED: example.target, "VarNet": example.target}))
     titles = [each["title"] for each in shown["pictures"]]
     errors = [f"Error × {ERROR_GAIN}"] * 2
     if has_kspace:

@@ -61,18 +61,18 @@ def test_a_chart_is_left_as_vectors_and_as_pixels_the_same_at_every_call():
 
 
 @pytest.mark.parametrize(("anatomy", "count"), [("knee", 6), ("", 1), ("bad $\\frac{$ name", 2), ("<b>&amp;", 5)])
-def test_the_distribution_is_drawn_whatever_the_groups_are_called(volume_result, anatomy, count):
+def test_the_distribution_is_drawn_whatever_the_groups_are_called(volume_result, evaluation_of, anatomy, count):
     volumes = [volume_result(str(i), 25 + i, anatomy=anatomy) for i in range(count)]
-    chart = quality_distribution([*volumes, volume_result("b", 30, anatomy="brain"), volume_result("c", 30, float("inf"))])
+    chart = quality_distribution(evaluation_of([*volumes, volume_result("b", 30, anatomy="brain"), volume_result("c", 30, float("inf"))]))
     assert_is_standalone_svg(chart.light)
     assert_is_standalone_svg(chart.dark)
 
 
-def test_drawing_leaves_the_settings_of_matplotlib_alone(volume_result):
+def test_drawing_leaves_the_settings_of_matplotlib_alone(volume_result, evaluation_of):
     import matplotlib as mpl
 
     before = mpl.rcParams.copy()
-    quality_distribution([volume_result("a", 30)])
+    quality_distribution(evaluation_of([volume_result("a", 30)]))
     assert dict(mpl.rcParams) == dict(before)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from echotrain.errors import ObjectMissingError, PayloadError
-from echotrain.evaluation.history import read_history
+from echotrain.evaluation.history import History, read_history
 from echotrain.storage.local import LocalStore
 
 RECORDS = [
@@ -36,12 +36,19 @@ def test_curves_skip_what_was_not_recorded(store):
         np.testing.assert_array_equal(np.array(history.curve(kind, metric)), np.array(expected).reshape(2, -1))
 
 
-def test_the_best_epoch_is_the_one_with_the_highest_score(store):
-    history = read_history(store, "run")
-    best = history.best()
-    assert best is not None
-    assert best["epoch"] == 0
-    assert history.best("psnr") is None
+def test_the_best_epoch_is_the_last_that_was_kept_as_the_best_whatever_it_was_judged_by():
+    epochs = [
+        {"epoch": e, "global_step": e, "nmse": nmse, "is_best": best} for e, (nmse, best) in enumerate([(0.3, 1), (0.1, 1), (0.2, 0)])
+    ]
+    history = History(name="run", train=(), epochs=tuple(epochs))
+    assert history.best()["epoch"] == 1
+    assert history.metrics() == ("nmse",)
+    assert History(name="run", train=(), epochs=({**epochs[0], "is_best": False},)).best() is None
+
+
+def test_runs_that_did_not_say_which_epoch_was_best_were_judged_by_ssim(store):
+    assert read_history(store, "run").best()["epoch"] == 0
+    assert History(name="run", train=(), epochs=()).best() is None
 
 
 @pytest.mark.parametrize(

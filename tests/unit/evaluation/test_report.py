@@ -10,7 +10,8 @@ from echotrain.errors import ObjectMissingError
 from echotrain.evaluation.finding import find_results
 from echotrain.evaluation.history import History
 from echotrain.evaluation.report import render_csv, render_markdown, render_report
-from echotrain.evaluation.results import write_evaluation
+from echotrain.evaluation.results import MethodInfo
+from echotrain.evaluation.stored import write_evaluation
 from echotrain.storage.local import LocalStore
 from ray_jobs import report as verb
 
@@ -73,7 +74,7 @@ def test_the_page_shows_figures_tables_pictures_and_curves(evaluation):
         "8 cascades",
     ):
         assert words in page.text
-    for words in ("knee-x4: 2 steps, 1 epoch; best validation SSIM 0.8123 after epoch 1", "Made today.", "NMSE"):
+    for words in ("knee-x4: 2 steps, 1 epoch; best validation PSNR 30.00 dB, SSIM 0.8123 after epoch 1", "Made today.", "NMSE"):
         assert words in page.text
     images = [value for tag, name, value in page.attributes if tag == "img" and name == "src"]
     assert [image.split(";")[0] for image in images] == ["data:image/svg+xml", *["data:image/png"] * 8, "data:image/svg+xml"]
@@ -94,9 +95,10 @@ def test_the_page_needs_nothing_from_elsewhere(evaluation):
 
 def test_whatever_a_header_says_stays_text(evaluation, volume_result):
     hostile = '<script>alert("x")</script>'
-    info = dataclasses.replace(evaluation.info, name=hostile, note=hostile, checkpoint=f"s3://{hostile}")
+    info = dataclasses.replace(evaluation.info, name=hostile, note=hostile)
+    methods = {**evaluation.methods, "model": MethodInfo(model=hostile, checkpoint=f"s3://{hostile}")}
     volumes = (volume_result(hostile, 30, anatomy=hostile, contrast='"><img src=x onerror=y>'),)
-    text = render_report([dataclasses.replace(evaluation, info=info, volumes=volumes)], [run(hostile)], title=hostile)
+    text = render_report([dataclasses.replace(evaluation, info=info, methods=methods, volumes=volumes)], [run(hostile)], title=hostile)
     assert "<script" not in text
     assert "<img src=x" not in text
     assert Page(text).text.count(hostile) >= 5
@@ -110,7 +112,8 @@ def test_light_and_dark_pages_are_both_there(evaluation):
 
 def test_several_evaluations_are_put_side_by_side(evaluation):
     assert "Side by side" not in render_report([evaluation])
-    other = dataclasses.replace(evaluation, info=dataclasses.replace(evaluation.info, name="VarNet x8", checkpoint="s3://lab/other"))
+    methods = {**evaluation.methods, "model": dataclasses.replace(evaluation.methods["model"], checkpoint="s3://lab/other")}
+    other = dataclasses.replace(evaluation, info=dataclasses.replace(evaluation.info, name="VarNet x8"), methods=methods)
     page = Page(render_report([evaluation, other]))
     assert "Side by side" in page.text
     assert page.text.index("VarNet x8") < page.text.index("Quality by group")

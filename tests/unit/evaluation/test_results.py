@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from echotrain.errors import CatalogError, ObjectMissingError, PayloadError, StorageFullError
-from echotrain.evaluation.results import Evaluation, EvaluationInfo, VolumeAttributes, pair_scores, read_evaluation, write_evaluation
+from echotrain.evaluation.results import VolumeAttributes, join_scores
+from echotrain.evaluation.stored import read_evaluation, write_evaluation
 from echotrain.metrics.collector import VolumeScore
 from echotrain.storage.local import LocalStore
-
-EMPTY_INFO = EvaluationInfo(name="x")
 
 
 @pytest.fixture
@@ -26,7 +25,8 @@ def score(volume: str, psnr: float) -> VolumeScore:
 def test_what_was_written_is_read_back_exactly(store, evaluation):
     write_evaluation(store, evaluation)
     again = read_evaluation(store)
-    assert (again.info, again.volumes) == (evaluation.info, evaluation.volumes)
+    assert dataclasses.replace(again, examples=()) == dataclasses.replace(evaluation, examples=())
+    assert list(again.methods) == list(evaluation.methods)
     for first, second in zip(again.examples, evaluation.examples, strict=True):
         assert (first.volume, first.slice, first.attributes, first.max_value) == (
             second.volume,
@@ -34,8 +34,9 @@ def test_what_was_written_is_read_back_exactly(store, evaluation):
             second.attributes,
             second.max_value,
         )
-        for name in ("zero_filled", "reconstruction", "target", "masked_kspace"):
-            np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+        assert [name for name, _ in first.arrays()] == ["zero_filled", "model", "target", "masked_kspace"]
+        for (_, array), (_, other) in zip(first.arrays(), second.arrays(), strict=True):
+            np.testing.assert_array_equal(array, other)
 
 
 def test_pictures_of_before_kspace_was_kept_are_read_without_it(store, evaluation):
@@ -64,16 +65,17 @@ def test_the_layout_is_three_plain_files_that_other_programs_can_read(store, eva
     assert (summary["num_volumes"], summary["num_slices"], summary["num_examples"], summary["split"]) == (8, 80, 2, "test")
 
 
-def test_names_with_commas_quotes_and_line_ends_survive(store, volume_result):
+def test_names_with_commas_quotes_and_line_ends_survive(store, volume_result, evaluation_of):
     volume = volume_result('a,"b"\n;c', 30, anatomy="knee, left")
-    evaluation = Evaluation(info=dataclasses.replace(EMPTY_INFO, name="ü"), volumes=(volume,))
+    evaluation = evaluation_of([volume], name="ü")
     write_evaluation(store, evaluation)
     assert read_evaluation(store) == evaluation
 
 
-def test_a_perfect_score_is_null_in_the_summary_and_infinite_in_the_table(store, volume_result):
-    perfect = dataclasses.replace(volume_result("a", 30), model={"nmse": 0.0, "psnr": float("inf"), "ssim": 1.0})
-    write_evaluation(store, Evaluation(info=EMPTY_INFO, volumes=(perfect,)))
+def test_a_perfect_score_is_null_in_the_summary_and_infinite_in_the_table(store, volume_result, evaluation_of):
+    worse = volume_result("a", 30)
+    perfect = dataclasses.replace(worse, scores={**worse.scores, "model": {"nmse": 0.0, "psnr": float("inf"), "ssim": 1.0}})
+    write_evaluation(store, evaluation_of([perfect]))
     assert json.loads(store.read("summary.json"), parse_constant=pytest.fail)["psnr_model"] is None
     assert read_evaluation(store).volumes == (perfect,)
 
@@ -131,10 +133,10 @@ def test_pickled_objects_are_never_loaded(store, evaluation):
         read_evaluation(store)
 
 
-def test_scores_of_both_sides_are_paired_by_volume():
+def test_scores_of_all_methods_are_joined_by_volume():
     attributes = {("d", "a"): VolumeAttributes("knee", "PD", 4), ("d", "b"): VolumeAttributes("brain", "T2", 8)}
-    paired = pair_scores([score("a", 30), score("b", 35)], [score("b", 25), score("a", 20)], attributes)
-    assert [(v.volume, v.model["psnr"], v.zero_filled["psnr"], v.attributes.anatomy) for v in paired] == [
+    paired = join_scores({"x": [score("a", 30), score("b", 35)], "y": [score("b", 25), score("a", 20)]}, attributes)
+    assert [(v.volume, v.scores["x"]["psnr"], v.scores["y"]["psnr"], v.attributes.anatomy) for v in paired] == [
         ("a", 30, 20, "knee"),
         ("b", 35, 25, "brain"),
     ]
@@ -144,4 +146,4 @@ def test_scores_of_both_sides_are_paired_by_volume():
 def test_a_volume_without_its_counterpart_is_refused(model, zero_filled, known):
     attributes = {("d", name): VolumeAttributes("", "", 4) for name in known}
     with pytest.raises(CatalogError, match="d/b"):
-        pair_scores([score(name, 30) for name in model], [score(name, 20) for name in zero_filled], attributes)
+        join_scores({"x": [score(name, 30) for name in model], "y": [score(name, 20) for name in zero_filled]}, attributes)

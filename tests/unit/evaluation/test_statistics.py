@@ -36,7 +36,7 @@ def test_the_spread_is_the_sample_standard_deviation():
 
 
 def test_groups_are_all_volumes_then_each_anatomy_and_contrast(evaluation):
-    groups = group_statistics(evaluation.volumes)
+    groups = group_statistics(evaluation)
     assert [(g.kind, g.name, g.n) for g in groups] == [
         ("all", "All volumes", 8),
         ("anatomy", "brain", 2),
@@ -46,23 +46,23 @@ def test_groups_are_all_volumes_then_each_anatomy_and_contrast(evaluation):
         ("contrast", "T2", 2),
     ]
     brain = groups[1]
-    assert (brain.model["psnr"].mean, brain.zero_filled["psnr"].mean, brain.gain["psnr"].mean) == (36, 30.5, 5.5)
+    assert (brain.of["model"]["psnr"].mean, brain.of["zero_filled"]["psnr"].mean, brain.gain["model"]["psnr"].mean) == (36, 30.5, 5.5)
 
 
-def test_accelerations_are_listed_in_order_where_they_differ_and_nameless_groups_as_unknown(volume_result):
+def test_accelerations_are_listed_in_order_where_they_differ_and_nameless_groups_as_unknown(volume_result, evaluation_of):
     volumes = [volume_result(str(r), 30, acceleration=r, anatomy="", contrast=contrast) for r, contrast in ((16, "T1"), (4, ""), (8, "T1"))]
-    names = [(g.kind, g.name) for g in group_statistics(volumes)[1:]]
+    names = [(g.kind, g.name) for g in group_statistics(evaluation_of(volumes))[1:]]
     assert names == [("contrast", "T1"), ("contrast", "unknown"), ("acceleration", "4×"), ("acceleration", "8×"), ("acceleration", "16×")]
 
 
-def test_the_gain_is_paired_so_that_its_interval_ignores_how_volumes_differ(volume_result):
+def test_the_gain_is_paired_so_that_its_interval_ignores_how_volumes_differ(volume_result, evaluation_of):
     volumes = [volume_result(str(i), 20 + 2 * i, 5 + 0.01 * i) for i in range(10)]
-    (overall, *_) = group_statistics(volumes)
-    assert overall.gain["psnr"].high - overall.gain["psnr"].low < 0.1
-    assert overall.model["psnr"].high - overall.model["psnr"].low > 3
+    (overall, *_) = group_statistics(evaluation_of(volumes))
+    assert overall.gain["model"]["psnr"].high - overall.gain["model"]["psnr"].low < 0.1
+    assert overall.of["model"]["psnr"].high - overall.of["model"]["psnr"].low > 3
 
 
-def test_perfect_images_on_both_sides_gain_nothing(volume_result):
-    (overall, *_) = group_statistics([volume_result("a", float("inf")), volume_result("b", 30)])
-    assert overall.gain["psnr"].mean == pytest.approx(2.5)
-    assert overall.model["psnr"].mean == float("inf")
+def test_perfect_images_on_both_sides_gain_nothing(volume_result, evaluation_of):
+    (overall, *_) = group_statistics(evaluation_of([volume_result("a", float("inf")), volume_result("b", 30)]))
+    assert overall.gain["model"]["psnr"].mean == pytest.approx(2.5)
+    assert overall.of["model"]["psnr"].mean == float("inf")

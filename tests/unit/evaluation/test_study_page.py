@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from echotrain.evaluation.results import Evaluation, EvaluationInfo, VolumeAttributes, VolumeResult
+from echotrain.evaluation.results import Evaluation, EvaluationInfo, MethodInfo, VolumeAttributes, VolumeResult
 from echotrain.evaluation.scaling import ScalingPoint
 from echotrain.evaluation.study_page import exhibit_files, render_study
 from echotrain.evaluation.study_sections import benchmark_section, filtering_section, models_section, scaling_section, transfer_section
@@ -24,13 +24,16 @@ def evaluation(name, psnr, model="VarNet", count=7):
             volume=f"{anatomy}{n}",
             attributes=VolumeAttributes(anatomy, "T1", 4.0),
             num_slices=2,
-            model={"nmse": 0.01, "psnr": psnr + n + n**2 / 100, "ssim": 0.9 - n / 100},
-            zero_filled={"nmse": 0.1, "psnr": 20.0 + n, "ssim": 0.5},
+            scores={
+                "zero_filled": {"nmse": 0.1, "psnr": 20.0 + n, "ssim": 0.5},
+                "model": {"nmse": 0.01, "psnr": psnr + n + n**2 / 100, "ssim": 0.9 - n / 100},
+            },
         )
         for anatomy in ANATOMIES
         for n in range(count)
     ]
-    return Evaluation(info=EvaluationInfo(name=name, model=model, checkpoint=name), volumes=tuple(volumes))
+    methods = {"zero_filled": MethodInfo(), "model": MethodInfo(model=model, checkpoint=name)}
+    return Evaluation(info=EvaluationInfo(name=name), methods=methods, volumes=tuple(volumes))
 
 
 def is_knee(v):

@@ -8,30 +8,31 @@ from echotrain.evaluation.tables import Section, Table, quality_numbers, quality
 
 
 def test_the_quality_table_shows_mean_spread_and_paired_gain(evaluation):
-    table = quality_table(group_statistics(evaluation.volumes))
+    table = quality_table(evaluation, group_statistics(evaluation))
     brain = next(row for section in table.sections for row in section.rows if row[0] == "brain")
     assert brain[:5] == ("brain", "2", "30.50 ± 0.71", "36.00 ± 0.00", "+5.50\n[+5.00, +6.00]")
     assert [section.title for section in table.sections] == ["", "Anatomy", "Contrast"]
     assert all(len(row) == len(table.columns) for section in table.sections for row in section.rows)
 
 
-def test_one_volume_is_shown_without_a_spread(volume_result):
-    (row,) = quality_table(group_statistics([volume_result("a", 30, -2)])[:1]).sections[0].rows
+def test_one_volume_is_shown_without_a_spread(volume_result, evaluation_of):
+    evaluation = evaluation_of([volume_result("a", 30, -2)])
+    (row,) = quality_table(evaluation, group_statistics(evaluation)[:1]).sections[0].rows
     assert row[:5] == ("All volumes", "1", "30.00", "28.00", "−2.00")
 
 
 def test_the_numbers_keep_full_precision_through_csv(evaluation):
-    groups = group_statistics(evaluation.volumes)
-    rows = list(csv.DictReader(io.StringIO(quality_numbers([("x4", groups)]).to_csv())))
+    groups = group_statistics(evaluation)
+    rows = list(csv.DictReader(io.StringIO(quality_numbers([(evaluation, groups)]).to_csv())))
     assert len(rows) == len(groups) * 9
     row = next(r for r in rows if (r["group"], r["metric"], r["side"]) == ("knee", "ssim", "model"))
     knee = next(g for g in groups if g.name == "knee")
-    assert (float(row["mean"]), float(row["ci95_low"]), int(row["n"])) == (knee.model["ssim"].mean, knee.model["ssim"].low, 6)
-    assert row["evaluation"] == "x4"
+    assert (float(row["mean"]), float(row["ci95_low"]), int(row["n"])) == (knee.of["model"]["ssim"].mean, knee.of["model"]["ssim"].low, 6)
+    assert row["evaluation"] == "VarNet x4"
 
 
 def test_the_volume_table_begins_with_the_worst(evaluation):
-    rows = volume_table(evaluation.volumes).sections[0].rows
+    rows = volume_table(evaluation).sections[0].rows
     assert [row[1] for row in rows[:2]] == ["knee0", "knee1"]
     psnr = [float(row[7]) for row in rows]
     assert psnr == sorted(psnr)

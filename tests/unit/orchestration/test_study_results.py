@@ -6,7 +6,7 @@ import pytest
 
 from echotrain.data.catalog.identity import SampleId
 from echotrain.data.catalog.subsets import save_subset
-from echotrain.evaluation.results import Evaluation, EvaluationInfo, VolumeAttributes, VolumeResult
+from echotrain.evaluation.results import Evaluation, EvaluationInfo, MethodInfo, VolumeAttributes, VolumeResult
 from echotrain.orchestration.jobs.filtering import Filtered, PatchCounts
 from echotrain.orchestration.jobs.study_results import StudyResults, study_facts, study_sections
 from echotrain.recipes.registry import find_study
@@ -23,12 +23,12 @@ def evaluation(psnr, model="VarNet"):
             volume=volume,
             attributes=VolumeAttributes(anatomy, "PD", 4.0),
             num_slices=3,
-            model={"nmse": 0.01, "psnr": psnr, "ssim": 0.9},
-            zero_filled={"nmse": 0.1, "psnr": 20.0, "ssim": 0.5},
+            scores={"zero_filled": {"nmse": 0.1, "psnr": 20.0, "ssim": 0.5}, "model": {"nmse": 0.01, "psnr": psnr, "ssim": 0.9}},
         )
         for anatomy, volume in (("brain", "file005"), ("knee", "file004"))
     )
-    return Evaluation(info=EvaluationInfo(name=str(psnr), model=model, checkpoint=str(psnr)), volumes=volumes)
+    methods = {"zero_filled": MethodInfo(), "model": MethodInfo(model=model, checkpoint=str(psnr))}
+    return Evaluation(info=EvaluationInfo(name=str(psnr)), methods=methods, volumes=volumes)
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def test_repeats_are_averaged_and_what_failed_is_named_while_the_rest_stands(stu
     results = StudyResults(study.seeds, trials, tested, [])
     # Model 1 is trial 1 and, by its second seed, trial 7; of model 4 both repeats failed; of model 0 one did.
     models = [{path: value for path, value in trial.values.items() if path != "seed"} for trial in trials[:6]]
-    assert {v.model["psnr"] for v in results.of(models[1]).volumes} == {(31.0 + 37.0) / 2}
-    assert {v.model["psnr"] for v in results.of(models[0]).volumes} == {36.0}
+    assert {v.scores["model"]["psnr"] for v in results.of(models[1]).volumes} == {(31.0 + 37.0) / 2}
+    assert {v.scores["model"]["psnr"] for v in results.of(models[0]).volumes} == {36.0}
     assert results.of(models[4]) is None
     scaling, anatomies, listed = study_sections(study, plan, results, catalog, None)
     assert scaling.missing == ("trial 0 has no result: loss is not finite",)

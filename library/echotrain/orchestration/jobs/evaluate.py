@@ -1,4 +1,4 @@
-"""Evaluate methods on a split of a catalog: each beside the zero-filled image, volume by volume."""
+"""Evaluate methods on a split of a catalog, volume by volume, beside each other: as a rule one of them beside the zero-filled image."""
 
 import dataclasses
 import itertools
@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -27,15 +27,25 @@ from echotrain.data.samples.data_config import DataConfig
 from echotrain.data.samples.measured import MeasuredBatch
 from echotrain.data.samples.sample_format import StepRows
 from echotrain.errors import CatalogError, ConfigError
-from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, VolumeAttributes, pair_scores
+from echotrain.evaluation.results import (
+    MODEL,
+    ZERO_FILLED,
+    Evaluation,
+    EvaluationInfo,
+    Example,
+    MethodInfo,
+    VolumeAttributes,
+    join_scores,
+)
 from echotrain.log import track
 from echotrain.metrics.collector import SliceKey, SliceScore, VolumeCollector, VolumeKey
 from echotrain.orchestration.jobs.inference import Method, Reconstructor, Subject, WorkerSetup, actor_resources
+from echotrain.orchestration.jobs.zero_filled import ZeroFilledMethod
 from echotrain.orchestration.runtime.cluster import connect
 from echotrain.orchestration.runtime.mapping import Result, map_items
 from echotrain.orchestration.runtime.parts import Parts
 from echotrain.storage.open import open_store
-from echotrain.tasks.reconstruction import masked_kspace, zero_filled
+from echotrain.tasks.reconstruction import masked_kspace
 
 __all__ = ["EvaluationJob", "evaluate", "evaluate_all"]
 
@@ -43,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 # Masks of an evaluation depend on the volume alone.
 _NO_SEED = 0
+# What a part says besides each method's scores.
+_OTHER_VALUES = ("job", "volume", "shape", "kspace_shape")
 # By URI and by what is trusted besides.
 _Catalogs = dict[tuple[str, tuple[str, ...]], Catalog]
 
@@ -52,7 +64,9 @@ class EvaluationJob:
     """What is evaluated, and on what.
 
     Attributes:
-        method: What reconstructs, and on how many workers.
+        method: What reconstructs, and on how many workers; called ``model`` in the evaluation.
+        beside: Further methods by name, given the same k-space in the same workers, the data of ``method`` whatever they say of their own.
+        baseline: The one of all methods that the others are compared with; "" for none.
         split: ``train``, ``val``, ``test`` or ``all``.
         num_volumes: Volumes at most, chosen to cover anatomies and contrasts, then by a hash of their names; 0 takes all.
         num_examples: Slices kept as pictures, chosen before anything is scored.
@@ -62,6 +76,8 @@ class EvaluationJob:
     """
 
     method: Method
+    beside: Mapping[str, Method] = field(default_factory=lambda: {ZERO_FILLED: ZeroFilledMethod()})
+    baseline: str = ZERO_FILLED
     split: str = "test"
     num_volumes: int = 0
     num_examples: int = 6
@@ -74,6 +90,12 @@ class EvaluationJob:
             raise ConfigError(f"split={self.split!r}", f"must be one of {', '.join(SPLITS)} or all", "Use test for a final figure.")
         if self.num_volumes < 0:
             raise ConfigError(f"num_volumes={self.num_volumes}", "must be at least 0", "Use 0 for all volumes.")
+        # Before anything is reconstructed: an evaluation refuses these names too.
+        for name in self.beside:
+            if name == MODEL or name in _OTHER_VALUES:
+                raise ConfigError(f"method {name!r}", f"must not be called {MODEL} or {', '.join(_OTHER_VALUES)}", "Name it otherwise.")
+        methods = {name: MethodInfo() for name in (*self.beside, MODEL)}
+        Evaluation(info=EvaluationInfo(name=self.title), methods=methods, baseline=self.baseline, volumes=())
 
 
 def evaluate(method: Method, **options: Any) -> Evaluation:
@@ -126,17 +148,17 @@ class _Volume:
     def key(self) -> VolumeKey:
         return self.rows[0].dataset, self.rows[0].volume
 
-    def attributes(self, subject: Subject) -> VolumeAttributes:
+    def attributes(self, data: DataConfig) -> VolumeAttributes:
         row = self.rows[0]
-        return VolumeAttributes(row.anatomy, row.contrast, subject.data.acceleration(row))
+        return VolumeAttributes(row.anatomy, row.contrast, data.acceleration(row))
 
 
 @dataclass(frozen=True)
 class _Told:
-    """What a worker must know of a job."""
+    """What a worker must know of a job: its methods in the order of showing, the data, and where parts are kept."""
 
-    method: Method
-    subject: Subject
+    methods: Mapping[str, Method]
+    data: DataConfig
     catalog_uri: str
     parts: Parts | None
 
@@ -147,28 +169,40 @@ class _Work:
 
     Attributes:
         job: As it was asked for.
-        method, subject: What reconstructs, resolved.
+        methods, subjects: What reconstructs, by name in the order of showing, resolved.
         catalog_uri: The pinned catalog.
         volumes: Those to reconstruct.
     """
 
     job: EvaluationJob
-    method: Method
-    subject: Subject
+    methods: Mapping[str, Method]
+    subjects: Mapping[str, Subject]
     catalog_uri: str
     volumes: tuple[_Volume, ...]
 
     @classmethod
     def of(cls, job: EvaluationJob, catalogs: _Catalogs) -> "_Work":
-        """Resolve the method and find the volumes; ``catalogs`` keeps what was loaded."""
-        method, subject = job.method.resolved()
-        data = dataclasses.replace(subject.data, trusted=absolute_trusted(subject.data.trusted))
-        subject = dataclasses.replace(subject, data=data)
+        """Resolve the methods and find the volumes; ``catalogs`` keeps what was loaded."""
+        resolved = {name: method.resolved() for name, method in {**job.beside, MODEL: job.method}.items()}
+        methods = {name: method for name, (method, _) in resolved.items()}
+        data = resolved[MODEL][1].data
+        data = dataclasses.replace(data, trusted=absolute_trusted(data.trusted))
+        subjects = {name: dataclasses.replace(subject, data=data) for name, (_, subject) in resolved.items()}
         catalog = _loaded(data.catalog, data, catalogs)
-        volumes = _find_volumes(catalog, subject.data, job)
-        for warning in subject.data.check(catalog.table.select(subject.data.checked)):
+        volumes = _find_volumes(catalog, data, job)
+        for warning in data.check(catalog.table.select(data.checked)):
             logger.warning("%s", warning)
-        return cls(job, method, subject, f"{catalog.root}@{catalog.version}", tuple(volumes))
+        return cls(job, methods, subjects, f"{catalog.root}@{catalog.version}", tuple(volumes))
+
+    @property
+    def method(self) -> Method:
+        """The one that says on how many workers all of them run."""
+        return self.methods[MODEL]
+
+    @property
+    def data(self) -> DataConfig:
+        """What all methods are given."""
+        return self.subjects[MODEL].data
 
     @cached_property
     def items(self) -> list[dict[str, Any]]:
@@ -180,19 +214,21 @@ class _Work:
 
     @cached_property
     def told(self) -> _Told:
-        """What a worker must know; its parts are those of this method, these masks and these slices alone."""
+        """What a worker must know; its parts are those of these methods, these masks and these slices alone."""
         parts = None
         if self.job.resume_in:
-            subject = self.subject
-            described = {
-                "model": subject.model,
-                "settings": subject.settings,
-                "weights": subject.weights,
-                "sha256": subject.sha256,
-                **subject.data.of_samples,
-            }
-            parts = Parts(open_store(self.job.resume_in).uri, json.dumps([described, self.catalog_uri, self.items]))
-        return _Told(self.method, self.subject, self.catalog_uri, parts)
+            parts = Parts(open_store(self.job.resume_in).uri, self.identity)
+        return _Told(self.methods, self.data, self.catalog_uri, parts)
+
+    @property
+    def identity(self) -> str:
+        """All that decides the results, as text."""
+        described = {**_described(self.subjects[MODEL]), **self.data.of_samples}
+        # As it always was where a method stands beside the zero-filled image alone.
+        beside = {name: _described(subject) for name, subject in self.subjects.items() if name != MODEL}
+        usual = {ZERO_FILLED: _described(ZeroFilledMethod().resolved()[1])}
+        others = [] if beside == usual else [beside]
+        return json.dumps([described, self.catalog_uri, self.items, *others])
 
 
 class _Gathered:
@@ -201,35 +237,35 @@ class _Gathered:
     def __init__(self, work: _Work) -> None:
         self._work = work
         expected = {volume.key: len(volume.positions) for volume in work.volumes}
-        self._model, self._baseline = VolumeCollector(expected), VolumeCollector(expected)
+        self._scores = {name: VolumeCollector(expected) for name in work.methods}
         self._examples: list[Example] = []
         self._missing = set(range(len(work.volumes)))
 
     def add(self, result: Result) -> Evaluation | None:
         """Take in a volume; return the evaluation when it was the last one."""
-        self._model.merge(_scores(result.values["model"]))
-        self._baseline.merge(_scores(result.values["zero_filled"]))
+        for name, collector in self._scores.items():
+            collector.merge(_scores(result.values[name]))
         volume = self._work.volumes[result.values["volume"]]
         if result.data:
-            self._examples.append(_example(volume, volume.attributes(self._work.subject), result))
+            self._examples.append(_example(volume, volume.attributes(self._work.data), result, list(self._scores)))
         self._missing.remove(result.values["volume"])
         return None if self._missing else self._evaluation()
 
     def _evaluation(self) -> Evaluation:
-        job, subject = self._work.job, self._work.subject
-        attributes = {volume.key: volume.attributes(subject) for volume in self._work.volumes}
-        info = EvaluationInfo(
-            name=job.title or f"{subject.name}, {job.split}",
-            model=subject.model,
-            checkpoint=subject.weights,
-            weights_sha256=subject.sha256,
-            catalog=self._work.catalog_uri,
-            split=job.split,
-            note=job.note,
-        )
+        job, subjects = self._work.job, self._work.subjects
+        attributes = {volume.key: volume.attributes(self._work.data) for volume in self._work.volumes}
+        name = job.title or f"{subjects[MODEL].name}, {job.split}"
         examples = sorted(self._examples, key=lambda example: (example.attributes, example.dataset, example.volume))
-        scores = pair_scores(self._model.volumes(), self._baseline.volumes(), attributes)
-        return Evaluation(info=info, volumes=scores, examples=tuple(examples))
+        return Evaluation(
+            info=EvaluationInfo(name=name, catalog=self._work.catalog_uri, split=job.split, note=job.note),
+            methods={
+                name: MethodInfo(model=subject.model, checkpoint=subject.weights, weights_sha256=subject.sha256)
+                for name, subject in subjects.items()
+            },
+            baseline=job.baseline,
+            volumes=join_scores({name: collector.volumes() for name, collector in self._scores.items()}, attributes),
+            examples=tuple(examples),
+        )
 
 
 def _evaluate_alike(works: Sequence[_Work]) -> Iterator[tuple[EvaluationJob, Evaluation]]:
@@ -254,7 +290,7 @@ def _evaluate_alike(works: Sequence[_Work]) -> Iterator[tuple[EvaluationJob, Eva
 
 
 class _VolumeScorer:
-    """Reconstructs whole volumes and reduces them to scores; one lives in each worker, and keeps one method at a time ready."""
+    """Reconstructs whole volumes and reduces them to scores; one lives in each worker, and keeps one job's methods at a time ready."""
 
     def __init__(self, setup: WorkerSetup, told: Sequence[_Told]) -> None:
         setup.prepare()
@@ -264,22 +300,22 @@ class _VolumeScorer:
         self._take_up(0)
 
     def _take_up(self, job: int) -> None:
-        """Make the method of a job ready, unless it is."""
+        """Make the methods of a job ready, unless they are."""
         if job == self._job:
             return
         if self._job >= 0:
             self._fetcher.close()
         told = self._told[job]
-        self._catalog = _loaded(told.catalog_uri, told.subject.data, self._catalogs)
-        self._reconstructor: Reconstructor = told.method.load()
-        self._fetcher: Fetcher[MeasuredBatch] = Fetcher(self._catalog, told.subject.data.make_format(seed=_NO_SEED))
+        self._catalog = _loaded(told.catalog_uri, told.data, self._catalogs)
+        self._reconstructors: dict[str, Reconstructor] = {name: method.load() for name, method in told.methods.items()}
+        self._fetcher: Fetcher[MeasuredBatch] = Fetcher(self._catalog, told.data.make_format(seed=_NO_SEED))
         self._job = job
 
     @torch.inference_mode()
     def __call__(self, item: Mapping[str, Any]) -> Result:
         self._take_up(item["job"])
-        model, baseline = VolumeCollector(), VolumeCollector()
-        pictures = np.zeros((3, 0, 0), np.float32)
+        collectors = {name: VolumeCollector() for name in self._reconstructors}
+        pictures = np.zeros((len(collectors) + 1, 0, 0), np.float32)
         masked = np.zeros((0, 0), np.float32)
         # A slice is scored, which is NumPy's work alone, while the next one is reconstructed; one thread keeps them in order.
         with ThreadPoolExecutor(1, thread_name_prefix="echotrain-score") as scoring:
@@ -288,17 +324,19 @@ class _VolumeScorer:
                 (sample,) = batch.ids
                 peak = float(batch.max_value)
                 target = batch.target[0].cpu().numpy()
-                output = self._reconstructor.reconstruct(batch)[0].cpu().numpy()
-                acquired = zero_filled(batch)[0].cpu().numpy()
-                scored.append(scoring.submit(model.add, sample, target, output, peak))
-                scored.append(scoring.submit(baseline.add, sample, target, acquired, peak))
-                if (sample.slice, sample.frame) == (item["pictured"], item.get("frame")) and output.shape == target.shape:
-                    pictures = np.stack([acquired, output, target]).astype(np.float32)
+                moved = {device: batch.to(device) for device in {each.device for each in self._reconstructors.values()}}
+                outputs = [each.reconstruct(moved[each.device])[0].cpu().numpy() for each in self._reconstructors.values()]
+                for collector, output in zip(collectors.values(), outputs, strict=True):
+                    scored.append(scoring.submit(collector.add, sample, target, output, peak))
+                is_pictured = (sample.slice, sample.frame) == (item["pictured"], item.get("frame"))
+                if is_pictured and {output.shape for output in outputs} == {target.shape}:
+                    pictures = np.stack([*outputs, target]).astype(np.float32)
                     masked = masked_kspace(batch)[0].cpu().numpy().astype(np.float32)
             for each in scored:
                 each.result()
         shapes = {"shape": pictures.shape[1:], "kspace_shape": masked.shape}
-        values = {"volume": item["volume"], "model": model.state(), "zero_filled": baseline.state(), **shapes}
+        scores = {name: collector.state() for name, collector in collectors.items()}
+        values = {"volume": item["volume"], **scores, **shapes}
         data = pictures.tobytes() + masked.tobytes()
         parts = self._told[item["job"]].parts
         if parts is not None:
@@ -309,8 +347,7 @@ class _VolumeScorer:
         rows = self._catalog.rows(np.asarray(positions))
         steps = (StepRows([row], [1.0], 1) for row in rows)
         for step in self._fetcher.fetch(steps, epoch=None):
-            for batch in step.batches:
-                yield batch.to(self._reconstructor.device)
+            yield from step.batches
 
 
 def _loaded(uri: str, data: DataConfig, catalogs: _Catalogs) -> Catalog:
@@ -361,10 +398,16 @@ def _pictured(sample: SampleId | None) -> dict[str, int]:
     return {"pictured": sample.slice, **({} if sample.frame is None else {"frame": sample.frame})}
 
 
-def _example(volume: _Volume, attributes: VolumeAttributes, result: Result) -> Example:
+def _described(subject: Subject) -> dict[str, Any]:
+    return {"model": subject.model, "settings": subject.settings, "weights": subject.weights, "sha256": subject.sha256}
+
+
+def _example(volume: _Volume, attributes: VolumeAttributes, result: Result, methods: Sequence[str]) -> Example:
+    """Return the picture that a part holds: every method's image, then the target, then the masked k-space."""
     shape, kspace_shape = result.values["shape"], result.values.get("kspace_shape")
     numbers: NDArray[np.float32] = np.frombuffer(result.data, np.float32)
-    pictures = numbers[: 3 * math.prod(shape)].reshape(3, *shape)
+    count = len(methods) + 1
+    pictures = numbers[: count * math.prod(shape)].reshape(count, *shape)
     dataset, name = volume.key
     return Example(
         dataset=dataset,
@@ -372,9 +415,8 @@ def _example(volume: _Volume, attributes: VolumeAttributes, result: Result) -> E
         slice=-1 if volume.pictured is None else volume.pictured.slice,
         attributes=attributes,
         max_value=volume.rows[0].max_value,
-        zero_filled=pictures[0],
-        reconstruction=pictures[1],
-        target=pictures[2],
+        images=dict(zip(methods, pictures, strict=False)),
+        target=pictures[-1],
         # A job that an older version began has left none.
         masked_kspace=None if kspace_shape is None else numbers[pictures.size :].reshape(kspace_shape),
     )

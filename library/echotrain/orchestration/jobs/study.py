@@ -18,7 +18,8 @@ from echotrain.data.catalog.selection import Where
 from echotrain.data.catalog.store import load_catalog, split_version
 from echotrain.data.samples.data_config import DataConfig
 from echotrain.errors import ObjectMissingError, ResourceError
-from echotrain.evaluation.results import Evaluation, read_evaluation, write_evaluation
+from echotrain.evaluation.results import MODEL, Evaluation, MethodInfo
+from echotrain.evaluation.stored import read_evaluation, write_evaluation
 from echotrain.evaluation.study_page import exhibit_files, render_study
 from echotrain.evaluation.transfer import BASELINE
 from echotrain.orchestration.jobs.espirit import EspiritMethod
@@ -227,4 +228,5 @@ def _known(job: EvaluationJob) -> Evaluation | None:
         return None
     root, version = split_version(subject.data.catalog)
     now = (subject.model, subject.weights, f"{open_store(root).uri}@{version}")
-    return known if (known.info.model, known.info.checkpoint, known.info.catalog) == now else None
+    method = known.methods.get(MODEL, MethodInfo())
+    return known if (method.model, method.checkpoint, known.info.catalog) == now else None

@@ -24,6 +24,7 @@ from echotrain.evaluation.study_sections import (
     transfer_section,
 )
 from echotrain.evaluation.training_sets import TrainingSet
+from echotrain.metrics.table import find_metric
 from echotrain.orchestration.jobs.filtering import Filtered
 from echotrain.sweeps.trial import Trial
 from echotrain.training.experiment import Experiment
@@ -111,7 +112,10 @@ def study_sections(
 def _benchmark(models: StudyModels, results: StudyResults) -> StudySection:
     networks = [evaluation for evaluation in map(results.of, models.benchmark) if evaluation is not None]
     # Networks of several accelerations are one method, as ESPIRiT is.
-    alike = [dataclasses.replace(e, info=dataclasses.replace(e.info, checkpoint="")) for e in networks]
+    alike = [
+        dataclasses.replace(e, methods={name: dataclasses.replace(method, checkpoint="") for name, method in e.methods.items()})
+        for e in networks
+    ]
     return benchmark_section([*results.baselines, *alike], missing=results.missing(models.benchmark))
 
 
@@ -194,5 +198,5 @@ def study_facts(study: Study, base: Experiment, catalog: Catalog, trials: Sequen
         "Models": ", ".join(f"{count} {state}" for state, count in states.items()),
         "Training": f"{base.epochs} epochs, {base.batch_size} slices per step, seed {', '.join(map(str, study.seeds))}",
         "Undersampling": f"{mask.kind}, {rates}, where no section says otherwise",
-        "Tested on": f"the split “{study.split}”, with the weights of the best validation {base.task.build().score.upper()}",
+        "Tested on": f"the split “{study.split}”, with the weights of the best validation {find_metric(base.task.build().score).title}",
     }
