@@ -11,9 +11,9 @@ from echotrain.log import setup_logging
 from echotrain.orchestration.jobs.study import PAGE, run_study
 from echotrain.recipes.debug_data import STUDY_CATALOG, ensure_study_data
 from echotrain.recipes.registry import STUDIES, find_study
+from echotrain.studies.study import Study, override_study
 from echotrain.sweeps.space import as_shell_words
 from echotrain.training.experiment import flatten
-from echotrain.training.study import Study, override_study
 
 EXAMPLES = """examples:
   python -m ray_jobs.study --list

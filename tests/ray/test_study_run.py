@@ -10,8 +10,8 @@ from rich.console import Console
 from echotrain.errors import CatalogError, ConfigError, ResourceError
 from echotrain.orchestration.jobs.study import PAGE, run_study
 from echotrain.recipes.registry import find_study
+from echotrain.studies.study import override_study
 from echotrain.sweeps.console import SweepConsole
-from echotrain.training.study import override_study
 from ray_jobs.study import main
 from tests.bart_toolbox import has_bart
 from tests.simulated import write_simulated_catalog

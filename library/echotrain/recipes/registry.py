@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from echotrain.errors import ConfigError
 from echotrain.recipes import lbm, studies, varnet
+from echotrain.studies.study import Study
 from echotrain.training.experiment import Experiment
-from echotrain.training.study import Study
 
 __all__ = ["RECIPES", "STUDIES", "find_recipe", "find_study"]
 

@@ -8,9 +8,9 @@ from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.physics.masks import MaskConfig
 from echotrain.recipes.debug_data import STUDY_CATALOG
 from echotrain.recipes.varnet import varnet_mosaic_x8
+from echotrain.studies.study import Study
 from echotrain.training.experiment import Experiment
 from echotrain.training.optim import OptimConfig, ScheduleConfig
-from echotrain.training.study import Study
 
 __all__ = ["mosaic", "mosaic_shift", "mosaic_simulated"]
 

@@ -34,11 +34,11 @@ from echotrain.similarity.patches import PatchConfig
 from echotrain.storage.guarded import GuardedStore
 from echotrain.storage.lease import held
 from echotrain.storage.open import absolute_uri, open_store
+from echotrain.studies.study import Study, StudyModels, plan_study
 from echotrain.sweeps.console import SweepConsole
 from echotrain.sweeps.spec import SweepSpec
 from echotrain.sweeps.trial import SweepFolder, Trial
 from echotrain.training.experiment import Experiment
-from echotrain.training.study import Study, StudyModels, plan_study
 from echotrain.training.swept import check_sweep
 
 __all__ = ["PAGE", "StudyResult", "run_study"]

@@ -10,12 +10,15 @@ from echotrain.data.catalog.rows import SPLITS, Catalog, splits_of_volumes
 from echotrain.data.catalog.selection import Where, select
 from echotrain.data.catalog.subsets import load_subset
 from echotrain.data.samples.kspace_lines import as_lines
-from echotrain.evaluation.montage import read_montage
 from echotrain.evaluation.results import Evaluation, VolumeResult
 from echotrain.evaluation.scaling import ScalingPoint
 from echotrain.evaluation.statistics import mean_of_repeats
 from echotrain.evaluation.study_page import StudySection
-from echotrain.evaluation.study_sections import (
+from echotrain.evaluation.training_sets import TrainingSet
+from echotrain.metrics.table import find_metric
+from echotrain.orchestration.jobs.filtering import Filtered
+from echotrain.studies.mosaic.montage import read_montage
+from echotrain.studies.mosaic.sections import (
     benchmark_section,
     dataset_section,
     filtering_section,
@@ -23,12 +26,9 @@ from echotrain.evaluation.study_sections import (
     scaling_section,
     transfer_section,
 )
-from echotrain.evaluation.training_sets import TrainingSet
-from echotrain.metrics.table import find_metric
-from echotrain.orchestration.jobs.filtering import Filtered
+from echotrain.studies.study import Study, StudyModels, Values
 from echotrain.sweeps.trial import Trial
 from echotrain.training.experiment import Experiment
-from echotrain.training.study import Study, StudyModels, Values
 
 __all__ = ["StudyResults", "study_facts", "study_sections"]
 

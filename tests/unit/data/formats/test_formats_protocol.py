@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echotrain.data.catalog.anatomy_groups import anatomy_group
 from echotrain.data.formats import open_volume
 from echotrain.data.formats.protocol import Protocol, parse_protocol
 from echotrain.data.formats.protocol_kinds import MOSAIC_KINDS, PROTOCOL_KINDS, protocol_kinds
 from echotrain.data.formats.vocabulary import Vocabulary, plain
 from echotrain.data.preparing.curate import CurationConfig, Rejection
 from echotrain.errors import ConfigError
+from echotrain.studies.mosaic.anatomy_groups import anatomy_group
 from tests.scans import curate, header_xml, lines_of, random_kspace, write_ismrmrd, write_scan, write_twix
 
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from echotrain.data.catalog.rows import SCHEMA
-from echotrain.evaluation import montage
-from echotrain.evaluation.montage import Tile, choose_slices, montage_chart, read_montage
+from echotrain.studies.mosaic import montage
+from echotrain.studies.mosaic.montage import Tile, choose_slices, montage_chart, read_montage
 from tests.catalogs import write_catalog
 
 

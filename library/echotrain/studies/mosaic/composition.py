@@ -3,10 +3,10 @@
 import pandas as pd
 import pyarrow as pa
 
-from echotrain.data.catalog.anatomy_groups import anatomy_group, contrast_family
 from echotrain.data.catalog.rows import SPLITS
 from echotrain.data.formats.subject import WEIGHT_BINS_KG
 from echotrain.evaluation.tables import Section, Table
+from echotrain.studies.mosaic.anatomy_groups import anatomy_group, contrast_family
 
 __all__ = ["anatomy_table", "geometry_table", "split_table", "subject_caption", "subject_table", "volumes_of"]
 

@@ -10,8 +10,8 @@ from echotrain.evaluation.results import Evaluation, EvaluationInfo, MethodInfo,
 from echotrain.orchestration.jobs.filtering import Filtered, PatchCounts
 from echotrain.orchestration.jobs.study_results import StudyResults, study_facts, study_sections
 from echotrain.recipes.registry import find_study
+from echotrain.studies.study import override_study, plan_study
 from echotrain.sweeps.trial import Trial
-from echotrain.training.study import override_study, plan_study
 from tests.catalogs import write_catalog
 
 

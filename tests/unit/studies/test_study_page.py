@@ -8,8 +8,8 @@ import pytest
 from echotrain.evaluation.results import Evaluation, EvaluationInfo, MethodInfo, VolumeAttributes, VolumeResult
 from echotrain.evaluation.scaling import ScalingPoint
 from echotrain.evaluation.study_page import exhibit_files, render_study
-from echotrain.evaluation.study_sections import benchmark_section, filtering_section, models_section, scaling_section, transfer_section
 from echotrain.evaluation.training_sets import TrainingSet, composition_table, training_set_table
+from echotrain.studies.mosaic.sections import benchmark_section, filtering_section, models_section, scaling_section, transfer_section
 from echotrain.sweeps.trial import Trial
 from tests.unit.evaluation.test_report import Page
 

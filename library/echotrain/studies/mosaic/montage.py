@@ -13,12 +13,12 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from skimage.transform import resize
 
-from echotrain.data.catalog.anatomy_groups import CONTRAST_FAMILIES, anatomy_group, contrast_family
 from echotrain.data.catalog.rows import Catalog, SliceRow
 from echotrain.data.samples.reading import SliceReader
 from echotrain.evaluation.figures import LIGHT, Chart
 from echotrain.seeding import derive_seed
 from echotrain.storage.ranged import RangeReader
+from echotrain.studies.mosaic.anatomy_groups import CONTRAST_FAMILIES, anatomy_group, contrast_family
 
 __all__ = ["Montage", "Tile", "choose_slices", "montage_chart", "read_montage"]
 

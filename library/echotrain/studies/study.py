@@ -9,11 +9,11 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from echotrain.config import from_dict, override, to_dict
-from echotrain.data.catalog.anatomy_groups import contrast_family
 from echotrain.data.catalog.selection import Where
 from echotrain.data.samples.kspace_lines import as_lines
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.physics.masks import MaskConfig
+from echotrain.studies.mosaic.anatomy_groups import contrast_family
 from echotrain.training.experiment import Experiment, flatten
 
 __all__ = ["SECTIONS", "SectionName", "Study", "StudyModels", "Values", "override_study", "plan_study"]

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from echotrain.data.catalog.anatomy_groups import CONTRAST_FAMILIES
 from echotrain.evaluation.figures import LIGHT, Chart, style_axes
+from echotrain.studies.mosaic.anatomy_groups import CONTRAST_FAMILIES
 
 __all__ = ["composition_chart", "diversity_chart"]
 

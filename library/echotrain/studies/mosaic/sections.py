@@ -5,9 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 
 from echotrain.evaluation.comparison import compare
-from echotrain.evaluation.dataset import anatomy_table, geometry_table, split_table, subject_caption, subject_table, volumes_of
-from echotrain.evaluation.dataset_figures import composition_chart, diversity_chart
-from echotrain.evaluation.montage import Montage, montage_chart
 from echotrain.evaluation.results import Evaluation, Example, VolumeResult, shared_metrics
 from echotrain.evaluation.scaling import ScalingPoint, scaling_chart, scaling_table
 from echotrain.evaluation.statistics import mean_of_repeats
@@ -17,6 +14,9 @@ from echotrain.evaluation.tables import Section, Table
 from echotrain.evaluation.training_sets import TrainingSet, composition_table, training_set_table
 from echotrain.evaluation.transfer import transfer_chart, transfer_matrix, transfer_table
 from echotrain.metrics.table import METRICS, drawn
+from echotrain.studies.mosaic.composition import anatomy_table, geometry_table, split_table, subject_caption, subject_table, volumes_of
+from echotrain.studies.mosaic.composition_figures import composition_chart, diversity_chart
+from echotrain.studies.mosaic.montage import Montage, montage_chart
 from echotrain.sweeps.trial import Trial
 
 __all__ = ["benchmark_section", "dataset_section", "filtering_section", "models_section", "scaling_section", "transfer_section"]

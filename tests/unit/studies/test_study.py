@@ -12,9 +12,9 @@ from echotrain.config import override
 from echotrain.data.catalog.selection import Where
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.recipes.registry import STUDIES, find_recipe, find_study
+from echotrain.studies.study import override_study, plan_study
 from echotrain.sweeps.space import as_settings
 from echotrain.sweeps.spec import SweepSpec, read_sweep
-from echotrain.training.study import override_study, plan_study
 from echotrain.training.swept import check_sweep
 from ray_jobs.study import shown
 
