@@ -5,15 +5,14 @@ import datetime as dt
 import sys
 from collections.abc import Sequence
 
-from echotrain.config import to_dict
 from echotrain.errors import EchotrainError
 from echotrain.log import setup_logging
 from echotrain.orchestration.jobs.study import PAGE, run_study
 from echotrain.recipes.debug_data import STUDY_CATALOG, ensure_study_data
 from echotrain.recipes.registry import STUDIES, find_study
-from echotrain.studies.study import Study, override_study
+from echotrain.studies.settings import override_study, study_settings
+from echotrain.studies.study import Study
 from echotrain.sweeps.space import as_shell_words
-from echotrain.training.experiment import flatten
 
 EXAMPLES = """examples:
   python -m ray_jobs.study --list
@@ -83,10 +82,7 @@ def read(options: argparse.Namespace) -> Study:
 
 def shown(study: Study) -> str:
     """Return every setting as one would type it, the study's own first."""
-    values = flatten(to_dict(study))
-    own = {path: value for path, value in values.items() if not path.startswith("base.")}
-    varied = {path.removeprefix("base."): value for path, value in values.items() if path not in (*own, "base.name", "base.seed")}
-    return "\n".join(as_shell_words({**own, **varied}))
+    return "\n".join(as_shell_words(study_settings(study)))
 
 
 if __name__ == "__main__":

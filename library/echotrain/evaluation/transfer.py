@@ -15,9 +15,10 @@ from echotrain.evaluation.statistics import describe
 from echotrain.evaluation.tables import Section, Table, mean_and_spread
 from echotrain.metrics.table import METRICS
 
-__all__ = ["BASELINE", "TransferMatrix", "transfer_chart", "transfer_matrix", "transfer_table"]
+__all__ = ["EVERYTHING", "TransferMatrix", "transfer_chart", "transfer_matrix", "transfer_table"]
 
-BASELINE = "all"
+# What the model of all data is called.
+EVERYTHING = "all"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +58,7 @@ class TransferMatrix:
         the baseline)".
         """
         entry = METRICS[self.metric]
-        singles = np.array([name != BASELINE and entry.near is not None for name in self.trainings])
+        singles = np.array([name != EVERYTHING and entry.near is not None for name in self.trainings])
         goodness = np.where(singles, entry.sign * self.means, -np.inf)
         near: NDArray[np.bool_] = (goodness >= goodness.max(axis=1, keepdims=True) - (entry.near or 0.0)) & singles
         return near
@@ -89,8 +90,8 @@ def transfer_matrix(
     members = {name: keys for name, keys in fitting.items() if keys}
     tests = list(members)
     known = [name for name in groups if name in evaluations]
-    others = sorted(name for name in evaluations if name not in known and name != BASELINE)
-    trainings = [*known, *others, *([BASELINE] if BASELINE in evaluations else [])]
+    others = sorted(name for name in evaluations if name not in known and name != EVERYTHING)
+    trainings = [*known, *others, *([EVERYTHING] if EVERYTHING in evaluations else [])]
 
     def cell(test: str, training: str) -> NDArray[np.float64]:
         subject = evaluations[training].subject

@@ -8,6 +8,13 @@ from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.physics.masks import MaskConfig
 from echotrain.recipes.debug_data import STUDY_CATALOG
 from echotrain.recipes.varnet import varnet_mosaic_x8
+from echotrain.studies.mosaic.anatomies import Anatomies
+from echotrain.studies.mosaic.benchmark import Benchmark
+from echotrain.studies.mosaic.contrasts import Contrasts
+from echotrain.studies.mosaic.data import Dataset
+from echotrain.studies.mosaic.filtering import Filtering
+from echotrain.studies.mosaic.scaling import Scaling
+from echotrain.studies.mosaic.shift import Shift
 from echotrain.studies.study import Study
 from echotrain.training.experiment import Experiment
 from echotrain.training.optim import OptimConfig, ScheduleConfig
@@ -58,9 +65,14 @@ def mosaic() -> Study:
         name="mosaic",
         title="MosaicMRI",
         base=dataclasses.replace(base, model=VarNetConfig(num_cascades=8)),
-        sections=("dataset", "benchmark", "scaling", "anatomies", "contrasts", "filtering"),
-        by_patches=True,
-        espirit_volumes=400,
+        sections=(
+            Dataset(),
+            Benchmark(espirit_volumes=400),
+            Scaling(),
+            Anatomies(),
+            Contrasts(),
+            Filtering(by_patches=True),
+        ),
     )
 
 
@@ -78,7 +90,7 @@ def mosaic_shift() -> Study:
         Where(dataset=("mosaic",)),
         Where(dataset=("mosaic",), anatomy=("knee",)),
     )
-    return dataclasses.replace(mosaic(), name="mosaic_shift", title="MosaicMRI and fastMRI", sections=("dataset", "shift"), shift=parts)
+    return dataclasses.replace(mosaic(), name="mosaic_shift", title="MosaicMRI and fastMRI", sections=(Dataset(), Shift(shift=parts)))
 
 
 def mosaic_simulated() -> Study:
@@ -104,10 +116,11 @@ def mosaic_simulated() -> Study:
         title="MosaicMRI’s study in small, on simulated scans",
         note=_SIMULATED,
         base=dataclasses.replace(base, wandb=dataclasses.replace(base.wandb, enabled=False)),
-        sections=("dataset", "benchmark", "scaling", "anatomies", "filtering"),
-        accelerations=((4, 0.12), (8, 0.08)),
-        rivals=(_LBM,),
-        espirit_volumes=6,
-        sizes=(1, 2, 4),
-        fractions=(0.1, 0.3, 1.0),
+        sections=(
+            Dataset(),
+            Benchmark(accelerations=((4, 0.12), (8, 0.08)), rivals=(_LBM,), espirit_volumes=6),
+            Scaling(sizes=(1, 2, 4), fractions=(0.1, 0.3, 1.0)),
+            Anatomies(),
+            Filtering(),
+        ),
     )

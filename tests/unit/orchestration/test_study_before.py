@@ -20,7 +20,7 @@ from echotrain.orchestration.jobs import tuning
 from echotrain.orchestration.jobs.filtering import Filtered
 from echotrain.orchestration.jobs.study import PAGE, run_study
 from echotrain.recipes.registry import find_study
-from echotrain.studies.study import override_study
+from echotrain.studies.settings import override_study
 
 BEFORE = Path(__file__).parent / "of_2d0091e" / "study.json.gz"
 SETTINGS = [

@@ -8,8 +8,8 @@ from echotrain.data.catalog.rows import SCHEMA, rows_of
 from echotrain.studies.mosaic.anatomy_groups import anatomy_group, contrast_family
 from echotrain.studies.mosaic.composition import anatomy_table, geometry_table, split_table, subject_caption, subject_table, volumes_of
 from echotrain.studies.mosaic.composition_figures import composition_chart, diversity_chart
+from echotrain.studies.mosaic.data import dataset_section
 from echotrain.studies.mosaic.montage import Montage, Tile
-from echotrain.studies.mosaic.sections import dataset_section
 
 # volume, patient, split, anatomy, contrast, coils, slices, field of view, sex, weight
 VOLUMES = (

@@ -12,7 +12,8 @@ from echotrain.config import override
 from echotrain.data.catalog.selection import Where
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.recipes.registry import STUDIES, find_recipe, find_study
-from echotrain.studies.study import override_study, plan_study
+from echotrain.studies.settings import override_study
+from echotrain.studies.study import plan_study, study_points
 from echotrain.sweeps.space import as_settings
 from echotrain.sweeps.spec import SweepSpec, read_sweep
 from echotrain.training.swept import check_sweep
@@ -41,14 +42,28 @@ def study(*settings):
     return override_study(find_study("mosaic")(), settings)
 
 
+def section(chosen, name):
+    return next(each for each in chosen.sections if each.name == name)
+
+
+def planned(chosen, table=TABLE):
+    """Return the models of every section; the subset of the filtering is called s."""
+    return plan_study(chosen, table, {"filtering": "s"})
+
+
+def parts(chosen, name, table=TABLE):
+    return section(chosen, name).parts(chosen, table)
+
+
 def test_a_model_that_several_sections_share_is_trained_once():
-    plan = plan_study(study(), TABLE, subset="s")
+    plan = planned(study())
     baseline = {"model.num_cascades": 8, "data.fraction": 1.0}
-    assert plan.scaling[8, 1.0] == plan.benchmark[1] == plan.transfer["anatomies"]["all"] == plan.filtering["everything"] == baseline
-    assert plan.benchmark[0] == {**baseline, "data.mask": {"accelerations": [4], "center_fractions": [0.08]}}
-    assert plan.filtering["knee only"] == plan.transfer["anatomies"]["knee"]
-    assert plan.filtering["a random 10%"] == plan.scaling[8, 0.1]
-    points = plan.points((1, 2))
+    at_4, at_8 = plan["benchmark"].values()
+    assert plan["scaling"][8, 1.0] == at_8 == plan["anatomies"]["all"] == plan["filtering"]["everything"] == baseline
+    assert at_4 == {**baseline, "data.mask": {"accelerations": [4], "center_fractions": [0.08]}}
+    assert plan["filtering"]["knee only"] == plan["anatomies"]["knee"]
+    assert plan["filtering"]["a random 10%"] == plan["scaling"][8, 0.1]
+    points = study_points(plan, (1, 2))
     # The grid, 4x, three anatomies, three contrasts, the filtered set.
     assert len(points) == 2 * (16 + 1 + 3 + 3 + 1)
     assert len({str(point) for point in points}) == len(points)
@@ -58,8 +73,8 @@ def test_a_model_that_several_sections_share_is_trained_once():
 def test_the_study_and_the_scaling_sweep_are_of_the_same_experiments():
     """Sizes, fractions, masks and what is validated on agree, by what the paper's text and its repository's scripts say."""
     chosen = study("sections=[scaling]")
-    plan = plan_study(chosen, TABLE)
-    models = {tuple(point.values()): override(chosen.base, as_settings(point)) for point in plan.scaling.values()}
+    plan = planned(chosen)
+    models = {tuple(point.values()): override(chosen.base, as_settings(point)) for point in plan["scaling"].values()}
     spec = read_sweep(SWEEP)
     base = override(find_recipe(spec.recipe)(), spec.settings)
     names = [parameter.values for parameter in spec.parameters.values()]
@@ -79,44 +94,44 @@ def test_the_hours_that_the_study_tells_are_of_as_many_models_as_it_trains():
     anatomies = ("spine", "knee", "shoulder", "hip", "ankle", "foot", "wrist", "elbow", "pelvis", "leg")
     contrasts = ("T1", "T1_FS", "T2", "T2_FS", "PD", "PD_FS", "STIR")
     table = catalog(**{f"{anatomy}_{contrasts[number % 7]}": (2, 1, 1) for number, anatomy in enumerate(anatomies)})
-    assert len(plan_study(study(), table, subset="s").points((42,))) == 35
+    assert len(study_points(planned(study(), table), (42,))) == 35
     assert "35 models" in " ".join(find_study("mosaic").__doc__.split())
 
 
 def test_a_rival_is_the_base_but_for_its_settings_and_joins_at_the_first_acceleration():
     chosen = study("sections=[benchmark]", "rivals=[{task.kind: bridge, model.kind: bridge}]")
-    plan = plan_study(chosen, TABLE)
-    assert plan.benchmark[2] == {
+    plan = planned(chosen)
+    assert list(plan["benchmark"].values())[2] == {
         "data.fraction": 1.0,
         "data.mask": {"accelerations": [4], "center_fractions": [0.08]},
         "task.kind": "bridge",
         "model.kind": "bridge",
     }
-    spec = SweepSpec.listed("mosaic", "mosaic", plan.points(chosen.seeds))
+    spec = SweepSpec.listed("mosaic", "mosaic", study_points(plan, chosen.seeds))
     networks = [experiment.model.kind for experiment in check_sweep(spec, chosen.base)]
     assert networks == ["varnet", "varnet", "bridge"]
 
 
 def test_parts_come_by_their_training_volumes_and_only_where_every_split_has_some():
-    plan = plan_study(study(), TABLE, subset="s")
-    assert list(plan.parts["anatomies"]) == ["spine", "knee", "hip"]
-    assert plan.parts["contrasts"]["T1"] == Where(contrast=("T1", "T1_POST"))
-    assert list(plan_study(study("min_volumes=3"), TABLE, subset="s").parts["anatomies"]) == ["spine", "knee"]
+    plan = planned(study())
+    assert list(plan["anatomies"]) == ["spine", "knee", "hip", "all"]
+    assert parts(study(), "contrasts")["T1"] == Where(contrast=("T1", "T1_POST"))
+    assert list(parts(study("min_volumes=3"), "anatomies")) == ["spine", "knee"]
 
 
 def test_a_section_that_is_left_out_costs_nothing():
-    plan = plan_study(study("sections=[anatomies]"), TABLE)
-    assert len(plan.points((42,))) == 4
-    assert plan_study(study("sections=[dataset]"), TABLE).points((42,)) == []
+    plan = planned(study("sections=[anatomies]"))
+    assert len(study_points(plan, (42,))) == 4
+    assert study_points(planned(study("sections=[dataset]")), (42,)) == []
 
 
 def test_the_shift_compares_parts_that_may_overlap():
     both = pa.concat_tables([TABLE, TABLE.set_column(0, "dataset", pa.array(["fastmri"] * len(TABLE)))])
-    plan = plan_study(find_study("mosaic_shift")(), both)
-    assert list(plan.transfer["shift"]) == ["fastmri", "mosaic", "mosaic knee", "all"]
-    assert plan.transfer["shift"]["mosaic knee"]["data.where.dataset"] == ["mosaic"]
+    plan = planned(find_study("mosaic_shift")(), both)
+    assert list(plan["shift"]) == ["fastmri", "mosaic", "mosaic knee", "all"]
+    assert plan["shift"]["mosaic knee"]["data.where.dataset"] == ["mosaic"]
     with pytest.raises(CatalogError, match="fastmri: has no volume in the split train"):
-        plan_study(find_study("mosaic_shift")(), TABLE)
+        planned(find_study("mosaic_shift")())
 
 
 @pytest.mark.parametrize(
@@ -128,7 +143,7 @@ def test_the_shift_compares_parts_that_may_overlap():
 )
 def test_a_part_that_the_catalog_lacks_is_refused(settings, message):
     with pytest.raises(CatalogError, match=message):
-        plan_study(study(*settings), TABLE, subset="s")
+        planned(study(*settings))
 
 
 @pytest.mark.parametrize(
@@ -170,9 +185,14 @@ def test_a_part_of_the_data_that_says_something_else_is_refused(setting, message
 
 
 def test_texts_of_a_study_are_as_typed():
-    changed = study("shift=[{dataset: [/a #2, on]}, {anatomies: [12:30]}]", "note=a #1", "rivals=[{model.norm: on, data.subset: 010}]")
-    assert changed.shift == (Where(dataset=("/a #2", "on")), Where(anatomy=("12:30",)))
-    assert (changed.note, dict(changed.rivals[0])) == ("a #1", {"model.norm": "on", "data.subset": "010"})
+    changed = study(
+        "sections=[benchmark,shift]",
+        "shift=[{dataset: [/a #2, on]}, {anatomies: [12:30]}]",
+        "note=a #1",
+        "rivals=[{model.norm: on, data.subset: 010}]",
+    )
+    assert section(changed, "shift").shift == (Where(dataset=("/a #2", "on")), Where(anatomy=("12:30",)))
+    assert (changed.note, dict(section(changed, "benchmark").rivals[0])) == ("a #1", {"model.norm": "on", "data.subset": "010"})
 
 
 @pytest.mark.parametrize("name", STUDIES)

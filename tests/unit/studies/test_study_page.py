@@ -9,7 +9,11 @@ from echotrain.evaluation.results import Evaluation, EvaluationInfo, MethodInfo,
 from echotrain.evaluation.scaling import ScalingPoint
 from echotrain.evaluation.study_page import exhibit_files, render_study
 from echotrain.evaluation.training_sets import TrainingSet, composition_table, training_set_table
-from echotrain.studies.mosaic.sections import benchmark_section, filtering_section, models_section, scaling_section, transfer_section
+from echotrain.studies.models import models_section
+from echotrain.studies.mosaic.benchmark import benchmark_section
+from echotrain.studies.mosaic.filtering import filtering_section
+from echotrain.studies.mosaic.scaling import scaling_section
+from echotrain.studies.mosaic.transfer import transfer_section
 from echotrain.sweeps.trial import Trial
 from tests.unit.evaluation.test_report import Page
 

@@ -7,34 +7,30 @@ are still the best ones is read back. So a study that was killed goes on where i
 import functools
 import json
 import logging
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from echotrain.baselines.bart import find_bart
-from echotrain.config import to_dict
 from echotrain.data.catalog.rows import Catalog
-from echotrain.data.catalog.selection import Where
 from echotrain.data.catalog.store import load_catalog, split_version
 from echotrain.data.samples.data_config import DataConfig
 from echotrain.errors import ObjectMissingError, ResourceError
 from echotrain.evaluation.results import MODEL, Evaluation, MethodInfo
 from echotrain.evaluation.stored import read_evaluation, write_evaluation
 from echotrain.evaluation.study_page import exhibit_files, render_study
-from echotrain.evaluation.transfer import BASELINE
 from echotrain.orchestration.jobs.espirit import EspiritMethod
 from echotrain.orchestration.jobs.evaluate import EvaluationJob, evaluate_all
 from echotrain.orchestration.jobs.filtering import FilterConfig, Filtered, filter_catalog
-from echotrain.orchestration.jobs.inference import InferenceConfig
-from echotrain.orchestration.jobs.study_results import StudyResults, study_facts, study_sections
+from echotrain.orchestration.jobs.inference import InferenceConfig, Method
 from echotrain.orchestration.jobs.tuning import SweepResult, run_sweep, trials_at_a_time, with_one_catalog
 from echotrain.orchestration.runtime.cluster import connect
 from echotrain.orchestration.runtime.parts import Parts
-from echotrain.similarity.patches import PatchConfig
 from echotrain.storage.guarded import GuardedStore
 from echotrain.storage.lease import held
 from echotrain.storage.open import absolute_uri, open_store
-from echotrain.studies.study import Study, StudyModels, plan_study
+from echotrain.studies.page import study_facts, study_sections
+from echotrain.studies.results import StudyResults
+from echotrain.studies.section import MethodTest, SubsetRequest
+from echotrain.studies.study import Study, plan_study, study_points
 from echotrain.sweeps.console import SweepConsole
 from echotrain.sweeps.spec import SweepSpec
 from echotrain.sweeps.trial import SweepFolder, Trial
@@ -46,6 +42,8 @@ __all__ = ["PAGE", "StudyResult", "run_study"]
 logger = logging.getLogger(__name__)
 
 PAGE = "study.html"
+# What is tested beside a study's models, by the name that its sections have for it.
+_METHODS: dict[str, Callable[[Sequence[str]], Method]] = {"espirit": lambda settings: EspiritMethod(overrides=settings)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,48 +76,52 @@ def run_study(
         console: Where progress of the training is shown.
 
     Raises:
-        ConfigError, CatalogError, StorageError, ResourceError, LeaseError: As ``run_sweep``; or BART is missing and ESPIRiT was asked for.
+        ConfigError, CatalogError, StorageError, LeaseError: As ``run_sweep``.
+        ResourceError: Likewise; or what a section tests beside its models is not installed.
     """
     store = open_store(f"{absolute_uri(study.base.storage)}/{study.name}")
     folder = SweepFolder(store)
     loaded: dict[str, Catalog] = {}
     base = with_one_catalog(study.base, folder, loaded)
     catalog = loaded.get(base.data.catalog) or load_catalog(base.data.catalog, trusted=base.data.trusted)
-    planned = _models(study, catalog, subset="chosen-later").points(study.seeds)
+    requests = {section.name: request for section in study.sections if (request := section.subset(study, catalog.version)) is not None}
+    planned = study_points(plan_study(study, catalog.table, dict.fromkeys(requests, "chosen-later")), study.seeds)
     if planned:
         check_sweep(SweepSpec.listed(study.name, study.name, planned), base)
         connect()
         trials_at_a_time(base, concurrency)
-    if study.espirit_volumes and "benchmark" in study.sections:
-        _check_bart()
+    for section in study.sections:
+        for test in section.tests(study):
+            _check_method(test, base.data)
     # Before the folder is held: what cannot be chosen is refused, and the same is chosen every time.
-    filtered = _filter(study, base.data, catalog) if "filtering" in study.sections else None
+    chosen = {name: _choose(request, base.data) for name, request in requests.items()}
     with held(store, silence_s=base.lease_s) as lease:
         folder = SweepFolder(GuardedStore(store, lease))
         train = functools.partial(run_sweep, retry_failed=retry_failed, concurrency=concurrency, console=console, lease=lease)
-        return _run_held(study, base, catalog, filtered, folder, train, generated)
+        return _run_held(study, base, catalog, chosen, folder, train, generated)
 
 
 def _run_held(
     study: Study,
     base: Experiment,
     catalog: Catalog,
-    filtered: Filtered | None,
+    chosen: Mapping[str, Filtered],
     folder: SweepFolder,
     train: Callable[..., SweepResult],
     generated: str,
 ) -> StudyResult:
     """Run a study whose folder is held."""
-    models = _models(study, catalog, subset=filtered.subset.name if filtered else "")
+    models = plan_study(study, catalog.table, {name: found.subset.name for name, found in chosen.items()})
     trials: tuple[Trial, ...] = ()
-    if points := models.points(study.seeds):
+    if points := study_points(models, study.seeds):
         spec = SweepSpec.listed(study.name, study.name, points)
         known = bool(folder.trials())
         sweep = train(spec, base, resume=known)
         trials = sweep.trials
         if not sweep.is_finished:
             return StudyResult(folder=folder.uri, trials=trials, is_finished=False)
-    sections = study_sections(study, models, _test_all(study, base, folder.uri, trials), catalog, filtered)
+    results, tests = _test_all(study, base, folder.uri, trials)
+    sections = study_sections(study, catalog, models=models, results=results, tests=tests, chosen=chosen)
     for key, data in exhibit_files(sections):
         folder.write(key, data)
     facts = study_facts(study, base, catalog, trials)
@@ -127,45 +129,42 @@ def _run_held(
     return StudyResult(folder=folder.uri, trials=trials, is_finished=True)
 
 
-def _check_bart() -> None:
+def _check_method(test: MethodTest, data: DataConfig) -> None:
+    """Refuse a test of a method that is not to be had here."""
     try:
-        find_bart()
+        _method(test, data).resolved()
     except ResourceError as error:
-        remedy = f"{error.remedy.rstrip('.')}; or leave ESPIRiT out: espirit_volumes=0."
-        raise ResourceError(error.value, error.limit, remedy) from error
+        raise ResourceError(error.value, error.limit, f"{error.remedy.rstrip('.')}; or {test.without}") from error
 
 
-def _models(study: Study, catalog: Catalog, *, subset: str) -> StudyModels:
-    return plan_study(study, catalog.table, whole=BASELINE, subset=subset)
+def _method(test: MethodTest, data: DataConfig) -> Method:
+    return _METHODS[test.method]((*_located(data), *test.settings))
 
 
-def _filter(study: Study, data: DataConfig, catalog: Catalog) -> Filtered:
-    """Choose the filtered training set; the same one every time."""
-    patches = PatchConfig() if study.by_patches else None
-    form = "" if patches is None else f"-p{patches.side}"
-    queries = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(study.queries)).strip("-")
-    name = f"{queries}-{study.neighbors}nn-{study.embedder}{form}-v{catalog.version}"
+def _choose(request: SubsetRequest, data: DataConfig) -> Filtered:
+    """Choose the slices of a training set; the same ones every time."""
     return filter_catalog(
         FilterConfig(
             catalog=data.catalog,
             trusted=data.trusted,
-            name=name,
-            where=Where(anatomy=study.queries),
-            k=study.neighbors,
-            patches=patches,
-            embedder=study.embedder,
-            weights=study.embedder_weights,
+            name=request.name,
+            where=request.where,
+            k=request.neighbors,
+            patches=request.patches,
+            embedder=request.embedder,
+            weights=request.weights,
         )
     )
 
 
-def _test_all(study: Study, base: Experiment, folder: str, trials: Sequence[Trial]) -> StudyResults:
-    """Test every model that there is, and ESPIRiT."""
+def _test_all(study: Study, base: Experiment, folder: str, trials: Sequence[Trial]) -> tuple[StudyResults, dict[str, list[Evaluation]]]:
+    """Test every model that there is, and the methods beside them; return what is known, and the latter's evaluations by section."""
     models = {trial.number: job for trial in trials if (job := _model_job(study, base, trial)) is not None}
-    espirit = _espirit_jobs(study, base, folder)
-    tested = _test([*models.values(), *espirit])
+    beside = {section.name: [_method_job(study, base, folder, test) for test in section.tests(study)] for section in study.sections}
+    tested = _test([*models.values(), *(job for jobs in beside.values() for job in jobs)])
+    tests = {name: [tested[job.resume_in] for job in jobs] for name, jobs in beside.items()}
     by_number = {number: tested[job.resume_in] for number, job in models.items()}
-    return StudyResults(study.seeds, trials, by_number, [tested[job.resume_in] for job in espirit])
+    return StudyResults(study.seeds, trials, by_number, [found for each in tests.values() for found in each]), tests
 
 
 def _test(jobs: Sequence[EvaluationJob]) -> dict[str, Evaluation]:
@@ -196,23 +195,16 @@ def _model_job(study: Study, base: Experiment, trial: Trial) -> EvaluationJob | 
     )
 
 
-def _espirit_jobs(study: Study, base: Experiment, folder: str) -> list[EvaluationJob]:
-    if not study.espirit_volumes or "benchmark" not in study.sections:
-        return []
-    jobs = []
-    for acceleration, center in study.accelerations:
-        settings = (*_located(base.data), f"data.mask={json.dumps(to_dict(study.mask(acceleration, center)))}")
-        jobs.append(
-            EvaluationJob(
-                method=EspiritMethod(overrides=settings),
-                split=study.split,
-                num_volumes=study.espirit_volumes,
-                title=f"ESPIRiT, R = {acceleration:g}",
-                note=study.note,
-                resume_in=f"{folder}/espirit/{study.split}-{acceleration:g}x-{center:g}-{study.espirit_volumes}",
-            )
-        )
-    return jobs
+def _method_job(study: Study, base: Experiment, folder: str, test: MethodTest) -> EvaluationJob:
+    """Return the test of a method that was not trained."""
+    return EvaluationJob(
+        method=_method(test, base.data),
+        split=study.split,
+        num_volumes=test.num_volumes,
+        title=test.title,
+        note=study.note,
+        resume_in=f"{folder}/{test.folder}",
+    )
 
 
 def _located(data: DataConfig) -> tuple[str, str]:
