@@ -57,7 +57,7 @@ def test_a_study_ends_with_its_page_and_goes_on_where_it_was(local_ray, catalog,
     assert result.is_finished
     names = [trial.name for trial in result.trials]
     grid = [f"num_cascades={size} fraction={fraction} seed=42" for size in (1, 2) for fraction in ("0.5", "1")]
-    assert names[:4] == grid
+    assert set(grid) < set(names)
     assert len(names) == 7  # The grid, 3x, knees, the filtered set.
     assert [trial.state for trial in result.trials] == ["finished"] * 7
     methods = (folder / "tables/benchmark.csv").read_text().splitlines()
@@ -83,7 +83,7 @@ def test_a_study_ends_with_its_page_and_goes_on_where_it_was(local_ray, catalog,
     lost = next(path for path in before if path.name == "summary.json" and "fraction=0.5" in str(path))
     lost.unlink()
     fewer = small(catalog, tmp_path, "sections=[scaling]", "data.val_follows_fraction=true")
-    assert [trial.name for trial in run(fewer).trials] == grid
+    assert sorted(trial.name for trial in run(fewer).trials) == grid
     now = written(folder)
     assert {path for path in before if before[path] != now[path]} == {lost, lost.parent / "examples.npz"}
     assert "Data filtering" not in (folder / PAGE).read_text()
