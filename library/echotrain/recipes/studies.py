@@ -90,7 +90,9 @@ def mosaic_shift() -> Study:
         Where(dataset=("mosaic",)),
         Where(dataset=("mosaic",), anatomy=("knee",)),
     )
-    return dataclasses.replace(mosaic(), name="mosaic_shift", title="MosaicMRI and fastMRI", sections=(Dataset(), Shift(shift=parts)))
+    study = mosaic()
+    asked = (Dataset(), Shift(shift=parts))
+    return dataclasses.replace(study, name="mosaic_shift", title="MosaicMRI and fastMRI", sections=asked, further=study.sections[1:])
 
 
 def mosaic_simulated() -> Study:

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ class _Named:
 def override_study(study: Study, settings: Sequence[str]) -> Study:
     """Return a study with ``dotted.path=value`` applied: of the study and its sections by their names, all others of the experiment.
 
-    ``sections=[...]`` comes first, wherever it stands: a section that the study had not named begins with its own defaults. A setting that
+    ``sections=[...]`` comes first, wherever it stands: a section that the study does not know begins with its own defaults. A setting that
     several sections have is set in each; one that only sections have that are not asked for is checked, and has no effect.
 
     Raises:
@@ -45,12 +45,14 @@ def override_study(study: Study, settings: Sequence[str]) -> Study:
         return [setting for setting, head in zip(settings, heads, strict=True) if fits(head)]
 
     named = override(_Named(sections=tuple(section.name for section in study.sections)), given(lambda head: head == "sections"))
-    sections = [_overridden(section, given) for section in _chosen(study, named.sections)]
+    at_hand = {section.name: section for section in (*study.further, *study.sections)}
+    sections = [_overridden(section, given) for section in _chosen(at_hand, named.sections)]
     known = {name for section in sections for name in _fields(type(section))}
     for head in dict.fromkeys(head for head in heads if head in of_sections - known):
         _ignore(head, given(lambda other, head=head: other == head))  # type: ignore[misc]
     base = override(study.base, given(lambda head: head not in own | of_sections | {"sections"}))
-    return Study(**_values(_own(study, given(lambda head: head in own))), base=base, sections=tuple(sections))
+    further = tuple(section for name, section in at_hand.items() if name not in named.sections)
+    return Study(**_values(_own(study, given(lambda head: head in own))), base=base, sections=tuple(sections), further=further)
 
 
 def study_settings(study: Study) -> dict[str, Any]:
@@ -61,15 +63,14 @@ def study_settings(study: Study) -> dict[str, Any]:
     return {**flatten(to_dict(_own(study, []))), **named, **sections, **base}
 
 
-def _chosen(study: Study, names: Sequence[str]) -> list[Section]:
+def _chosen(at_hand: Mapping[str, Section], names: Sequence[str]) -> list[Section]:
     """Return the sections of these names, in the order of a page, as the study has them where it has them."""
     for name in names:
         if name not in SECTIONS:
             nearest = difflib.get_close_matches(name, SECTIONS, n=1, cutoff=0.0)[0]
             raise ConfigError(f"sections={list(names)}", f"{name!r} is none of {', '.join(SECTIONS)}", f"Did you mean {nearest!r}?")
-    mine = {section.name: section for section in study.sections}
     order = list(SECTIONS)
-    return [mine.get(name) or SECTIONS[name]() for name in sorted(names, key=order.index)]
+    return [at_hand.get(name) or SECTIONS[name]() for name in sorted(names, key=order.index)]
 
 
 def _overridden(section: Section, given: Callable[[Callable[[str], bool]], list[str]]) -> Section:

@@ -1,7 +1,7 @@
 """A study: one experiment, varied in all the ways that its sections compare."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
@@ -51,10 +51,12 @@ class Study(StudySettings):
     Attributes:
         base: What every model is, but for what its section varies.
         sections: What is asked, in the order of the page.
+        further: Sections that are not asked for, as they are set where one names them.
     """
 
     base: Experiment
     sections: tuple["Section", ...]
+    further: tuple["Section", ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

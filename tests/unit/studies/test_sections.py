@@ -14,6 +14,7 @@ import echotrain
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.evaluation.study_page import StudySection
 from echotrain.recipes.registry import STUDIES, find_study
+from echotrain.studies.mosaic import line_masked
 from echotrain.studies.page import study_facts, study_sections
 from echotrain.studies.registry import SECTIONS
 from echotrain.studies.results import StudyResults
@@ -133,6 +134,21 @@ def test_sections_come_in_the_order_of_the_page_and_keep_what_their_study_set(se
     study = override_study(find_study("mosaic_simulated")(), settings)
     assert [section.name for section in study.sections] == ["dataset", "scaling"]
     assert study.sections[1].sizes == (1, 2, 4)
+
+
+def test_a_section_that_a_study_does_not_ask_for_is_set_as_it_was_once_it_is_named():
+    shift = override_study(find_study("mosaic_shift")(), ["sections=[shift,filtering]"])
+    assert shift.sections[1].by_patches
+    without = override_study(find_study("mosaic_simulated")(), ["sections=[dataset]"])
+    assert override_study(without, ["sections=[scaling]"]).sections[0].sizes == (1, 2, 4)
+
+
+@pytest.mark.parametrize("name", [name for name in SECTIONS if name != "dataset"])
+def test_a_base_of_samples_without_a_line_mask_is_refused_before_anything_is_trained(name, monkeypatch):
+    study = find_study("mosaic")()
+    monkeypatch.setattr(line_masked, "LinesData", str)
+    with pytest.raises(ConfigError, match=r"data.kind=kspace_lines: has no line mask"):
+        dataclasses.replace(study, sections=(SECTIONS[name](),))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,10 @@ __all__ = ["LineMasked", "line_mask_of"]
 class LineMasked(Section):
     """A section whose models learn from line-masked slices."""
 
+    def check(self, study: Study) -> None:
+        """Refuse a base that learns from samples of another kind."""
+        line_mask_of(study)
+
     def facts(self, study: Study) -> dict[str, str]:
         """Say by which masks."""
         mask = line_mask_of(study)
