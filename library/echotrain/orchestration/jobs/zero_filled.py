@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from echotrain.data.samples.kspace_lines import LinesBatch, LinesData
+from echotrain.data.samples.kspace_lines import LinesData
+from echotrain.data.samples.measured import MeasuredBatch
 from echotrain.orchestration.jobs.inference import Subject
 from echotrain.shapes import Magnitude
 from echotrain.tasks.reconstruction import zero_filled
@@ -33,5 +34,5 @@ class ZeroFilledMethod:
 class _ZeroFilled:
     device: torch.device
 
-    def reconstruct(self, batch: LinesBatch) -> Magnitude:
+    def reconstruct(self, batch: MeasuredBatch) -> Magnitude:
         return zero_filled(batch)
