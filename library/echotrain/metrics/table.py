@@ -72,16 +72,17 @@ METRICS: dict[str, MetricEntry] = {
 
 
 def find_metric(name: str) -> MetricEntry:
-    """Return what a metric is.
+    """Return what a metric is; that of a further split, ``split/metric``, is what the metric is.
 
     Raises:
         ConfigError: No entry has this name, so that nobody knows which way is better; the nearest is named.
     """
-    if name not in METRICS:
-        (nearest,) = difflib.get_close_matches(name, METRICS, n=1, cutoff=0.0)
+    known = name.rpartition("/")[2]
+    if known not in METRICS:
+        (nearest,) = difflib.get_close_matches(known, METRICS, n=1, cutoff=0.0)
         remedy = f"Did you mean {nearest!r}? Else give it an entry in metrics/table.py."
         raise ConfigError(f"metric {name!r}", f"is none of {', '.join(METRICS)}", remedy)
-    return METRICS[name]
+    return METRICS[known]
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
