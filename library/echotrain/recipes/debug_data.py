@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 # Where the debug recipes look for data, unless data.catalog= says otherwise; relative to the working directory.
 DEBUG_CATALOG = "build/debug/prepared"
+# Where those of k-t data do.
+CINE_CATALOG = "build/debug-cine/prepared"
 # Where the simulated edition of the study does.
 STUDY_CATALOG = "build/study/prepared"
 

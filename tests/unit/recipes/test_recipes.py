@@ -73,3 +73,16 @@ def test_every_setting_can_be_shown_and_given_back(capsys):
     assert override(RECIPES["varnet_fastmri_knee_x4"](), shlex.split(shown)) == override(
         RECIPES["varnet_mosaic_x8"](), ["optim.lr=2e-4", "data.where.anatomy=[knee]"]
     )
+
+
+@pytest.mark.parametrize("name", ["varnet_cmrxrecon", "varnet_cmrxrecon_debug"])
+def test_frames_alone_become_windows_of_five_by_two_settings(name):
+    import torch
+
+    alone = find_recipe(name)()
+    windows = override(alone, ["data.num_adjacent=5", "model.num_adjacent=5"])
+    with torch.device("meta"):
+        sizes = [sum(p.numel() for p in experiment.model.build().parameters()) for experiment in (alone, windows)]
+    # Of each cascade, the first convolution and the last: 8 more channels in, and 8 more out with their biases.
+    chans, cascades = alone.model.chans, alone.model.num_cascades
+    assert sizes[1] - sizes[0] == cascades * (8 * 9 * chans + 8 * chans + 8)
