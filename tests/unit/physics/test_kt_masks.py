@@ -146,9 +146,10 @@ def test_one_more_frame_leaves_the_frames_before_it_as_they_were():
 @pytest.mark.parametrize("kind", KINDS)
 def test_lines_that_were_never_measured_leave_the_mask_and_no_other_does(kind):
     config = config_of(kind)
-    whole, cut = draw(config).mask, draw(config, padding_left=7, padding_right=90).mask
+    whole, cut = draw(config).mask.copy(), draw(config, padding_left=7, padding_right=90).mask
     assert not cut[..., :7].any()
     assert not cut[..., 90:].any()
+    assert whole[..., :7].any()
     np.testing.assert_array_equal(cut[..., 7:90], whole[..., 7:90])
     np.testing.assert_array_equal(draw(config).mask, whole)
 

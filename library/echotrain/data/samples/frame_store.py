@@ -86,7 +86,7 @@ class FrameStore(Generic[K]):
     """Keeps the frames of the last step that was begun, and those that windows come back to.
 
     That is its bound: a step's frames, and what its ``keep`` says of earlier ones. Frames that it has let go live on for steps that were
-    begun and are not filled yet, which count them as theirs.
+    begun and are not filled yet, which count them as theirs. Steps are begun by one thread; their frames are for any.
     """
 
     def __init__(self) -> None:
