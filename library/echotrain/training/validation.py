@@ -36,7 +36,7 @@ class Validated:
 
 @torch.no_grad()
 def validate(task: Task[Any], network: nn.Module, stream: Stream[Any], ranks: Ranks, *, precision: Precision, num_panels: int) -> Validated:
-    """Validate the bare network, which is in training mode again afterwards.
+    """Validate the bare network, which is left in evaluation mode.
 
     Raises:
         TrainingError: The task's own score is not among the scores.
@@ -44,7 +44,6 @@ def validate(task: Task[Any], network: nn.Module, stream: Stream[Any], ranks: Ra
     network.eval()
     with autocast(precision, ranks.device):
         found = [_pass(task, network, stream, ranks, split, num_panels if not index else 0) for index, split in enumerate(task.splits)]
-    network.train()
     passes = {("" if not index else f"{split}/"): each for index, (split, each) in enumerate(zip(task.splits, found, strict=True))}
     scores: dict[str, float] = {}
     tables: list[ScoreTable] = []
