@@ -106,7 +106,7 @@ def test_latents_of_odd_images_come_back_in_their_size(published_autoencoder):
 def test_an_autoencoder_is_used_but_not_trained_saved_or_moved(latents, ssim_weight):
     torch.manual_seed(0)
     model, task, batch = latents.build(), BridgeConfig(ssim_weight=ssim_weight).build(), make_batch(epoch=0)
-    optimizer = OptimConfig().build(model.parameters())
+    optimizer = OptimConfig().build(model)
     before = set(model.state_dict())
     autoencoder = model.space(torch.device("cpu"))._autoencoder
     weights = {name: value.clone() for name, value in autoencoder.state_dict().items()}
