@@ -159,7 +159,8 @@ class PlannedStream:
         return self._select((split,), self._data.fraction if is_cut else 1.0)
 
     def _select(self, splits: tuple[str, ...], fraction: float = 1.0, subset: Subset | None = None) -> np.ndarray:
-        return select(self.catalog.table, splits=splits, where=self._data.where, subset=subset, fraction=fraction)
+        data = self._data
+        return select(self.catalog.table, splits=splits, where=data.where, subset=subset, fraction=fraction, payload=data.payload)
 
     def _steps_of(self, planned: RankRows, per_step: int, samples: Iterator[int]) -> Iterator[StepRows]:
         """Carry the plan through ``pieces`` and cut it into steps; its rows are looked up as they are needed."""

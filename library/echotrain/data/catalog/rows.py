@@ -16,10 +16,12 @@ from echotrain.data.catalog.identity import SampleId
 from echotrain.data.formats.header import VolumeHeader
 from echotrain.errors import CatalogError
 
-__all__ = ["KINDS", "SCHEMA", "SPLITS", "Catalog", "SliceRow", "header_columns", "rows_of", "splits_of_volumes"]
+__all__ = ["IMAGE_ONLY", "KINDS", "SCHEMA", "SPLITS", "Catalog", "SliceRow", "header_columns", "rows_of", "splits_of_volumes"]
 
 SPLITS = ("train", "val", "test")
-KINDS = ("raw", "packed", "lines")
+# What a row is whose only payload is its image, the target.
+IMAGE_ONLY = "image"
+KINDS = ("raw", "packed", "lines", IMAGE_ONLY)
 
 SCHEMA = pa.schema(
     [
@@ -84,7 +86,9 @@ class SliceRow:
         weight_bin_kg: Lower end of the weight's class, one of ``formats.subject.WEIGHT_BINS_KG``; None likewise. No weight itself is kept.
         fov_readout_mm, fov_phase_mm, thickness_mm: Of the reconstructed image; None where the header does not say, and in catalogs
             that were prepared before there were such columns.
-        kind: ``raw``: bytes of a scanner file, untouched; ``packed`` and ``lines``: see ``data.payloads.slices``.
+        kind: ``raw``: bytes of a scanner file, untouched; ``packed`` and ``lines``: see ``data.payloads.slices``. ``image``: there is no
+            k-space, the target is all there is; then ``coils`` and ``nbytes`` are 0, ``uri`` is empty, ``height`` and ``width`` are the
+            image's, and ``dtype`` says nothing.
         uri, offset, nbytes: Where the k-space lies; a relative URI is a key below the catalog's root.
         dtype: ``complex64`` or ``float16`` (pairs of halves with a scale per coil).
         checksum: xxh3_64 of those bytes (for ``lines``: of the payload's head, which holds the sums of the groups). None

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from echotrain.data.catalog.columns import codes_of, taken
+from echotrain.data.catalog.payload import Payload, check_payload
 from echotrain.data.catalog.subsets import Subset, mask_of_subset
 from echotrain.errors import CatalogError
 
@@ -69,7 +70,13 @@ class Where:
 
 
 def select(
-    table: pa.Table, *, splits: Sequence[str], where: Where | None = None, subset: Subset | None = None, fraction: float = 1.0
+    table: pa.Table,
+    *,
+    splits: Sequence[str],
+    where: Where | None = None,
+    subset: Subset | None = None,
+    fraction: float = 1.0,
+    payload: Payload = "kspace",
 ) -> NDArray[np.int64]:
     """Return the positions of the rows that fit, in catalog order.
 
@@ -80,9 +87,10 @@ def select(
         subset: Slices to choose from; None for all.
         fraction: Share of the fitting **volumes**, at least one. Volumes are ranked by a hash of their name, so that a smaller fraction is
             within every larger one, and stays what it is when volumes are added elsewhere.
+        payload: What will be read of the rows: each of them must have it.
 
     Raises:
-        CatalogError: A value is not in the catalog, or nothing fits; the message names what there is.
+        CatalogError: A value is not in the catalog, or nothing fits; the message names what there is. Or a row that fits lacks the payload.
         LeakageError: The subset holds slices of another split.
     """
     keep = np.ones(table.num_rows, bool) if subset is None else mask_of_subset(table, subset, splits)
@@ -95,6 +103,7 @@ def select(
         keep &= _among(table[column], kept)
         _refuse_nothing(table, column, kept, keep)
     indices = np.flatnonzero(keep)
+    check_payload(table, indices, payload)
     return indices if fraction == 1.0 else _of_some_volumes(table, indices, fraction)
 
 

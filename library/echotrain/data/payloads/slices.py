@@ -10,6 +10,8 @@ Every payload starts at a multiple of 64 bytes and is little-endian, uncompresse
 
     | target | pad | head: scales, checksums | ACS lines (line, coil, ky) | group 0 | ... | group 7 |
 
+An image without k-space is its target alone.
+
 Group ``g`` holds the lines ``i`` with ``i % 8 == bit_reversed(g)``, so that the lines of an equispaced mask of R = 2, 4 or 8 with any
 offset are neighbouring groups: one range, and one more for the ACS block. The head has a checksum for the ACS block and each group, so
 that a partial read is verified as well.
@@ -37,6 +39,7 @@ __all__ = [
     "checksum",
     "decode_half_lines",
     "decode_halves",
+    "encode_image",
     "encode_lines",
     "encode_packed",
     "lines_layout",
@@ -80,7 +83,9 @@ class EncodedSlice:
 
     def columns_at(self, uri: str, start: int) -> dict[str, Any]:
         """Return the columns for a payload that lies at byte ``start`` of the object ``uri``."""
-        moved = {**self.columns, "uri": uri, "offset": self.columns["offset"] + start}
+        moved = dict(self.columns)
+        if self.columns.get("nbytes", 1):
+            moved |= {"uri": uri, "offset": self.columns["offset"] + start}
         if self.columns["target_nbytes"]:
             moved |= {"target_uri": uri, "target_offset": self.columns["target_offset"] + start}
         return moved
@@ -144,6 +149,12 @@ def encode_lines(kspace: np.ndarray, target: np.ndarray | None, dtype: PayloadDt
         "kind": "lines", "dtype": dtype, "offset": offset, "nbytes": nbytes, "checksum": checksum(head), "acs_lines": acs_lines,
     }  # fmt: skip
     return _finish([head, *blocks], offset, target, 0, columns)
+
+
+def encode_image(image: np.ndarray) -> EncodedSlice:
+    """Encode a slice that is an image alone, float32 (y, x), without k-space."""
+    columns = {"kind": "image", "uri": "", "dtype": "complex64", "offset": 0, "nbytes": 0, "checksum": None, "acs_lines": 0}
+    return _finish([], 4 * image.size, image, 0, columns)
 
 
 @dataclass(frozen=True)

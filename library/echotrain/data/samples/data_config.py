@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from echotrain.config import to_dict
+from echotrain.data.catalog.payload import Payload
 from echotrain.data.catalog.rows import SliceRow
 from echotrain.data.catalog.selection import Where
 from echotrain.data.plan.balance import BalanceConfig
@@ -43,6 +44,8 @@ class DataConfig(abc.ABC):
             Whoever reads a catalog says so; a trained model's configuration does not say it for them.
     """
 
+    # What is read of rows: each that is chosen must have it.
+    payload: ClassVar[Payload] = "kspace"
     # What settings were called before there was ``where``.
     renamed: ClassVar[Mapping[str, str]] = {
         "datasets": "where.dataset",

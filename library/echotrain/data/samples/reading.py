@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from echotrain.data.catalog.rows import SliceRow
+from echotrain.data.catalog.rows import IMAGE_ONLY, SliceRow
 from echotrain.data.payloads.slices import PayloadDtype, decode_half_lines, decode_halves, lines_layout, scales_nbytes, scatter_lines
 from echotrain.data.samples.slots import Scratch
 from echotrain.errors import CatalogError, PayloadError
@@ -176,6 +176,8 @@ class SliceReader:
 def _check(row: SliceRow, kspace: NDArray[np.complex64], target: NDArray[np.float32]) -> None:
     """Refuse a row whose sizes disagree: the bytes would be read as something else."""
     name = f"{row.dataset}/{row.volume}[{row.slice}]"
+    if row.kind == IMAGE_ONLY:
+        raise CatalogError(name, "is an image without k-space", "Learn from images: data.kind=image, or select rows with k-space.")
     items = row.coils * row.height * row.width
     if row.kind == "lines":
         expected = lines_layout(row.coils, row.height, row.width, row.acs_lines, cast(PayloadDtype, row.dtype)).starts[-1]

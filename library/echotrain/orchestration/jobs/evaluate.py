@@ -366,7 +366,7 @@ def _known(work: _Work) -> dict[int, Result]:
 def _find_volumes(catalog: Catalog, data: DataConfig, job: EvaluationJob) -> list[_Volume]:
     """Return the selected volumes."""
     splits = SPLITS if job.split == "all" else (job.split,)
-    positions = select(catalog.table, splits=splits, where=data.where)
+    positions = select(catalog.table, splits=splits, where=data.where, payload=data.payload)
     table = catalog.table.take(pa.array(positions))
     if job.num_volumes:
         chosen = {(sample.dataset, sample.volume) for sample in choose_examples(table, job.num_volumes)}

@@ -129,8 +129,8 @@ def filter_catalog(config: FilterConfig) -> Filtered:
     make_embedder(config.embedder, config.weights)
     config = dataclasses.replace(config, trusted=absolute_trusted(config.trusted))
     catalog = load_catalog(config.catalog, trusted=config.trusted)
-    queries = select(catalog.table, splits=(config.query_split,), where=config.where)
-    pool = select(catalog.table, splits=("train",))
+    queries = select(catalog.table, splits=(config.query_split,), where=config.where, payload="image")
+    pool = select(catalog.table, splits=("train",), payload="image")
     _check_before(config, catalog, len(queries), pool)
     embedding = EmbeddingConfig(
         embedder=config.embedder, weights=config.weights, patches=config.patches, workers=config.workers, trusted=config.trusted

@@ -144,8 +144,8 @@ def check_selection(catalog: Catalog, data: DataConfig) -> None:
         CatalogError: There are no such rows, or they lack what samples are made of.
     """
     subset = load_subset(catalog.root, data.subset) if data.subset else None
-    train = select(catalog.table, splits=data.train_split, where=data.where, subset=subset)
-    val = select(catalog.table, splits=("val",), where=data.where)
+    train = select(catalog.table, splits=data.train_split, where=data.where, subset=subset, payload=data.payload)
+    val = select(catalog.table, splits=("val",), where=data.where, payload=data.payload)
     balance_weights(catalog.table, train, data.balance)
     for warning in (*data.check(taken(catalog.table, np.union1d(train, val), data.checked)), training_warning(catalog)):
         _warn_once(warning)

@@ -22,6 +22,7 @@ def table() -> pa.Table:
             "split": ["train", "train", "train", "val"][volume % 4],
             "anatomy": ["knee", "brain", "spine"][volume % 3],
             "contrast": ["T1", "T2"][volume % 2],
+            "kind": "packed",
         }
         for volume in range(60)
         for index in range(1 + volume % 5)
@@ -61,7 +62,15 @@ def test_a_fraction_does_not_depend_on_the_order_of_the_catalog(table: pa.Table)
 
 def test_volumes_of_one_name_in_two_datasets_are_two() -> None:
     rows = [
-        {"dataset": dataset, "volume": f"v{volume}", "slice": index, "split": "train", "anatomy": "knee", "contrast": "T1"}
+        {
+            "dataset": dataset,
+            "volume": f"v{volume}",
+            "slice": index,
+            "split": "train",
+            "anatomy": "knee",
+            "contrast": "T1",
+            "kind": "packed",
+        }
         for dataset in ("a", "b", "av")
         for volume in range(20)
         for index in range(3)
