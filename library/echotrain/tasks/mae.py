@@ -16,7 +16,7 @@ from echotrain.data.catalog.identity import SampleId
 from echotrain.data.samples.image import ImageBatch
 from echotrain.models.mae.network import MaeNetwork, Masked, patchify, unpatchify
 from echotrain.shapes import Channels, PerSample
-from echotrain.tasks.task import Panel, ScoreTable, StepLoss, bare
+from echotrain.tasks.task import Panel, ScoreTable, StepLoss, Task, bare
 
 __all__ = ["MaeConfig", "MaeTask", "MaeValidation", "masked_loss"]
 
@@ -56,7 +56,7 @@ class MaeConfig:
         return MaeTask(self)
 
 
-class MaeTask:
+class MaeTask(Task[ImageBatch]):
     """The mean squared error over the patches that were hidden, of one random crop of each image."""
 
     metrics = ("masked_loss", "negative_masked_loss")
@@ -66,32 +66,29 @@ class MaeTask:
     def __init__(self, config: MaeConfig) -> None:
         self.config = config
 
-    def loss(self, model: nn.Module, batch: ImageBatch) -> StepLoss:
+    def loss(self, network: nn.Module, batch: ImageBatch) -> StepLoss:
         """Return each sample's loss over its hidden patches."""
-        config = CropConfig(side=_network(model).config.side, scale=self.config.crop_scale, flip=self.config.flip)
+        config = CropConfig(side=_network(network).config.side, scale=self.config.crop_scale, flip=self.config.flip)
         images = random_crops(batch.image[:, None], batch.generators("mae crop"), config)
-        per_sample = self._loss(images, self._run(model, images, batch), _network(model).config.patch)
+        per_sample = self._loss(images, self._run(network, images, batch), _network(network).config.patch)
         return StepLoss(per_sample=per_sample, logs={})
 
-    def after_step(self, model: nn.Module, global_step: int) -> None:
-        """Nothing follows a step of masked autoencoding."""
-
-    def whole_loss(self, model: nn.Module, batch: ImageBatch) -> PerSample:
+    def whole_loss(self, network: nn.Module, batch: ImageBatch) -> PerSample:
         """Return each sample's loss of the whole image; in validation, what is hidden depends on the sample alone."""
-        images = self._whole(model, batch)
-        return self._loss(images, self._run(model, images, batch), _network(model).config.patch)
+        images = self._whole(network, batch)
+        return self._loss(images, self._run(network, images, batch), _network(network).config.patch)
 
     def validation(self) -> "MaeValidation":
         """Begin a pass over the validation split."""
         return MaeValidation(self)
 
-    def panels(self, model: nn.Module, batch: ImageBatch) -> list[Panel]:
+    def panels(self, network: nn.Module, batch: ImageBatch) -> list[Panel]:
         """Return each whole image, what the network sees of it, its reconstruction and the error (five times).
 
         With ``norm_pix_loss`` the prediction of a patch is shown with that patch's own mean and standard deviation, as the paper does.
         """
-        images, patch = self._whole(model, batch), _network(model).config.patch
-        result = self._run(model, images, batch)
+        images, patch = self._whole(network, batch), _network(network).config.patch
+        result = self._run(network, images, batch)
         truth, hidden = patchify(images, patch), result.mask[..., None]
         predicted = _denormalised(result.predicted, truth) if self.config.norm_pix_loss else result.predicted
         rebuilt = unpatchify(truth * (1 - hidden) + predicted * hidden, patch)
@@ -112,17 +109,17 @@ class MaeTask:
             for index, sample in enumerate(batch.ids)
         ]
 
-    def _run(self, model: nn.Module, images: Channels, batch: ImageBatch) -> Masked:
-        count = _network(model).config.num_patches
+    def _run(self, network: nn.Module, images: Channels, batch: ImageBatch) -> Masked:
+        count = _network(network).config.num_patches
         noise = torch.stack([torch.rand(count, generator=generator) for generator in batch.generators("mae mask")])
-        result: Masked = model(images, noise.to(images.device))
+        result: Masked = network(images, noise.to(images.device))
         return result
 
     def _loss(self, images: Channels, result: Masked, patch: int) -> PerSample:
         return masked_loss(patchify(images, patch), result, norm_pix=self.config.norm_pix_loss)
 
-    def _whole(self, model: nn.Module, batch: ImageBatch) -> Channels:
-        return fit_square(batch.image[:, None], _network(model).config.side, self.config.fit)
+    def _whole(self, network: nn.Module, batch: ImageBatch) -> Channels:
+        return fit_square(batch.image[:, None], _network(network).config.side, self.config.fit)
 
 
 def masked_loss(truth: Float[Tensor, "batch patch value"], result: Masked, *, norm_pix: bool) -> PerSample:
@@ -148,9 +145,9 @@ class MaeValidation:
         self._losses: dict[SampleId, float] = {}
         self._anatomies: dict[SampleId, str] = {}
 
-    def add(self, model: nn.Module, batch: ImageBatch) -> None:
+    def add(self, network: nn.Module, batch: ImageBatch) -> None:
         """Score a batch's images."""
-        losses = self._task.whole_loss(model, batch).float().tolist()
+        losses = self._task.whole_loss(network, batch).float().tolist()
         self._losses.update(zip(batch.ids, losses, strict=True))
         self._anatomies.update(zip(batch.ids, batch.anatomies, strict=False))
 
@@ -194,7 +191,7 @@ def _denormalised(predicted: Float[Tensor, "batch patch value"], truth: Float[Te
     return predicted * deviation + mean
 
 
-def _network(model: nn.Module) -> MaeNetwork:
-    network = bare(model)
-    assert isinstance(network, MaeNetwork)
-    return network
+def _network(network: nn.Module) -> MaeNetwork:
+    found = bare(network)
+    assert isinstance(found, MaeNetwork)
+    return found

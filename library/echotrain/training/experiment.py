@@ -12,13 +12,16 @@ from pydantic import Field
 
 from echotrain.config import override, to_dict, with_present_names
 from echotrain.data.config import StreamConfig
+from echotrain.data.samples.image import ImageData
 from echotrain.data.samples.kspace_kt import KtData
 from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import ConfigError
 from echotrain.models.bridge.network import BridgeNetworkConfig
+from echotrain.models.mae.network import MaeNetworkConfig
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.storage.lease import LONGEST_SILENCE_S, SILENCE_S
 from echotrain.tasks.bridge import BridgeConfig
+from echotrain.tasks.mae import MaeConfig
 from echotrain.tasks.reconstruction import ReconstructionConfig
 from echotrain.training.optim import OptimConfig
 from echotrain.training.precision import Precision
@@ -38,9 +41,9 @@ __all__ = [
 ]
 
 # Every kind of sample, every network and every task; ``kind`` tells them apart, and the first is what settings that name none mean.
-SampleConfig = LinesData | KtData
-ModelConfig = VarNetConfig | BridgeNetworkConfig
-TaskConfig = ReconstructionConfig | BridgeConfig
+SampleConfig = LinesData | KtData | ImageData
+ModelConfig = VarNetConfig | BridgeNetworkConfig | MaeNetworkConfig
+TaskConfig = ReconstructionConfig | BridgeConfig | MaeConfig
 
 # Settings among those of the science half that say how work is done, and change no number.
 NUMBERLESS = ("model.activation_checkpointing", "model.compile_regularizer")

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -13,12 +13,12 @@ from echotrain.data.samples.measured import MeasuredBatch
 from echotrain.errors import CheckpointError, ConfigError
 from echotrain.shapes import Magnitude
 from echotrain.storage.open import open_store
-from echotrain.tasks.task import ReconstructingTask
+from echotrain.tasks.task import ReconstructingTask, Task
 from echotrain.training.checkpoint import CheckpointMeta, describe_mismatch, find_checkpoint, load_weights
 from echotrain.training.experiment import Experiment
 from echotrain.training.method import Method, build_method
 
-__all__ = ["TrainedModel", "Which", "as_trained", "describe_trained", "load_trained"]
+__all__ = ["TrainedModel", "Which", "as_trained", "describe_trained", "load_network", "load_trained", "reconstructing_task"]
 
 Which = Literal["best", "latest"] | str
 
@@ -77,18 +77,19 @@ def load_trained(run_uri: str, which: Which = "best", overrides: Sequence[str] =
 
     Raises:
         CheckpointError: There is none, it is damaged, or it does not fit the (overridden) model.
-        ConfigError: An override does not fit.
+        ConfigError: An override does not fit, or the run's task makes no reconstructions.
     """
     experiment, meta = describe_trained(run_uri, which, overrides)
-    store = open_store(run_uri)
-    where = f"{store.uri}/checkpoints/{meta.name}"
     method = build_method(experiment)
-    weights = load_weights(store, meta)
-    mismatch = describe_mismatch(method.network.state_dict(), weights)
-    if mismatch is not None:
-        raise CheckpointError(where, mismatch, "Leave the model's settings as they were in training.")
-    method.network.load_state_dict(weights)
-    return as_trained(experiment, method, where, device)
+    return as_trained(experiment, method, _load(method.network, run_uri, meta), device)
+
+
+def load_network(run_uri: str, which: Which = "best") -> tuple[Experiment, nn.Module]:
+    """Load a run's network on the CPU, and what it was trained as, whatever its task; errors are those of ``load_trained``."""
+    experiment, meta = describe_trained(run_uri, which)
+    network = build_method(experiment).network
+    _load(network, run_uri, meta)
+    return experiment, network.eval().requires_grad_(requires_grad=False)
 
 
 def as_trained(experiment: Experiment, method: Method, checkpoint: str, device: torch.device | None) -> TrainedModel:
@@ -97,7 +98,25 @@ def as_trained(experiment: Experiment, method: Method, checkpoint: str, device: 
     Raises:
         ConfigError: Its task makes no images.
     """
-    if not isinstance(method.task, ReconstructingTask):
-        raise ConfigError(f"task.kind={experiment.task.kind} ({checkpoint})", "makes no images", "Name a run that reconstructs.")
+    task = reconstructing_task(method.task, experiment, checkpoint)
     method.network.to(device or torch.device("cpu")).eval().requires_grad_(requires_grad=False)
-    return TrainedModel(experiment=experiment, model=method.network, task=method.task, checkpoint=checkpoint)
+    return TrainedModel(experiment=experiment, model=method.network, task=task, checkpoint=checkpoint)
+
+
+def reconstructing_task(task: Task[Any], experiment: Experiment, where: str) -> ReconstructingTask[Any]:
+    """Return a task as one whose networks make images, or raise ConfigError: they do not."""
+    if not isinstance(task, ReconstructingTask):
+        raise ConfigError(f"task.kind={experiment.task.kind} ({where})", "makes no images", "Name a run that reconstructs.")
+    return task
+
+
+def _load(network: nn.Module, run_uri: str, meta: CheckpointMeta) -> str:
+    """Load a checkpoint's weights, and return where it lies."""
+    store = open_store(run_uri)
+    where = f"{store.uri}/checkpoints/{meta.name}"
+    weights = load_weights(store, meta)
+    mismatch = describe_mismatch(network.state_dict(), weights)
+    if mismatch is not None:
+        raise CheckpointError(where, mismatch, "Leave the model's settings as they were in training.")
+    network.load_state_dict(weights)
+    return where

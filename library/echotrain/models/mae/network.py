@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,6 @@ class MaeNetworkConfig:
         width, depth, heads: Of the encoder.
         decoder_width, decoder_depth, decoder_heads: Of the decoder, which is thrown away after pre-training.
         mask_ratio: Share of the patches that the encoder does not see.
-        task: The kind of task that trains it.
     """
 
     kind: Literal["mae"] = "mae"
@@ -39,7 +38,6 @@ class MaeNetworkConfig:
     decoder_depth: int = 8
     decoder_heads: int = 16
     mask_ratio: float = 0.75
-    task: ClassVar[str] = "mae"
 
     def __post_init__(self) -> None:
         for name in ("side", "patch", "width", "depth", "heads", "decoder_width", "decoder_depth", "decoder_heads"):
@@ -98,7 +96,7 @@ class MaeNetwork(nn.Module):
     def __init__(self, config: MaeNetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.mae: nn.Module = _vit_mae(config)
+        self.mae: Any = _vit_mae(config)
         initialise(self.mae, config)
 
     def forward(self, images: Channels, noise: Float[Tensor, "batch patch"]) -> Masked:
@@ -136,7 +134,7 @@ def unpatchify(patches: Float[Tensor, "batch patch value"], patch: int) -> Chann
     return grid.transpose(2, 3).reshape(batch, 1, rows * patch, rows * patch)
 
 
-def initialise(mae: nn.Module, config: MaeNetworkConfig) -> None:
+def initialise(mae: Any, config: MaeNetworkConfig) -> None:
     """Draw the weights as the paper says (A.1): Xavier-uniform layers, tokens of standard deviation 0.02, fixed positions.
 
     transformers' own initialisation leaves the positions of the encoder and of the decoder at zero (5.24): neither would know where a

@@ -21,7 +21,7 @@ from echotrain.shapes import Magnitude
 from echotrain.sweeps.best import best_run
 from echotrain.training.experiment import Experiment, flatten
 from echotrain.training.published import describe_published, is_weights_file, load_published
-from echotrain.training.trained import TrainedModel, Which, describe_trained, load_trained
+from echotrain.training.trained import TrainedModel, Which, describe_trained, load_trained, reconstructing_task
 
 __all__ = ["InferenceConfig", "Method", "Reconstructor", "Subject", "WorkerSetup", "actor_resources"]
 
@@ -118,6 +118,7 @@ class InferenceConfig:
             return self._published()
         run = best_run(self.run)
         experiment, meta = describe_trained(run, self.checkpoint, self.overrides)
+        reconstructing_task(experiment.task.build(), experiment, run)
         model = _model_settings(experiment)
         overrides = [*self.overrides, *(f"{path}={as_typed(value)}" for path, value in model.items())]
         subject = Subject(

@@ -120,14 +120,22 @@ def test_every_column_that_a_header_decides_can_be_chosen_by() -> None:
 
 def test_numbers_and_claims_are_chosen_by_as_the_column_has_them() -> None:
     rows = [
-        {"split": "train", "field_strength": field, "fat_suppressed": claim, "sex": sex}
+        {"split": "train", "kind": "packed", "field_strength": field, "fat_suppressed": claim, "sex": sex}
         for field, claim, sex in itertools.product((0.55, 1.5, 3.0), (True, False, None), ("female", None))
     ]
-    types = pa.schema([("split", pa.string()), ("field_strength", pa.float32()), ("fat_suppressed", pa.bool_()), ("sex", pa.string())])
+    types = pa.schema(
+        [
+            ("split", pa.string()),
+            ("kind", pa.string()),
+            ("field_strength", pa.float32()),
+            ("fat_suppressed", pa.bool_()),
+            ("sex", pa.string()),
+        ]
+    )
     table = pa.Table.from_pylist(rows, schema=types)
     chosen = select(table, splits=["train"], where=Where(field_strength=(0.55, 3.0), fat_suppressed=(False,), sex=("female",)))
     assert [rows[position] for position in chosen] == [
-        {"split": "train", "field_strength": field, "fat_suppressed": False, "sex": "female"} for field in (0.55, 3.0)
+        {"split": "train", "kind": "packed", "field_strength": field, "fat_suppressed": False, "sex": "female"} for field in (0.55, 3.0)
     ]
     with pytest.raises(CatalogError, match=r"field_strength 7.0: is not in the catalog.*1.5, 3.0"):
         select(table, splits=["train"], where=Where(field_strength=(1.5, 7.0)))

@@ -1,3 +1,4 @@
+import contextlib
 import functools
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import torch
 from echotrain.data.catalog.rows import Catalog
 from echotrain.data.catalog.selection import select
 from echotrain.data.fetch import Fetcher
-from echotrain.data.samples.image import ImageBatch, ImageFormat
+from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.image import ImageBatch, ImageData, ImageFormat
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.data.samples.sample_format import StepRows
-from echotrain.errors import CatalogError, PayloadError
+from echotrain.errors import CatalogError, ConfigError, PayloadError
 from echotrain.storage.ranged import RangeReader
 from tests.catalogs import write_catalog
 from tests.images import random_volumes, write_images
@@ -135,3 +138,34 @@ def test_whoever_needs_kspace_is_told_of_images_and_the_other_way_round(tmp_path
     with pytest.raises(CatalogError, match="k-space without an image"):
         select(lacking, splits=("train",), payload="image")
     assert len(select(table, splits=("train",))) == len(select(table, splits=("train",), payload="image"))
+
+
+def test_a_run_on_images_takes_rows_of_any_kind_that_have_one(tmp_path: Path) -> None:
+    catalogs = {
+        "images": write_images(tmp_path / "images", random_volumes((3, 9, 7), (2, 6, 11)), splits=("train", "val")),
+        "kspace": write_catalog(tmp_path / "kspace", splits=("train", "val")).catalog,
+    }
+    for name, catalog in catalogs.items():
+        data = ImageData(catalog=str(tmp_path / name), side=8)
+        with contextlib.closing(PlannedStream(data, seed=1, batch_size=2)) as stream:
+            seen = [sample for step in stream.steps(0) for batch in step.batches for sample in batch.ids]
+            held_out = [sample for batch in stream.evaluation("val") for sample in batch.ids]
+        rows = catalog.rows()
+        assert sorted(seen) == sorted(row.id for row in rows if row.split == "train")
+        assert held_out == [row.id for row in rows if row.split == "val"]
+    with pytest.raises(CatalogError, match="without k-space"):
+        PlannedStream(LinesData(catalog=str(tmp_path / "images")), seed=1, batch_size=2)
+
+
+def test_volumes_without_a_maximum_are_refused_before_a_run_only_where_it_counts(tmp_path: Path) -> None:
+    volumes = [*random_volumes((1, 5, 4)), np.zeros((2, 5, 4), np.float32)]
+    table = write_images(tmp_path, volumes).table
+    assert ImageData(scaling="slice").check(table) == []
+    with pytest.raises(CatalogError, match=r"images/volume1\[0\]: max_value=0"):
+        ImageData(scaling="volume").check(table)
+
+
+@pytest.mark.parametrize("side", [-1, 4097])
+def test_a_side_that_no_image_has_is_refused(side: int) -> None:
+    with pytest.raises(ConfigError, match=f"data.side={side}"):
+        ImageData(side=side)
