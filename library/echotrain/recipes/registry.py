@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from echotrain.errors import ConfigError
-from echotrain.recipes import cmrxrecon, lbm, studies, varnet
+from echotrain.recipes import cmrxrecon, lbm, mae, studies, varnet
 from echotrain.studies.study import Study
 from echotrain.training.experiment import Experiment
 
@@ -16,6 +16,8 @@ T = TypeVar("T")
 RECIPES: dict[str, Callable[[], Experiment]] = {
     "lbm_mosaic_x4": lbm.lbm_mosaic_x4,
     "lbm_mosaic_x4_debug": lbm.lbm_mosaic_x4_debug,
+    "mae": mae.mae,
+    "mae_debug": mae.mae_debug,
     "varnet_cmrxrecon": cmrxrecon.varnet_cmrxrecon,
     "varnet_cmrxrecon_debug": cmrxrecon.varnet_cmrxrecon_debug,
     "varnet_demo": varnet.varnet_demo,
