@@ -47,4 +47,4 @@ def mae_debug() -> Experiment:
     tiny = MaeNetworkConfig(side=32, patch=8, width=16, depth=2, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
     small = cut_to_seconds(mae(), tiny)
     optim = dataclasses.replace(small.optim, lr=1e-3, schedule=ScheduleConfig(kind="constant"))
-    return dataclasses.replace(small, data=dataclasses.replace(small.data, side=32), optim=optim, precision="fp32")
+    return dataclasses.replace(small, data=ImageData(catalog=small.data.catalog, side=tiny.side), optim=optim, precision="fp32")

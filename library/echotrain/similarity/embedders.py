@@ -10,6 +10,7 @@ from skimage.transform import resize
 
 from echotrain.errors import ConfigError
 from echotrain.similarity.dreamsim import DreamSimEmbedder
+from echotrain.similarity.vit import VitEmbedder
 from echotrain.similarity.white import scaled_to_white
 
 __all__ = ["EMBEDDERS", "Embedder", "GradientEmbedder", "make_embedder"]
@@ -113,4 +114,4 @@ def _gradients(weights: str) -> Embedder:
     return GradientEmbedder()
 
 
-EMBEDDERS: dict[str, Callable[[str], Embedder]] = {"gradients": _gradients, "dreamsim": DreamSimEmbedder}
+EMBEDDERS: dict[str, Callable[[str], Embedder]] = {"gradients": _gradients, "dreamsim": DreamSimEmbedder, "vit": VitEmbedder}

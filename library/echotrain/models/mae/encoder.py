@@ -5,12 +5,11 @@ transformers keeps queries, keys and values apart; a plain ViT has them in one `
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["EncoderShape", "encoder_state"]
+__all__ = ["encoder_state"]
 
 _BELOW = "mae.vit."
 _NAMES = (
@@ -24,19 +23,6 @@ _NAMES = (
     (r"^layers\.(\d+)\.mlp\.", r"blocks.\1.mlp."),
 )
 _PART = re.compile(r"layers\.(\d+)\.attention\.q_proj\.(weight|bias)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderShape:
-    """What the tensors of a ViT do not say of it.
-
-    Attributes:
-        side: Pixels of the images that it was trained on.
-        heads: Of its attention.
-    """
-
-    side: int
-    heads: int
 
 
 def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,10 +9,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from echotrain.errors import ConfigError
-from echotrain.models.mae.encoder import EncoderShape, encoder_state
+from echotrain.models.encoder import EncoderShape
+from echotrain.models.mae.encoder import encoder_state
 from echotrain.shapes import Channels
 
 __all__ = ["MaeNetwork", "MaeNetworkConfig", "Masked", "initialise", "patchify", "sine_positions", "unpatchify"]
+
+# Of layer normalisation, as a plain ViT has it everywhere else.
+_EPSILON = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +120,7 @@ class MaeNetwork(nn.Module):
 
     def encoder_shape(self) -> EncoderShape:
         """Return what the encoder's tensors do not say of it."""
-        return EncoderShape(side=self.config.side, heads=self.config.heads)
+        return EncoderShape(side=self.config.side, patch=self.config.patch, heads=self.config.heads)
 
 
 def patchify(images: Channels, patch: int) -> Float[Tensor, "batch patch value"]:
@@ -184,5 +188,6 @@ def _vit_mae(config: MaeNetworkConfig) -> Any:
             decoder_num_attention_heads=config.decoder_heads,
             decoder_intermediate_size=4 * config.decoder_width,
             mask_ratio=config.mask_ratio,
+            layer_norm_eps=_EPSILON,
         )
     )

@@ -1,6 +1,7 @@
 """Vectors of a catalog's slices, or of their patches: made volume by volume on the cluster, kept, and read back a volume at a time."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from echotrain.orchestration.runtime.mapping import Result, map_items
 from echotrain.orchestration.runtime.parts import Parts
 from echotrain.similarity.embedders import make_embedder
 from echotrain.similarity.patches import PatchConfig, are_blank, are_duplicates, cut_patches
+from echotrain.storage.folder import as_file
 from echotrain.storage.ranged import RangeReader
+from echotrain.training.published import is_weights_file
 
 __all__ = ["EmbeddedVolume", "EmbeddedVolumes", "EmbeddingConfig", "embed_volumes"]
 
@@ -109,7 +112,7 @@ def embed_volumes(catalog: Catalog, positions: NDArray[np.int64], config: Embedd
     connect()
     items = _volumes(catalog, positions)
     where = f"{catalog.root}@{catalog.version}"
-    parts = Parts(f"{catalog.root}/embeddings", f"{config.identity()} {where} {items}")
+    parts = Parts(f"{catalog.root}/embeddings", f"{config.identity()} {where} {items}{_content_of(config.weights)}")
     known = parts.numbers()
     todo = [item for item in items if item["volume"] not in known]
     room = capacity()
@@ -121,6 +124,14 @@ def embed_volumes(catalog: Catalog, positions: NDArray[np.int64], config: Embedd
     for _ in track(mapped, "Embedding", total=len(todo)):
         pass
     return EmbeddedVolumes(parts, items, len(catalog))
+
+
+def _content_of(weights: str) -> str:
+    """Return what a file of weights holds, as text: an encoder that is exported again to one place gives other vectors. "" of a folder."""
+    if not weights or not is_weights_file(weights):
+        return ""
+    with as_file(weights) as path, path.open("rb") as file:
+        return f" sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 class _VolumeEmbedder:
