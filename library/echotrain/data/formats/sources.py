@@ -9,7 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import xxhash
+
 from echotrain.data.formats import Deidentifier
+from echotrain.data.formats.dicom_series import DICOM_ENDINGS
+from echotrain.data.formats.nifti import NIFTI_ENDINGS
 from echotrain.errors import ConfigError, ObjectMissingError, PayloadError, ScanError, printable
 from echotrain.storage.local import FoundFiles, find_files
 from echotrain.storage.open import local_path, store_of
@@ -17,27 +21,30 @@ from echotrain.storage.ranged import RangeReader
 from echotrain.storage.ranged_file import RangedFile
 from echotrain.storage.store import ObjectInfo
 
-__all__ = ["ENDINGS", "ScanSource", "find_sources", "local_copy", "opened_in_place", "place_suffixes", "scans_root"]
+__all__ = ["ENDINGS", "IMAGE_ENDINGS", "ScanSource", "find_sources", "local_copy", "opened_in_place", "place_suffixes", "scans_root"]
 
 logger = logging.getLogger(__name__)
 
 _SHOWN = 3
+IMAGE_ENDINGS = (*DICOM_ENDINGS, *NIFTI_ENDINGS)
 ENDINGS = (".h5", ".hdf5", ".mrd", ".ismrmrd", ".dat")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScanSource:
-    """A file that may be a scan.
+    """A file that may be a scan, or a folder whose files are read together.
 
     Attributes:
         uri: Absolute path or ``s3://`` URI.
         size: Bytes.
         version: Changes when the file is written again.
+        members: Names of the files that a folder, which is then the source, holds of one kind; () where the source is a file.
     """
 
     uri: str
     size: int
     version: str
+    members: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -45,11 +52,15 @@ class ScanSource:
         return self.uri.rpartition("/")[2]
 
 
-def find_sources(uri: str) -> list[ScanSource]:
+def find_sources(uri: str, *, with_images: bool = False) -> list[ScanSource]:
     """List the scans of a folder, an S3 prefix or a single file, in the order of their URIs.
 
     Files with other endings than ``ENDINGS`` and hidden ones are no scans. Links to folders are followed, to each real folder once;
     a warning tells of those that are not. Keys are taken as they are, with two slashes in a row where they have them.
+
+    Args:
+        uri: Folder, prefix or file.
+        with_images: Look for images without k-space as well: NIfTI volumes, and folders of DICOM files, each folder one source.
 
     Raises:
         ConfigError: There is no such folder, or no scan in it.
@@ -58,10 +69,11 @@ def find_sources(uri: str) -> list[ScanSource]:
     path = local_path(uri)
     if path is not None and not path.exists():
         raise ConfigError(f"source {uri}", "does not exist", "Give a folder of scanner files, one file, or s3://bucket/prefix.")
-    root = scans_root(uri)
+    root, endings = scans_root(uri), (*ENDINGS, *IMAGE_ENDINGS) if with_images else ENDINGS
     if path is None:
-        store, prefix = store_of(uri if _is_scan(uri) else root)
-        found = [(f"{store.uri}/{info.key}", info) for info in store.list(prefix) if info.key == prefix or not _is_scan(uri)]
+        is_file = _is_scan(uri, endings)
+        store, prefix = store_of(uri if is_file else root)
+        found = [(f"{store.uri}/{info.key}", info) for info in store.list(prefix) if info.key == prefix or not is_file]
     elif path.is_file():
         stat = path.stat()
         found = [(f"{root}{path.name}", ObjectInfo(path.name, stat.st_size, str(stat.st_mtime_ns)))]
@@ -69,9 +81,11 @@ def find_sources(uri: str) -> list[ScanSource]:
         below = find_files(path)
         _tell_of_links(below, root)
         found = [(f"{root}{info.key}", info) for info in below.files]
-    sources = [ScanSource(uri=place, size=info.size, version=info.version) for place, info in found if _is_scan(info.key)]
+    sources = [ScanSource(uri=place, size=info.size, version=info.version) for place, info in found if _is_scan(info.key, endings)]
     if not sources:
-        raise ConfigError(f"source {uri}", "holds no scans", f"Scans end in {', '.join(ENDINGS)}.")
+        raise ConfigError(f"source {uri}", "holds no scans", f"Scans end in {', '.join(endings)}.")
+    if with_images and (path is None or path.is_dir()):
+        sources = _in_folders(sources)
     return sorted(sources, key=lambda source: source.uri)
 
 
@@ -133,7 +147,12 @@ def local_copy(source: ScanSource) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="echotrain-scan-") as scratch:
         copy = Path(scratch) / source.name
         try:
-            store.download(key, copy)
+            if source.members:
+                copy.mkdir()
+            for name in source.members:
+                store.download(f"{key}/{name}", copy / name)
+            if not source.members:
+                store.download(key, copy)
         except ObjectMissingError as error:
             raise ScanError(source.name, "vanished after it was listed", "Run prepare again.") from error
         yield copy
@@ -158,7 +177,22 @@ def place_suffixes(uri: str, sources: Sequence[ScanSource], deidentifier: Deiden
     ]
 
 
-def _is_scan(key: str) -> bool:
+def _in_folders(sources: Sequence[ScanSource]) -> list[ScanSource]:
+    """Return the sources with one for each folder in place of its DICOM files, of which each has a slice."""
+    folders: dict[str, list[ScanSource]] = {}
+    for source in sources:
+        if source.name.lower().endswith(DICOM_ENDINGS):
+            folders.setdefault(source.uri.rpartition("/")[0], []).append(source)
+    found = [source for source in sources if not source.name.lower().endswith(DICOM_ENDINGS)]
+    for folder, files in folders.items():
+        files.sort(key=lambda file: file.name)
+        version = xxhash.xxh3_128_hexdigest(repr([(file.name, file.size, file.version) for file in files]).encode(errors="surrogatepass"))
+        names = tuple(file.name for file in files)
+        found.append(ScanSource(uri=folder, size=sum(file.size for file in files), version=version, members=names))
+    return found
+
+
+def _is_scan(key: str, endings: tuple[str, ...] = ENDINGS) -> bool:
     # What ends in a slash is a folder, whatever it is called: some tools keep an empty object of that name for each.
     name = key.rpartition("/")[2]
-    return name.lower().endswith(ENDINGS) and not name.startswith(".")
+    return name.lower().endswith(endings) and not name.startswith(".")

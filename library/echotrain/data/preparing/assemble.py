@@ -16,6 +16,7 @@ from echotrain.config import to_dict
 from echotrain.data.catalog.leaks import Leaks, find_leaks, leak_notes
 from echotrain.data.catalog.rows import SCHEMA, Catalog, splits_of_volumes
 from echotrain.data.preparing.convert import ScanRecord
+from echotrain.data.preparing.convert_images import IMAGE_CONTENT
 from echotrain.data.preparing.identities import (
     inherited_splits,
     is_kept_otherwise,
@@ -242,7 +243,8 @@ def _without_duplicates(
         # What is in the catalog keeps its id, whatever split a namesake is in, unless the namesake is the same scan, held out.
         is_namesake = candidate.record is not None and identity in in_catalog and not (content and in_catalog[identity] == content)
         if first is not None:
-            reason = f"duplicate of {first.scan['volume']}: the same k-space"
+            what = "images" if content.startswith(IMAGE_CONTENT) else "k-space"
+            reason = f"duplicate of {first.scan['volume']}: the same {what}"
             left_out.append(candidate.left_out(reason if first.split == candidate.split else f"{reason}, {_HELD_OUT_TOO}{first.split}"))
         elif identity in ids or is_namesake:
             reason = f"another scan of dataset {identity[0]} has the id {identity[1]} already; rename one of them"

@@ -33,7 +33,17 @@ from echotrain.storage.bounded_read import read_json
 from echotrain.storage.ranged_file import RangedFile
 from echotrain.storage.store import Store
 
-__all__ = ["ConvertConfig", "ScanRecord", "convert_scan", "read_record", "reason_of", "record_key", "scan_key"]
+__all__ = [
+    "ConvertConfig",
+    "ScanRecord",
+    "convert_scan",
+    "plain_reason",
+    "read_record",
+    "reason_of",
+    "record_key",
+    "scan_key",
+    "unreadable",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +117,7 @@ class ScanRecord:
         rows: Catalog columns of every kept slice, ``split`` still empty.
         rejections: What was left out.
         findings: What of the scan was taken, merged, corrected or taken on trust, a phrase each, free of names and identifiers.
+        parts: Values of the records of a source that holds several volumes; then it has no rows and no rejections of its own.
         person, words, labels, born: Whom the header names (``deidentify.Person``); "" and empty where it names nobody.
     """
 
@@ -118,10 +129,16 @@ class ScanRecord:
     rows: list[dict[str, Any]] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
+    parts: list[dict[str, Any]] = field(default_factory=list)
     person: str = ""
     words: list[list[str]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     born: str = ""
+
+    @property
+    def volumes(self) -> list[Self]:
+        """The records of its volumes: itself, where it is one."""
+        return [type(self).from_values(part) for part in self.parts] or [self]
 
     def to_values(self) -> dict[str, Any]:
         """Return the record as plain values that JSON can hold."""
@@ -209,18 +226,19 @@ def convert_scan(
         if record.rows and witness.is_by_place:
             record.findings.append(_BY_PLACE)
     except ScanError as error:
-        return _unreadable(reason_of(error, path.name), uri, key, source, store, deidentifier)
+        return unreadable(reason_of(error, path.name), uri, key, source, store, deidentifier)
     except EchotrainError:
         raise
     except Exception as error:  # A stranger's file may break a library in a way nobody foresaw; it must not end the job.
         # Where, but not the message: it may hold the path, which may name the patient.
         logger.error("%s breaks its reader (%s):\n%s", source, type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
-        return _unreadable(f"breaks its reader ({type(error).__name__})", uri, key, source, store, deidentifier)
+        return unreadable(f"breaks its reader ({type(error).__name__})", uri, key, source, store, deidentifier)
     store.write(record_key(key), json.dumps(record.to_values()).encode())
     return record
 
 
-def _unreadable(reason: str, uri: str, key: str, source: str, store: Store, deidentifier: Deidentifier) -> ScanRecord:
+def unreadable(reason: str, uri: str, key: str, source: str, store: Store, deidentifier: Deidentifier) -> ScanRecord:
+    """Return the record of a source that gave nothing, once whatever was begun of it is gone."""
     for leftover in list(store.list(f"shards/{key}-")):
         store.delete(leftover.key)
     # The file may be named after its patient, and there is no header to tell.
@@ -230,10 +248,11 @@ def _unreadable(reason: str, uri: str, key: str, source: str, store: Store, deid
 def reason_of(error: ScanError, name: str) -> str:
     """Return an error as a reason: without the file's name, paths, long numbers, and quotes from the file, save a format's own words."""
     value = error.value.removeprefix(name).lstrip(": ") or "the file"
-    return f"{_without_free_text(value, name)}: {_without_free_text(error.limit, name)}"
+    return f"{plain_reason(value, name)}: {plain_reason(error.limit, name)}"
 
 
-def _without_free_text(text: str, name: str) -> str:
+def plain_reason(text: str, name: str) -> str:
+    """Return a text as a part of a reason, without a file's name and what else ``reason_of`` leaves out."""
     text = text.replace(name, "the file")
     text = _QUOTED.sub(lambda found: found[0] if found[3] in _FORMAT_WORDS else f"{found[2]}…{found[2]}", text)
     return printable(_without_long_numbers(re.sub(r"(?<![\w.])(?:\w+:)?/[^\s'\"]+", "…", text)))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from echotrain.data.formats import Deidentifier, ReadLimits, open_volume
 from echotrain.data.formats.deidentify import Identity, Witness
+from echotrain.data.formats.open_images import holds_images, open_images
 from echotrain.data.formats.sources import ScanSource, local_copy, opened_in_place
 from echotrain.errors import ConfigError, ScanError, printable
 from echotrain.storage.open import local_path
@@ -75,8 +76,12 @@ def identify(source: ScanSource, limits: ReadLimits) -> Identity:
     # Of some formats an object in a store has to be copied to read its header.
     for place in (opened_in_place, local_copy):
         try:
-            with place(source) as path, open_volume(path, deidentifier=witness, limits=limits):
-                break
+            with place(source) as path:
+                if isinstance(path, Path) and holds_images(path):
+                    with open_images(path, limits=limits) as opened:
+                        return next((volume.identity for volume in opened.volumes), Identity())
+                with open_volume(path, deidentifier=witness, limits=limits):
+                    break
         except ScanError:
             if witness.identity != Identity() or local_path(source.uri) is not None:
                 break

@@ -4,10 +4,11 @@ fastMRI, MosaicMRI and CMRxRecon are comparable to their papers only by these, s
 (``data.catalog.leaks``). Scans are matched by their own names and places, before pseudonyms replace them.
 """
 
+import dataclasses
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
@@ -81,6 +82,17 @@ class GivenSplit:
         if patient.startswith("unnamed-"):
             return "names no patient, and the given split is by patients"
         return "the list of the given split has no entry for this patient"
+
+
+def with_parts(given: GivenSplit, parts: Mapping[str, Iterable[str]]) -> GivenSplit:
+    """Return a split that says of each volume of a source what it says of the source.
+
+    Args:
+        given: By sources, or by patients, who need nothing more.
+        parts: Pseudonyms of the volumes by that of their source.
+    """
+    of_sources = {name: given.of_sources[source] for source, names in parts.items() if source in given.of_sources for name in names}
+    return dataclasses.replace(given, of_sources={**given.of_sources, **of_sources})
 
 
 def find_given_split(config: GivenSplitConfig, places: Mapping[str, str], deidentifier: Deidentifier) -> GivenSplit:

@@ -22,10 +22,11 @@ from echotrain.data.catalog.store import commit_version, load_catalog
 from echotrain.data.formats import Deidentifier, ReadLimits
 from echotrain.data.formats.sources import ScanSource, find_sources, local_copy, opened_in_place, scans_root
 from echotrain.data.preparing.assemble import Assembly, LeftOut, assemble
-from echotrain.data.preparing.convert import ConvertConfig, ScanRecord, convert_scan, read_record, reason_of, scan_key
+from echotrain.data.preparing.convert import ConvertConfig, ScanRecord, read_record, reason_of, scan_key
+from echotrain.data.preparing.convert_images import convert_source
 from echotrain.data.preparing.curate import Rejection
 from echotrain.data.preparing.key_file import KeyEntry, check_key_file, identify, write_key_file
-from echotrain.data.splits.given import GivenSplit, GivenSplitConfig, find_given_split
+from echotrain.data.splits.given import GivenSplit, GivenSplitConfig, find_given_split, with_parts
 from echotrain.data.splits.made import SplitConfig
 from echotrain.errors import CatalogError, ConfigError, ScanError
 from echotrain.log import console, track
@@ -121,7 +122,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
     key_file = check_key_file(config.key_file, store.uri) if config.key_file else None
     base = _newest(store)
     salt, notes = choose_salt(config.salt, base, store.uri)
-    sources = find_sources(config.source)
+    sources = find_sources(config.source, with_images=True)
     deidentifier = Deidentifier(salt, safe_names=config.convert.safe_names, root=scans_root(config.source))
     given = None if config.given_split is None else find_given_split(config.given_split, _places(config.source, sources), deidentifier)
     keys = {source.uri: scan_key(deidentifier, source.uri, source.size, source.version, config.convert) for source in sources}
@@ -135,7 +136,10 @@ def prepare(config: PrepareConfig) -> PrepareReport:
     records = unsplit | done
     for record in track(_convert_all(todo, keys, store.uri, config, deidentifier), "Preparing scans", total=len(todo)):
         records[record.key] = record
-    ordered = [records[keys[source.uri]] for source in sources]
+    of_sources = {source.uri: records[keys[source.uri]].volumes for source in sources}
+    ordered = [record for volumes in of_sources.values() for record in volumes]
+    if given is not None:
+        given = with_parts(given, {deidentifier.pseudonym("source", uri): names for uri, names in _names(of_sources)})
     catalog, assembly = _commit(store, ordered, base, config, given, deidentifier)
     if key_file is not None:
         notes += _write_key(key_file, sources, catalog, assembly, config.limits, deidentifier)
@@ -146,9 +150,14 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         num_resumed=len(done),
         left_out=assembly.left_out,
         scans=assembly.scans,
-        paths={deidentifier.pseudonym("source", source.uri): source.uri for source in sources},
+        paths={name: uri for uri, names in _names(of_sources) for name in (deidentifier.pseudonym("source", uri), *names)},
         notes=(*notes, *assembly.notes, *_trust_note(catalog)),
     )
+
+
+def _names(of_sources: Mapping[str, Iterable[ScanRecord]]) -> list[tuple[str, list[str]]]:
+    """Return the pseudonyms of each source's volumes."""
+    return [(uri, [record.source for record in records]) for uri, records in of_sources.items()]
 
 
 def _places(uri: str, sources: Iterable[ScanSource]) -> dict[str, str]:
@@ -219,7 +228,7 @@ def _convert_all(
 def _convert_item(item: dict[str, Any], task: _Task) -> Result:
     """Convert one scan, in a worker process."""
     task.environment.apply()
-    source = ScanSource(uri=item["uri"], size=item["size"], version=item["version"])
+    source = ScanSource(uri=item["uri"], size=item["size"], version=item["version"], members=tuple(item["members"]))
     return Result(_convert_counted(source, item["key"], open_store(task.store_uri), task).to_values())
 
 
@@ -234,8 +243,8 @@ def _convert_counted(source: ScanSource, key: str, store: Store, task: _Task) ->
         attempts.append(f"{prefix}{uuid.uuid4().hex[:8]}")
         store.write(attempts[-1], b"")
         # Headers are small, and a scan is large.
-        with (opened_in_place if task.config.index_only else local_copy)(source) as path:
-            return convert_scan(
+        with (opened_in_place if task.config.index_only and not source.members else local_copy)(source) as path:
+            return convert_source(
                 path, uri=source.uri, key=key, store=store, config=task.config, deidentifier=task.deidentifier, limits=task.limits
             )
     except ScanError as error:
