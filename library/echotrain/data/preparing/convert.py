@@ -252,8 +252,8 @@ def reason_of(error: ScanError, name: str) -> str:
 
 
 def plain_reason(text: str, name: str) -> str:
-    """Return a text as a part of a reason, without a file's name and what else ``reason_of`` leaves out."""
-    text = text.replace(name, "the file")
+    """Return a text as a part of a reason, without a file's name, where there is one, and what else ``reason_of`` leaves out."""
+    text = text.replace(name, "the file") if name else text
     text = _QUOTED.sub(lambda found: found[0] if found[3] in _FORMAT_WORDS else f"{found[2]}…{found[2]}", text)
     return printable(_without_long_numbers(re.sub(r"(?<![\w.])(?:\w+:)?/[^\s'\"]+", "…", text)))
 

@@ -64,9 +64,11 @@ def convert_images(
     Images always go into shards, as float32, whatever the payload of k-space is to be.
     """
     source = deidentifier.pseudonym("source", uri)
+    # A folder may be called by a word that reasons are made of, and no reader says its name.
+    name = path.name if path.is_file() else ""
     try:
         if config.index_only:
-            raise ScanError(path.name, "is images, which are always copied into shards", "Prepare it without index-only.")
+            raise ScanError("a source of images", "is always copied into shards; prepare it without index-only", "Prepare it apart.")
         with open_images(path, deidentifier=deidentifier, limits=limits, place=uri) as opened:
             is_alone = len(opened.volumes) == 1
             parts = [
@@ -84,9 +86,9 @@ def convert_images(
                 )
                 for part, named in zip(parts, people, strict=True)
             ]
-            parts += [_left_out(unusable, path.name, uri, key, deidentifier) for unusable in opened.unusable]
+            parts += [_left_out(unusable, name, uri, key, deidentifier) for unusable in opened.unusable]
     except ScanError as error:
-        return unreadable(reason_of(error, path.name), uri, key, source, store, deidentifier)
+        return unreadable(reason_of(error, name), uri, key, source, store, deidentifier)
     except EchotrainError:
         raise
     except Exception as error:  # A stranger's file may break a library in a way nobody foresaw; it must not end the job.

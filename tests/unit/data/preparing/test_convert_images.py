@@ -170,7 +170,7 @@ def test_prepared_images_are_trained_on_and_no_kspace_kind_takes_them(tmp_path: 
     [
         (ConvertConfig(curation=CurationConfig(min_slices=4)), "3 slices, fewer than 4"),
         (ConvertConfig(curation=CurationConfig(leave_out=("phantoms",))), "of a kind that is left out by the protocol's name: phantoms"),
-        (ConvertConfig(payload="raw", index_only=True), "which are always copied into shards"),
+        (ConvertConfig(payload="raw", index_only=True), "a source of images: is always copied into shards"),
     ],
 )
 def test_curation_holds_for_images_too(tmp_path: Path, config, said) -> None:
