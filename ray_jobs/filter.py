@@ -25,6 +25,7 @@ EXAMPLES = """examples:
   python -m ray_jobs.filter s3://lab/mosaic --name fat-sat-like --contrasts PD_FS T2_FS --k 8
   python -m ray_jobs.filter s3://lab/mosaic --name knee-like --anatomies knee --embedder dreamsim --weights s3://lab/dreamsim
   python -m ray_jobs.filter s3://lab/cmr --name lax-like --where modality=[cine_lax] field_strength=[1.5]
+  python -m ray_jobs.filter s3://lab/mosaic --name knee-like --anatomies knee --embedder vit --weights s3://lab/encoder.pt      of export
   python -m ray_jobs.filter s3://lab/knee --name pd-like --contrasts PD --trusted s3://lab/raw      scans left there by --payload raw
   python -m ray_jobs.train varnet_mosaic_x8 data.catalog=s3://lab/mosaic data.subset=knee-like      trains on what was chosen
 

@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload raw      index contiguous HDF5 where it lies
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload raw --index-only   the same, fetching little but headers
   python -m ray_jobs.prepare s3://lab/raw --to s3://lab/knee --payload lines    an equispaced mask reads only its lines
+  python -m ray_jobs.prepare dicom/ --to prepared                         DICOM series and NIfTI volumes: images without k-space
 
   python -m ray_jobs.prepare fastMRI/ --to prepared --split-from folders    multicoil_train/, multicoil_val/ and the like
   python -m ray_jobs.prepare scans/ --to prepared --split-from files=split.csv         file,split: names, or paths below SOURCE
