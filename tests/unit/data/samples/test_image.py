@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from echotrain.data.fetch import Fetcher
 from echotrain.data.planned import PlannedStream
 from echotrain.data.samples.image import ImageBatch, ImageData, ImageFormat
 from echotrain.data.samples.kspace_lines import LinesData
+from echotrain.data.samples.reading import SliceReader
 from echotrain.data.samples.sample_format import StepRows
 from echotrain.errors import CatalogError, ConfigError, PayloadError
 from echotrain.storage.ranged import RangeReader
@@ -119,6 +121,20 @@ def test_nan_in_an_image_is_named(tmp_path: Path) -> None:
         fetched(write_images(tmp_path, [volume]))
 
 
+def test_what_lies_above_the_maximum_that_a_row_gives_is_cut_off(tmp_path: Path) -> None:
+    catalog = write_images(tmp_path, random_volumes((2, 5, 4)))
+    rows = [dataclasses.replace(row, max_value=row.max_value / 2) for row in catalog.rows()]
+    (batch,) = fetched(catalog, scaling="volume", rows=rows)
+    assert batch.image.max() == 1
+
+
+def test_a_row_that_promises_an_image_of_another_size_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    catalog = write_images(tmp_path, random_volumes((1, 5, 4)))
+    rows = [dataclasses.replace(row, recon_height=1 << 20, recon_width=1 << 20) for row in catalog.rows()]
+    with pytest.raises(CatalogError, match="target_nbytes=80: is not the 4398046511104"):
+        fetched(catalog, rows=rows)
+
+
 def test_a_volume_without_a_maximum_is_not_scaled_by_it(tmp_path: Path) -> None:
     catalog = write_images(tmp_path, [np.zeros((2, 5, 4), np.float32)])
     with pytest.raises(CatalogError, match=r"max_value=0.*scaling=slice"):
@@ -153,6 +169,11 @@ def test_a_run_on_images_takes_rows_of_any_kind_that_have_one(tmp_path: Path) ->
         rows = catalog.rows()
         assert sorted(seen) == sorted(row.id for row in rows if row.split == "train")
         assert held_out == [row.id for row in rows if row.split == "val"]
+    rows = catalogs["images"].rows()
+    with pytest.raises(CatalogError, match="is an image without k-space"):
+        SliceReader(catalogs["images"].root, RangeReader()).read(
+            rows[0], np.ones(7, bool), np.empty((0, 9, 7), np.complex64), np.empty((9, 7), np.float32)
+        )
     with pytest.raises(CatalogError, match="without k-space"):
         PlannedStream(LinesData(catalog=str(tmp_path / "images")), seed=1, batch_size=2)
 
