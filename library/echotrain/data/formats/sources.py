@@ -143,19 +143,17 @@ def local_copy(source: ScanSource) -> Iterator[Path]:
     if path is not None:
         yield path
         return
-    store, key = store_of(source.uri)
     with tempfile.TemporaryDirectory(prefix="echotrain-scan-") as scratch:
-        copy = Path(scratch) / source.name
+        copies = {source.uri: Path(scratch) / source.name}
+        if source.members:
+            copies = {f"{source.uri}/{name}": Path(scratch) / name for name in source.members}
         try:
-            if source.members:
-                copy.mkdir()
-            for name in source.members:
-                store.download(f"{key}/{name}", copy / name)
-            if not source.members:
+            for uri, copy in copies.items():
+                store, key = store_of(uri)
                 store.download(key, copy)
         except ObjectMissingError as error:
             raise ScanError(source.name, "vanished after it was listed", "Run prepare again.") from error
-        yield copy
+        yield Path(scratch) if source.members else copy
 
 
 def place_suffixes(uri: str, sources: Sequence[ScanSource], deidentifier: Deidentifier) -> list[str]:

@@ -25,11 +25,12 @@ from echotrain.data.splits.given import GivenSplit, with_parts
 from echotrain.data.splits.made import SplitConfig
 from echotrain.storage.open import open_store
 from tests.dicoms import SECRETS, random_images, write_nifti, write_series
+from tests.s3_fake import FakeS3
 
 AFFINE = np.diag([1.0, 1.5, 4.0, 1])
 
 
-def convert(source: Path, to: Path, config: ConvertConfig | None = None) -> list[ScanRecord]:
+def convert(source: Path | str, to: Path, config: ConvertConfig | None = None) -> list[ScanRecord]:
     """Convert all that lies below a folder, and return a record for each volume."""
     config, store, deidentifier = config or ConvertConfig(), open_store(str(to)), Deidentifier("salt", root=f"{source}/")
     records = []
@@ -204,6 +205,19 @@ def test_a_folder_changes_its_version_when_one_of_its_files_does(tmp_path: Path)
         find_sources(str(tmp_path / "in"))
     (alone,) = find_sources(str(paths[0]), with_images=True)
     assert (alone.uri, alone.members) == (str(paths[0]), ())
+
+
+def test_a_folder_in_a_store_is_brought_here_file_by_file(tmp_path: Path, keyed_s3: FakeS3) -> None:
+    volume = random_images(3, 9, 7)
+    for place in ("", "in #1/", "in #1//deeper/"):
+        for path in write_series(tmp_path / "series", volume, uid=f"1.2.{len(place)}"):
+            keyed_s3.objects["lab", f"{place}{path.name}"] = path.read_bytes()
+    keyed_s3.objects["lab", "in #1/note.txt"] = b"no image"
+    records = convert("s3://lab", tmp_path / "out")
+    assert [len(record.rows) for record in records] == [3, 3, 3]
+    assert len({record.content for record in records}) == 1
+    (alone,) = convert("s3://lab/in #1//deeper", tmp_path / "out")
+    assert alone.content == records[0].content
 
 
 def test_a_key_file_names_whom_a_series_is_of(tmp_path: Path) -> None:
