@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from echotrain.data.formats.deidentify import Identity
+from echotrain.data.formats.dicom_pixels import PixelFormat, Plane, pixel_format
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.errors import EchotrainError, ScanError
 from echotrain.units import human_bytes
 
-__all__ = ["DicomImage", "PixelFormat", "Plane", "is_dicom", "read_dicom", "read_plane"]
+__all__ = ["DicomImage", "is_dicom", "read_dicom"]
 
 _MAGIC_AT, _MAGIC = 128, b"DICM"
 _BYTE_ORDERS = {"1.2.840.10008.1.2": "<", "1.2.840.10008.1.2.1": "<", "1.2.840.10008.1.2.2": ">"}
@@ -50,57 +48,6 @@ _TAGS = [
     "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 _MOST_FRAMES = 100_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class PixelFormat:
-    """How a file writes its pixels.
-
-    Attributes:
-        height, width: Matrix.
-        dtype: Of a pixel in the file, with its byte order.
-        bits: Those of it that count, from the lowest on.
-        is_signed: Whether they are a two's complement.
-        is_inverted: Whether the smallest number is white (MONOCHROME1).
-    """
-
-    height: int
-    width: int
-    dtype: str
-    bits: int
-    is_signed: bool
-    is_inverted: bool
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of an image in the file."""
-        return self.height * self.width * np.dtype(self.dtype).itemsize
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plane:
-    """Where one image lies, in its file and in space.
-
-    Attributes:
-        path: The file.
-        offset: First byte of its pixels.
-        pixels: How they are written.
-        slope, intercept: What turns them into values.
-        position: Of the first pixel's centre, millimetres, towards left, back and head.
-        axes: Directions along a row and along a column.
-        spacing: Millimetres between rows, between columns.
-        thickness: Of the slice, millimetres; 0 where nothing says.
-    """
-
-    path: Path
-    offset: int
-    pixels: PixelFormat
-    slope: float
-    intercept: float
-    position: tuple[float, ...]
-    axes: tuple[float, ...]
-    spacing: tuple[float, ...]
-    thickness: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,30 +90,6 @@ def read_dicom(path: Path, limits: ReadLimits) -> DicomImage:
     with _reading(path.name):
         dataset, pixels_at, length = _parse(path.name, head, order)
         return _image(path, dataset, pixels_at, length, size, order, limits)
-
-
-def read_plane(plane: Plane) -> NDArray[np.float32]:
-    """Return an image's values, float32 (height, width).
-
-    Raises:
-        ScanError: The file is shorter than it was.
-    """
-    form = plane.pixels
-    with plane.path.open("rb") as file:
-        file.seek(plane.offset)
-        data = file.read(form.nbytes)
-    if len(data) != form.nbytes:
-        raise ScanError(plane.path.name, "changed while it was read", "Run prepare again.")
-    stored = np.frombuffer(data, form.dtype).astype(np.int64)
-    stored &= (1 << form.bits) - 1
-    lowest = 0
-    if form.is_signed:
-        lowest = -(1 << (form.bits - 1))
-        stored = np.where(stored >= -lowest, stored + 2 * lowest, stored)
-    if form.is_inverted:
-        stored = 2 * lowest + (1 << form.bits) - 1 - stored
-    values = stored * plane.slope + plane.intercept
-    return values.astype(np.float32).reshape(form.height, form.width)
 
 
 @contextlib.contextmanager
@@ -228,7 +151,7 @@ def _parse(name: str, head: bytes, order: str) -> tuple[Any, int, int]:
 
 def _image(path: Path, dataset: Any, pixels_at: int, length: int, size: int, order: str, limits: ReadLimits) -> DicomImage:
     tags = {name: _text(dataset, name) for name in _TAGS if not name.endswith("Sequence")}
-    form = _pixel_format(path.name, dataset, tags, order)
+    form = pixel_format(path.name, tags, order)
     frames = int(tags["NumberOfFrames"] or 1)
     if not 1 <= frames <= _MOST_FRAMES:
         raise ScanError(f"{path.name}: {frames} frames", f"must be 1 to {_MOST_FRAMES}", _EXPORT_AGAIN)
@@ -256,26 +179,6 @@ def _image(path: Path, dataset: Any, pixels_at: int, length: int, size: int, ord
         identity=identity,
         tags=tags,
         planes=planes,
-    )
-
-
-def _pixel_format(name: str, dataset: Any, tags: dict[str, str], order: str) -> PixelFormat:
-    kind = tags["PhotometricInterpretation"].upper()
-    if int(tags["SamplesPerPixel"] or 1) != 1 or kind not in ("MONOCHROME1", "MONOCHROME2"):
-        raise ScanError(f"{name}: a colour image", "only grey ones are read", "Leave it out.")
-    numbers = {each: int(tags[each] or 0) for each in ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")}
-    allocated, bits = numbers["BitsAllocated"], numbers["BitsStored"]
-    if allocated not in (8, 16, 32) or not 1 <= bits <= allocated or numbers["HighBit"] != bits - 1:
-        raise ScanError(f"{name}: {bits} bits of {allocated}", "must be the lowest of 8, 16 or 32", _EXPORT_AGAIN)
-    if min(numbers["Rows"], numbers["Columns"]) < 1 or numbers["PixelRepresentation"] not in (0, 1):
-        raise ScanError(f"{name}: an image of {numbers['Rows']} x {numbers['Columns']}", "must have pixels, signed or not", _EXPORT_AGAIN)
-    return PixelFormat(
-        height=numbers["Rows"],
-        width=numbers["Columns"],
-        dtype=f"{order}u{allocated // 8}",
-        bits=bits,
-        is_signed=numbers["PixelRepresentation"] == 1,
-        is_inverted=kind == "MONOCHROME1",
     )
 
 

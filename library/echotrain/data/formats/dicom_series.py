@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echotrain.data.formats.deidentify import Deidentifier, Identity, Witness
-from echotrain.data.formats.dicom import DicomImage, Plane, read_dicom, read_plane
+from echotrain.data.formats.dicom import DicomImage, read_dicom
+from echotrain.data.formats.dicom_pixels import Plane, read_plane
 from echotrain.data.formats.image_volume import ImageHeader, OpenedImages, Unusable, check_size
 from echotrain.data.formats.limits import ReadLimits
 from echotrain.data.formats.protocol import orientation_of, parse_protocol, vendor_name

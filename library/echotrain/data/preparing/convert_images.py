@@ -13,6 +13,7 @@ import xxhash
 
 from echotrain.data.catalog.rows import IMAGE_ONLY
 from echotrain.data.formats import Deidentifier, ReadLimits
+from echotrain.data.formats.deidentify import Person
 from echotrain.data.formats.image_volume import ImageHeader, ImageVolume, Unusable
 from echotrain.data.formats.open_images import holds_images, open_images
 from echotrain.data.payloads.shards import ShardWriter
@@ -71,21 +72,10 @@ def convert_images(
             raise ScanError("a source of images", "is always copied into shards; prepare it without index-only", "Prepare it apart.")
         with open_images(path, deidentifier=deidentifier, limits=limits, place=uri) as opened:
             is_alone = len(opened.volumes) == 1
-            parts = [
-                _convert(volume, source if is_alone else deidentifier.pseudonym("source", uri, volume.part), key, number, store, config)
-                for number, volume in enumerate(opened.volumes)
-            ]
-            people = [deidentifier.person(volume.identity) for volume in opened.volumes]
-            parts = [
-                dataclasses.replace(
-                    part,
-                    person=named.person,
-                    words=[list(word) for word in named.words],
-                    labels=list(named.labels),
-                    born=named.born,
-                )
-                for part, named in zip(parts, people, strict=True)
-            ]
+            parts = []
+            for number, volume in enumerate(opened.volumes):
+                own = source if is_alone else deidentifier.pseudonym("source", uri, volume.part)
+                parts.append(_with_person(_convert(volume, own, key, number, store, config), deidentifier.person(volume.identity)))
             parts += [_left_out(unusable, name, uri, key, deidentifier) for unusable in opened.unusable]
     except ScanError as error:
         return unreadable(reason_of(error, name), uri, key, source, store, deidentifier)
@@ -98,6 +88,11 @@ def convert_images(
     record = ScanRecord(key=key, source=source, name=source, parts=[part.to_values() for part in parts])
     store.write(record_key(key), json.dumps(record.to_values()).encode())
     return record
+
+
+def _with_person(record: ScanRecord, person: Person) -> ScanRecord:
+    words = [list(word) for word in person.words]
+    return dataclasses.replace(record, person=person.person, words=words, labels=list(person.labels), born=person.born)
 
 
 def _left_out(unusable: Unusable, name: str, uri: str, key: str, deidentifier: Deidentifier) -> ScanRecord:
