@@ -95,7 +95,7 @@ def scans_root(uri: str) -> str:
     if path is not None:
         path = path.expanduser().absolute()
         return f"{str(path.parent if path.is_file() else path).rstrip('/')}/"
-    if _is_scan(uri):
+    if _is_scan(uri, (*ENDINGS, *IMAGE_ENDINGS)):
         return f"{uri.rpartition('/')[0]}/"
     # One slash ends a folder; more than one are of its name.
     return uri if uri.endswith("/") else f"{uri}/"
