@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from echotrain.benchmarks.throttled import Fault, ThrottledServer, serve_throttled
 from echotrain.data.catalog.identity import SampleId
@@ -15,6 +16,8 @@ from echotrain.data.config import StreamConfig
 from echotrain.data.payloads.shards import ShardWriter
 from echotrain.data.payloads.slices import encode_packed
 from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.data_config import DataConfig
+from echotrain.data.samples.image import ImageData
 from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import (
     CredentialsError,
@@ -53,8 +56,10 @@ def server(running: ThrottledServer, monkeypatch: pytest.MonkeyPatch) -> Iterato
     running.inject()
 
 
-def epoch(**options) -> list:
-    data = LinesData(catalog="s3://bucket", mask=MaskConfig())
+LINES, IMAGES = LinesData(catalog="s3://bucket", mask=MaskConfig()), ImageData(catalog="s3://bucket")
+
+
+def epoch(data: DataConfig = LINES, **options) -> list:
     config = StreamConfig(**{"threads": 2, "timeout_s": 0.5, "attempts": 3, **options})
     stream = PlannedStream(data, seed=0, batch_size=2, config=config)
     steps = list(stream.steps(0))
@@ -81,6 +86,15 @@ def test_a_fault_that_passes_costs_a_retry_and_no_sample(server: ThrottledServer
     assert sorted(sample for step in steps for batch in step.batches for sample in batch.ids) == sorted(
         SampleId("test", f"file{volume:03d}", index) for volume in range(4) for index in range(3)
     )
+
+
+@pytest.mark.parametrize("fault", [fault for fault in HEALING if fault.key == ".bin"], ids=lambda fault: fault.kind)
+def test_faults_that_pass_change_no_image(server: ThrottledServer, fault: Fault) -> None:
+    whole = [batch.image for step in epoch(IMAGES) for batch in step.batches]
+    server.inject(fault)
+    again = [batch.image for step in epoch(IMAGES, attempts=5) for batch in step.batches]
+    assert sum(map(len, whole)) == 12
+    assert all(torch.equal(image, same) for image, same in zip(whole, again, strict=True))
 
 
 LASTING = [
