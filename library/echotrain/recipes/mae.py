@@ -7,7 +7,7 @@ from echotrain.models.mae.network import MaeNetworkConfig
 from echotrain.recipes.debug import cut_to_seconds
 from echotrain.tasks.mae import MaeConfig
 from echotrain.training.experiment import Experiment
-from echotrain.training.optim import OptimConfig, ScheduleConfig
+from echotrain.training.optim import OptimConfig, ParameterGroup, ScheduleConfig
 
 __all__ = ["mae", "mae_debug"]
 
@@ -19,7 +19,7 @@ def mae() -> Experiment:
     the area and flips, AdamW (0.9, 0.95) with weight decay 0.05, a base rate of 1.5e-4 per 256 images. MRI-CORE names it among its
     ablations, up to 100 epochs, without its settings. Deviations: one channel (111,251,968 parameters); slices scaled by their own range,
     as MRI-CORE does, and brought to 256 x 256 before they are cropped; 512 images per step, as MRI-CORE's own training has; a warm-up
-    counted in steps; weight decay on biases and norms as well.
+    counted in steps.
     Expected: no number is published for such data; the encoder is what counts (``ray_jobs.export``), and how well it serves.
     Hardware: 4 GPUs of 40 GB. The full size was never run here; its debug sibling is.
     """
@@ -34,6 +34,7 @@ def mae() -> Experiment:
             betas=(0.9, 0.95),
             weight_decay=0.05,
             schedule=ScheduleConfig(kind="cosine", cosine_epochs=100, warmup_steps=20_000),
+            groups=(ParameterGroup(names=("*.bias", "*norm*.weight", "*_token"), weight_decay=0.0),),
         ),
         precision="bf16",
         epochs=100,

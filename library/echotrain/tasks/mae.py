@@ -30,6 +30,7 @@ class MaeConfig:
 
     Attributes:
         kind: Tells this task's settings from another's.
+        models, data: Kinds of model that it trains, and of sample that it takes.
         norm_pix_loss: Compare with each patch after its own mean and standard deviation are taken out, not with its values.
         crop_scale: Smallest and largest share of an image's area that a training crop has.
         flip: Probability of a left-right flip in training.
@@ -37,12 +38,12 @@ class MaeConfig:
     """
 
     kind: Literal["mae"] = "mae"
+    models: ClassVar[tuple[str, ...]] = ("mae",)
+    data: ClassVar[tuple[str, ...]] = ("image",)
     norm_pix_loss: bool = False
     crop_scale: tuple[float, float] = (0.2, 1.0)
     flip: float = 0.5
     fit: Fit = "pad"
-    models: ClassVar[tuple[str, ...]] = ("mae",)
-    data: ClassVar[tuple[str, ...]] = ("image",)
 
     def __post_init__(self) -> None:
         CropConfig(scale=self.crop_scale, flip=self.flip)

@@ -10,7 +10,7 @@ import torch
 from echotrain.errors import ConfigError
 from echotrain.models.encoder import HasEncoder
 from echotrain.storage.open import absolute_uri, store_of
-from echotrain.training.trained import Which, load_model
+from echotrain.training.trained import Which, load_network
 
 __all__ = ["export_encoder"]
 
@@ -34,13 +34,13 @@ def export_encoder(run_uri: str, to: str, which: Which = "best") -> str:
     """
     if PurePosixPath(to).suffix != _ENDING:
         raise ConfigError(f"--to {to}", f"must end in {_ENDING}: its shape is written beside it as .json", f"Say, encoder{_ENDING}.")
-    experiment, model = load_model(run_uri, which)
-    if not isinstance(model, HasEncoder):
+    experiment, network = load_network(run_uri, which)
+    if not isinstance(network, HasEncoder):
         raise ConfigError(f"{run_uri}: model.kind={experiment.model.kind}", "has no encoder to take away", "Give a run of model.kind=mae.")
     content = io.BytesIO()
-    torch.save(model.encoder_state(), content)
+    torch.save(network.encoder_state(), content)
     store, key = store_of(absolute_uri(to))
     # Whoever finds the weights finds their shape.
-    store.write(f"{key.removesuffix(_ENDING)}.json", json.dumps(dataclasses.asdict(model.encoder_shape())).encode())
+    store.write(f"{key.removesuffix(_ENDING)}.json", json.dumps(dataclasses.asdict(network.encoder_shape())).encode())
     store.write(key, content.getvalue())
     return f"{store.uri}/{key}"

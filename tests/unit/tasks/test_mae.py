@@ -5,10 +5,11 @@ import torch
 
 from echotrain.augmentation.crops import CropConfig, random_crops
 from echotrain.data.catalog.identity import SampleId
-from echotrain.data.samples.image import ImageBatch
+from echotrain.data.samples.image import ImageBatch, ImageData
 from echotrain.errors import ConfigError
 from echotrain.models.mae.network import MaeNetworkConfig, Masked, patchify
 from echotrain.tasks.mae import MaeConfig, masked_loss
+from echotrain.training.experiment import Experiment
 
 TINY = MaeNetworkConfig(side=32, patch=8, width=24, depth=1, heads=3, decoder_width=16, decoder_depth=1, decoder_heads=2)
 
@@ -149,6 +150,16 @@ def test_a_few_steps_learn_a_batch(network) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.1 * losses[0]
+
+
+def test_it_goes_with_images_and_its_own_network_alone() -> None:
+    Experiment(task=MaeConfig(), model=TINY, data=ImageData())
+    with pytest.raises(ConfigError, match=r"task\.kind=mae.*data\.kind=kspace_lines"):
+        Experiment(task=MaeConfig(), model=TINY)
+    with pytest.raises(ConfigError, match=r"task\.kind=mae.*model\.kind=varnet"):
+        Experiment(task=MaeConfig(), data=ImageData())
+    with pytest.raises(ConfigError, match=r"task\.kind=reconstruction.*data\.kind=image"):
+        Experiment(data=ImageData())
 
 
 @pytest.mark.parametrize("wrong", [{"crop_scale": (0.0, 1.0)}, {"flip": 1.5}])
