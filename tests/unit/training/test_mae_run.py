@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from many_ranks import run_ranks
 from toys import StopAt, assert_same_weights, lines_of, toy_trainer
 
 from echotrain.config import override
 from echotrain.data.planned import PlannedStream
+from echotrain.ranks import Ranks
 from echotrain.recipes.mae import mae_debug
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint, load_file, load_weights
@@ -14,11 +16,14 @@ from echotrain.training.state import TrainState
 from tests.simulated import write_simulated_catalog
 
 
+def experiment_on(catalog):
+    """Return two epochs of five steps of four slices."""
+    return override(mae_debug(), [f"data.catalog={catalog}", "epochs=2", "batch_size=4", "log_every=1"])
+
+
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
-    """Two epochs of five steps of four slices."""
-    catalog = write_simulated_catalog(tmp_path_factory.mktemp("catalog"))
-    return override(mae_debug(), [f"data.catalog={catalog}", "epochs=2", "batch_size=4", "log_every=1"])
+    return experiment_on(write_simulated_catalog(tmp_path_factory.mktemp("catalog")))
 
 
 def stream_of(experiment, rank=0, world_size=1):
@@ -31,8 +36,15 @@ def new_state(experiment):
     return TrainState(model, experiment.optim.build(model))
 
 
-def train(experiment, store, state, **options):
-    return toy_trainer(experiment, store, state=state, task=experiment.task.build(), stream=stream_of(experiment), **options).fit()
+def train(experiment, store, state, ranks=None, **options):
+    ranks = ranks or Ranks()
+    stream = stream_of(experiment, ranks.rank, ranks.world)
+    return toy_trainer(experiment, store, state=state, task=experiment.task.build(), stream=stream, ranks=ranks, **options).fit()
+
+
+def train_on_rank(ranks, catalog, folder):
+    run = experiment_on(catalog)
+    train(run, open_store(folder), new_state(run), ranks)
 
 
 def test_ten_steps_equal_five_and_a_resume_and_five_bit_for_bit(experiment, tmp_path):
@@ -49,6 +61,17 @@ def test_ten_steps_equal_five_and_a_resume_and_five_bit_for_bit(experiment, tmp_
 
     assert_same_weights(load_weights(whole, find_checkpoint(whole)), load_weights(parts, find_checkpoint(parts)))
     assert lines_of(whole) == lines_of(parts)
+
+
+def test_two_ranks_train_as_one(experiment, tmp_path):
+    one, two = open_store(str(tmp_path / "one")), open_store(str(tmp_path / "two"))
+    train(experiment, one, new_state(experiment))
+    run_ranks(train_on_rank, 2, experiment.data.catalog, str(tmp_path / "two"))
+    pairs = [(ours, theirs) for ours, theirs in zip(lines_of(one), lines_of(two), strict=True) if "loss" in ours]
+    assert len(pairs) == 12
+    for ours, theirs in pairs:
+        for name in ours.keys() & {"loss", "grad_norm", "masked_loss", "negative_masked_loss"}:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4), name
 
 
 def test_a_slice_has_the_same_loss_on_whichever_rank_it_lands(experiment):
