@@ -86,6 +86,7 @@ class SliceRow:
         weight_bin_kg: Lower end of the weight's class, one of ``formats.subject.WEIGHT_BINS_KG``; None likewise. No weight itself is kept.
         fov_readout_mm, fov_phase_mm, thickness_mm: Of the reconstructed image; None where the header does not say, and in catalogs
             that were prepared before there were such columns.
+        max_value, norm: Of the target volume, all its frames together.
         kind: ``raw``: bytes of a scanner file, untouched; ``packed`` and ``lines``: see ``data.payloads.slices``. ``image``: there is no
             k-space, the target is all there is; then ``coils`` and ``nbytes`` are 0, ``uri`` is empty, ``height`` and ``width`` are the
             image's, and ``dtype`` says nothing.
@@ -185,10 +186,7 @@ def rows_of(table: pa.Table | pa.RecordBatch) -> list[SliceRow]:
 
 
 def header_columns(header: VolumeHeader) -> dict[str, Any]:
-    """Return the columns of a row that its volume's header decides; ``slice`` and the payload's are the caller's.
-
-    A header is of one time and names no modality yet: no reader gives either.
-    """
+    """Return the columns of a row that its volume's header decides; ``slice``, ``frame`` and the payload's are the caller's."""
     readout, phase, thickness = (size or None for size in header.fov_mm)
     return {
         **{name: getattr(header, name) for name in _HEADER_COLUMNS},
@@ -196,7 +194,8 @@ def header_columns(header: VolumeHeader) -> dict[str, Any]:
         "fov_phase_mm": phase,
         "thickness_mm": thickness,
         "coils": header.num_coils,
-        **dict.fromkeys(("frame", "num_frames", "modality")),
+        "modality": header.modality or None,
+        "frame": None,
     }
 
 
@@ -208,7 +207,7 @@ def splits_of_volumes(table: pa.Table) -> dict[tuple[str, str], str]:
 
 
 _HEADER_COLUMNS = (
-    "dataset", "volume", "num_slices", "patient", "anatomy", "contrast", "fat_suppressed", "orientation", "acquisition", "vendor",
-    "field_strength", "center", "sex", "weight_bin_kg", "height", "width", "recon_height", "recon_width", "padding_left", "padding_right",
-    "max_value", "norm",
+    "dataset", "volume", "num_slices", "num_frames", "patient", "anatomy", "contrast", "fat_suppressed", "orientation", "acquisition",
+    "vendor", "field_strength", "center", "sex", "weight_bin_kg", "height", "width", "recon_height", "recon_width", "padding_left",
+    "padding_right", "max_value", "norm",
 )  # fmt: skip

@@ -59,9 +59,9 @@ def find_groups(file: h5py.File) -> list[str]:
 
 
 def open_ismrmrd(path: Path, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits) -> LineVolume:
-    """Open a raw ISMRMRD file; of its samples one slice is read, to see where the zero frequency lies.
+    """Open a raw ISMRMRD file; of its samples one image is read, to see where the zero frequency lies.
 
-    Of several echoes, phases, repetitions or sets the first is taken, and told.
+    Phases of the heart are frames; of several echoes, repetitions or sets the first is taken, and told.
 
     Raises:
         ScanError: The file is not what it says it is.
@@ -272,6 +272,7 @@ def _header(
         sex=scan.sex,
         weight_bin_kg=scan.weight_bin_kg,
         num_slices=geometry.num_slices,
+        num_frames=geometry.num_frames,
         num_coils=geometry.num_coils,
         height=geometry.height,
         width=geometry.width,

@@ -61,6 +61,7 @@ class Geometry:
         sample_shift: What is added to each readout's own statement of its echo, where the energy contradicts it.
         num_coils: Receive channels.
         num_slices: Slices.
+        num_frames: Times that each was measured at, None for one.
         left, right: Measured columns [left, right).
     """
 
@@ -70,6 +71,7 @@ class Geometry:
     sample_shift: int
     num_coils: int
     num_slices: int
+    num_frames: int | None
     left: int
     right: int
 
@@ -91,7 +93,7 @@ def place_lines(
     claims: Callable[[int, int], Sequence[Claim]],
     limits: ReadLimits,
 ) -> tuple[Geometry, list[str]]:
-    """Settle where readouts go, by what the header claims and where the energy of a slice in the middle lies.
+    """Settle where readouts go, by what the header claims and where the energy of an image in the middle lies.
 
     Args:
         name: File name, for messages.
@@ -114,8 +116,9 @@ def place_lines(
             label = {"num_samples": "samples per readout", "num_coils": "coils"}[what]
             raise ScanError(f"{name}: {low} to {high} {label}", "all readouts must agree", _EXPORT_AGAIN)
     num_samples, num_coils = int(lines["num_samples"][0]), int(lines["num_coils"][0])
-    most = int(np.bincount(lines["slice"]).max())
-    limits.check_array(name, (selected.num_slices, most, num_coils, num_samples), np.dtype(np.complex64).itemsize, slice_axes=3)
+    images = lines["slice"] * (selected.num_frames or 1) + lines["phase"]
+    num_images, most = selected.num_slices * (selected.num_frames or 1), int(np.bincount(images).max())
+    limits.check_array(name, (num_images, most, num_coils, num_samples), np.dtype(np.complex64).itemsize, slice_axes=3)
     along, over = _peaks(name, selected, read_lines)
     if is_projection(along, over):
         raise projection_error(name)
@@ -136,10 +139,11 @@ def place_lines(
         sample_shift=shift,
         num_coils=num_coils,
         num_slices=selected.num_slices,
+        num_frames=selected.num_frames,
         left=int(columns.min()),
         right=int(columns.max()) + 1,
     )
-    limits.check_array(name, (selected.num_slices, num_coils, height, width), np.dtype(np.complex64).itemsize, slice_axes=3)
+    limits.check_array(name, (num_images, num_coils, height, width), np.dtype(np.complex64).itemsize, slice_axes=3)
     return geometry, told + about + why + _check_rows(name, lines, geometry)
 
 
@@ -178,7 +182,8 @@ class LineVolume:
         self.stated_recon = (header.recon_height, header.recon_width)
         self._name, self._geometry, self._read_lines, self._close = name, geometry, read_lines, close
         ordered = selected.lines[np.argsort(selected.lines["ref"], kind="stable")]
-        self._lines: list[Readouts] = [ordered[ordered["slice"] == index] for index in range(geometry.num_slices)]
+        images = ordered["slice"] * (selected.num_frames or 1) + ordered["phase"]
+        self._lines: list[Readouts] = [ordered[images == image] for image in range(header.num_images)]
         self._separate = selected.separate
 
     @property
@@ -188,7 +193,7 @@ class LineVolume:
         return Calibration(len(steps), bool((steps == self._geometry.center_step).any())) if len(steps) else None
 
     def read_slice(self, index: int) -> np.ndarray:
-        """Return sorted k-space of one slice: complex64 (coils, height, width)."""
+        """Return sorted k-space of one image: complex64 (coils, height, width)."""
         geometry, lines = self._geometry, self._lines[index]
         kspace = np.zeros((geometry.num_coils, geometry.height, geometry.width), dtype=np.complex64)
         counts = np.zeros(geometry.width, dtype=np.float32)
@@ -213,7 +218,7 @@ class LineVolume:
         return None
 
     def mask(self, index: int) -> np.ndarray | None:
-        """Return the acquired lines of a slice where some between the first and the last of the volume are missing, else None."""
+        """Return the acquired lines of an image where some between the first and the last of the volume are missing, else None."""
         mask = np.zeros(self.header.width, dtype=bool)
         mask[[self._geometry.column(int(step)) for step in self._lines[index]["step"]]] = True
         return None if mask[self.header.padding_left : self.header.padding_right].all() else mask
@@ -257,8 +262,9 @@ def _read(name: str, lines: Readouts, read_lines: ReadLines) -> list[np.ndarray]
 
 
 def _peaks(name: str, selected: Selected, read_lines: ReadLines) -> tuple[Peak, Peak]:
-    """Return the strongest sample of the readouts that run forwards, and the strongest phase-encode counter, of the slice in the middle."""
-    lines = selected.lines[selected.lines["slice"] == selected.num_slices // 2]
+    """Return the strongest sample of the readouts that run forwards, and the strongest phase-encode counter, of the image in the middle."""
+    middle = (selected.num_slices // 2, (selected.num_frames or 1) // 2)
+    lines = selected.lines[(selected.lines["slice"] == middle[0]) & (selected.lines["phase"] == middle[1])]
     by_step = np.zeros(int(selected.lines["step"].max()) + 1)
     by_sample = np.zeros(int(lines["num_samples"][0]))
     is_forward = ~lines["is_reversed"] if not lines["is_reversed"].all() else np.ones(len(lines), bool)

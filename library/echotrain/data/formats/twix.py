@@ -69,7 +69,8 @@ _FEWEST_LINES = 32
 def open_twix(path: Path, *, dataset: str, deidentifier: Deidentifier, limits: ReadLimits) -> LineVolume:
     """Open the last measurement of a twix file; earlier ones are adjustments.
 
-    Of several echoes, phases, repetitions or sets the first is taken, and told. One slice is read, to see where the zero frequency lies.
+    Phases of the heart are frames; of several echoes, repetitions or sets the first is taken, and told. One image is read, to see where
+    the zero frequency lies.
 
     Raises:
         ScanError: The file is truncated, or not what it says it is.
@@ -334,6 +335,7 @@ def _header(
         sex=_SEX.get(protocol.number("lPatientSex") or 0.0),
         weight_bin_kg=weight_bin_of(protocol.number("flUsedPatientWeight") or 0.0),
         num_slices=geometry.num_slices,
+        num_frames=geometry.num_frames,
         num_coils=geometry.num_coils,
         height=geometry.height,
         width=geometry.width,

@@ -1,4 +1,4 @@
-"""What every reader yields: one multi-coil volume, read slice by slice."""
+"""What every reader yields: one multi-coil volume, read slice by slice, or frame by frame of every slice."""
 
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
@@ -32,7 +32,8 @@ class Calibration(NamedTuple):
 class Volume(Protocol):
     """One volume of Cartesian k-space, opened; a context manager that closes its file.
 
-    Every read may raise ``ScanError`` naming the file.
+    Its images are counted from 0 to ``header.num_images``: its slices or, where these were measured at several times, all frames of the
+    first slice, then of the second, and so on (``header.place``). Every read may raise ``ScanError`` naming the file.
 
     Attributes:
         header: De-identified header.
@@ -73,19 +74,19 @@ class Volume(Protocol):
         """Calibration lines that are no part of the k-space."""
 
     def read_slice(self, index: int) -> np.ndarray:
-        """Return k-space of one slice: complex64 (coils, height, width)."""
+        """Return k-space of one image: complex64 (coils, height, width)."""
 
     def read_target(self, index: int) -> np.ndarray | None:
-        """Return the target of one slice, float32 (recon_height, recon_width), or None where the file has none."""
+        """Return the target of one image, float32 (recon_height, recon_width), or None where the file has none."""
 
     def raw_slice_range(self, index: int) -> ByteRange | None:
-        """Return where the slice lies in the file as contiguous complex64, or None."""
+        """Return where the image's k-space lies in the file as contiguous complex64, or None."""
 
     def raw_target_range(self, index: int) -> ByteRange | None:
         """Return where the target lies in the file as contiguous float32, or None."""
 
     def mask(self, index: int) -> np.ndarray | None:
-        """Return the phase-encode lines of one slice that the file says were acquired, bool (width,); None where it says nothing."""
+        """Return the phase-encode lines of one image that the file says were acquired, bool (width,); None where it says nothing."""
 
     def close(self) -> None:
         """Close the file; reading is over."""

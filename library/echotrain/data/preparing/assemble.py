@@ -70,7 +70,7 @@ class Assembly:
     """A catalog ready to be committed.
 
     Attributes:
-        table: Rows with splits, sorted by dataset, volume and slice.
+        table: Rows with splits, sorted by dataset, volume, slice and frame.
         scans: One entry per kept volume, for the manifest (``identities.scan_entry``).
         left_out: Everything that is not in the table.
         is_changed: Whether it differs from the catalog it is based on.
@@ -280,14 +280,31 @@ def _told_apart(candidate: _Candidate, ids: set[tuple[str, str]], in_catalog: Ma
 def _grouped(record: ScanRecord) -> list[LeftOut]:
     """Join a record's rejections that have one reason."""
     by_reason: dict[str, list[int]] = {}
+    frames: dict[tuple[str, int], list[int]] = {}
     whole = []
-    for slice_, reason in record.rejections:
+    for slice_, reason, frame in record.rejections:
         if slice_ is None:
             whole.append(LeftOut(source=record.source, name=record.name, slices=None, reason=reason))
-        else:
+        elif frame is None:
             by_reason.setdefault(reason, []).append(slice_)
+        else:
+            frames.setdefault((reason, slice_), []).append(frame)
+    for (reason, slice_), lost in frames.items():
+        by_reason.setdefault(f"{reason} ({_runs(lost)})", []).append(slice_)
     parts = [LeftOut(source=record.source, name=record.name, slices=tuple(slices), reason=reason) for reason, slices in by_reason.items()]
     return whole + parts
+
+
+def _runs(frames: Sequence[int]) -> str:
+    """Return frames, in order, as a phrase: ``frame 3``, ``frames 0 to 4, 7``."""
+    runs: list[list[int]] = []
+    for frame in frames:
+        if runs and frame == runs[-1][1] + 1:
+            runs[-1][1] = frame
+        else:
+            runs.append([frame, frame])
+    named = ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in runs)
+    return f"frame {named}" if len(frames) == 1 else f"frames {named}"
 
 
 def _join(base: Catalog | None, scans: Sequence[Mapping[str, Any]], kept: Sequence[ScanRecord]) -> pa.Table:
@@ -303,7 +320,7 @@ def _join(base: Catalog | None, scans: Sequence[Mapping[str, Any]], kept: Sequen
 
 
 def _sorted(table: pa.Table) -> pa.Table:
-    return table.sort_by([("dataset", "ascending"), ("volume", "ascending"), ("slice", "ascending")]).combine_chunks()
+    return table.sort_by([(name, "ascending") for name in ("dataset", "volume", "slice", "frame")]).combine_chunks()
 
 
 def _with_splits(table: pa.Table, split: SplitConfig, existing: Mapping[str, str]) -> pa.Table:

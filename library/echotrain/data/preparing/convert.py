@@ -271,16 +271,19 @@ def _convert(volume: ExaminedVolume, uri: str, key: str, source: str, store: Sto
         return _indexed(volume, uri, key, source)
     rows: list[dict[str, Any]] = []
     rejections = []
-    content = xxhash.xxh3_128(repr((header.num_slices, header.num_coils, header.height, header.width)).encode())
+    # A volume without frames has the hash that it always had.
+    frames = () if header.num_frames is None else (header.num_frames,)
+    content = xxhash.xxh3_128(repr((header.num_slices, *frames, header.num_coils, header.height, header.width)).encode())
     projections = NO_PROJECTIONS
     largest, squares = 0.0, 0.0
     with ShardWriter(store, f"shards/{key}") as shards:
-        for index in range(header.num_slices):
+        for index in range(header.num_images):
+            slice_, frame = header.place(index)
             kspace = np.ascontiguousarray(volume.read_slice(index))
             _hash(content, kspace)
             judged = judge_slice(kspace, header, volume.energies.get(index))
             if judged.defect is not None:
-                rejections.append(Rejection(index, judged.defect))
+                rejections.append(Rejection(slice_, judged.defect, frame))
                 continue
             projections = projections + slice_projections(kspace, index)
             own = volume.read_target(index)
@@ -288,7 +291,8 @@ def _convert(volume: ExaminedVolume, uri: str, key: str, source: str, store: Sto
             largest, squares = max(largest, float(target.max())), squares + float(np.square(target, dtype=np.float64).sum())
             columns = _raw_columns(volume, index, kspace, target, own is not None, uri, shards) if config.payload == "raw" else None
             columns = columns or shards.add(_encode(kspace, target, config))
-            rows.append({"slice": index, **columns, "padding_left": judged.measured[0], "padding_right": judged.measured[1]})
+            measured = {"padding_left": judged.measured[0], "padding_right": judged.measured[1]}
+            rows.append({"slice": slice_, "frame": frame, **columns, **measured})
     of_all = header_columns(dataclasses.replace(header, max_value=largest, norm=math.sqrt(squares)))
     return ScanRecord(
         key=key,
@@ -315,11 +319,12 @@ def _hash(content: xxhash.xxh3_128, kspace: np.ndarray) -> None:
 def _indexed(volume: ExaminedVolume, uri: str, key: str, source: str) -> ScanRecord:
     """Describe a volume by its header, its file's layout and what a few of its slices show."""
     header = volume.header
-    places = [(volume.raw_slice_range(index), volume.raw_target_range(index)) for index in range(header.num_slices)]
+    places = [(volume.raw_slice_range(index), volume.raw_target_range(index)) for index in range(header.num_images)]
     rows = [
         {
             **header_columns(header),
-            **{"split": "", "slice": index, "kind": "raw", "dtype": "complex64", "acs_lines": 0},
+            **dict(zip(("slice", "frame"), header.place(index), strict=True)),
+            **{"split": "", "kind": "raw", "dtype": "complex64", "acs_lines": 0},
             **{"uri": uri, "offset": kspace.offset, "nbytes": kspace.nbytes, "checksum": None},
             **{"target_uri": uri, "target_offset": target.offset, "target_nbytes": target.nbytes, "target_checksum": None},
         }
@@ -350,7 +355,7 @@ def _index_defect(volume: ExaminedVolume, uri: str, num_places: int) -> str | No
         if target is None:
             return "the stored targets are not of the k-space beside them, or there are none"
         largest = max(largest, float(target.max()))
-    if num_places < header.num_slices:
+    if num_places < header.num_images:
         return "k-space or target do not lie in the file as plain bytes"
     if not is_sound(uri):
         return "the file's name or folder holds signs that no catalog may hold"

@@ -45,10 +45,12 @@ class Rejection(NamedTuple):
     Attributes:
         slice: Index of the slice, or None for the whole volume.
         reason: One phrase, free of file names and identifiers.
+        frame: Of the slice, None where all of it is meant.
     """
 
     slice: int | None
     reason: str
+    frame: int | None = None
 
 
 class Judgement(NamedTuple):
@@ -78,9 +80,9 @@ def volume_defect(volume: Volume, config: CurationConfig) -> str | None:
     if header.num_coils < config.min_coils:
         return f"{header.num_coils} coils, fewer than {config.min_coils}"
     left, right = header.padding_left, header.padding_right
-    masks = [volume.mask(index) for index in range(header.num_slices)]
+    masks = [volume.mask(index) for index in range(header.num_images)]
     acquired_of = [int(mask[left:right].sum()) for mask in masks if mask is not None]
-    if len(acquired_of) == header.num_slices and max(acquired_of) < right - left:
+    if len(acquired_of) == header.num_images and max(acquired_of) < right - left:
         low, high = min(acquired_of), max(acquired_of)
         count = str(low) if low == high else f"{low} to {high}"
         apart = volume.calibration

@@ -95,7 +95,7 @@ class ExaminedVolume:
     """A volume whose claims were held against its samples; what was found stands in ``findings``.
 
     Attributes:
-        examined: The slices that were looked into.
+        examined: The images that were looked into: slices, or frames of slices (``Volume``).
         energies: ``energy_of`` the slices that were, and of those that showed nothing.
         target_scale: Factor between the stored targets and the root sum of squares of the k-space; None where the stored
             targets, if there are any, are not used.
@@ -114,10 +114,11 @@ class ExaminedVolume:
         self.target_scale: float | None = None
 
     def take_samples(self, num_samples: int) -> list[_Sample]:
-        """Look into the slices in the middle and at the quarters, and into a few more until one of them shows an object."""
-        count = self._header.num_slices
-        wanted = list(dict.fromkeys((count // 2, count // 4, 3 * count // 4)))[:num_samples]
-        others = [index for index in range(count) if index not in wanted]
+        """Look into the slices in the middle and at the quarters, each at another time, and into a few more until one shows an object."""
+        slices, frames = self._header.num_slices, self._header.num_frames or 1
+        quarters = (quarter * slices // 4 * frames + quarter * frames // 4 for quarter in (2, 1, 3))
+        wanted = list(dict.fromkeys(quarters))[:num_samples]
+        others = [index for index in range(self._header.num_images) if index not in wanted]
         # Evenly over the volume: the first and the last slices are the likeliest to be empty.
         more = [others[position] for position in np.linspace(0, len(others) - 1, min(len(others), _MORE)).round().astype(int)]
         samples: dict[int, _Sample] = {}
@@ -171,7 +172,7 @@ class ExaminedVolume:
         if not self._replaced:
             return tuple(self._told)
         which = (
-            "the stored target" if self._header.num_slices == 1 else f"{len(self._replaced)} of {self._header.num_slices} stored targets"
+            "the stored target" if self._header.num_images == 1 else f"{len(self._replaced)} of {self._header.num_images} stored targets"
         )
         verb = "is" if len(self._replaced) == 1 else "are"
         return (*self._told, f"{which} {verb} not of the k-space beside it: computed from the k-space instead")
@@ -234,7 +235,7 @@ class ExaminedVolume:
             left, right = (first, last + 1) if is_whole else (0, self._header.width)
             self._header = dataclasses.replace(self._header, padding_left=left, padding_right=right)
         left, right = measured_range(lines, (self._header.padding_left, self._header.padding_right))
-        masks = [self._volume.mask(index) for index in range(self._header.num_slices)]
+        masks = [self._volume.mask(index) for index in range(self._header.num_images)]
         is_full = all(sample.lines[left:right].all() for sample in samples.values())
         if is_full and any(mask is not None and not mask[left:right].all() for mask in masks):
             self._applies_mask = False
