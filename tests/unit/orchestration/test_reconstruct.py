@@ -57,6 +57,23 @@ def test_every_slice_is_reconstructed_from_its_own_lines(reconstruct, tmp_path):
     np.testing.assert_array_equal(reconstruct(whole)[1], images)
 
 
+def test_every_frame_is_reconstructed_from_its_own_lines_and_frames_come_first_as_challenges_want_them(reconstruct, tmp_path):
+    kspace = object_kspace((6, 3, 64, 48)).reshape(2, 3, 3, 64, 48)
+    masks = [(np.arange(48) % 4 == offset) | CENTER for offset in range(3)]
+    readouts = [
+        (samples, {**values, "phase": frame})
+        for slice_, frame in np.ndindex(2, 3)
+        for samples, values in lines_of(kspace[slice_, frame], slice_)
+        if masks[frame][values["kspace_encode_step_1"]]
+    ]
+    done, images = reconstruct(write_ismrmrd(tmp_path / "cine.h5", header_xml(64, 48), readouts))
+    assert not done["error"]
+    assert images.shape == (3, 2, 64, 48)
+    for slice_, frame in np.ndindex(2, 3):
+        alone = write_scan(tmp_path / f"{slice_}{frame}.h5", (kspace[slice_, frame] * masks[frame])[None], target=None)
+        np.testing.assert_allclose(images[frame, slice_], reconstruct(alone)[1][0], rtol=1e-4, atol=1e-5)
+
+
 def test_a_volume_of_which_some_slices_are_full_is_reconstructed_each_as_it_is(reconstruct, tmp_path):
     kspace = object_kspace(SHAPE)
     mask = (np.arange(48) % 4 == 1) | CENTER

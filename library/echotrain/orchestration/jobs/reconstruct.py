@@ -47,7 +47,7 @@ class Reconstruction:
         source: The file, for this machine's console only: its path may name the patient.
         name: What may be told everywhere: the volume's id, or a pseudonym of the source.
         output: URI of the written HDF5; "" where there is none.
-        num_slices: Slices reconstructed.
+        num_slices: Slices reconstructed, each frame of them counted.
         acceleration: Lines of the matrix over lines acquired.
         error: Why the file was left out, free of its name; "" where it was not.
         findings: What of the file was taken, merged, corrected or taken on trust.
@@ -113,7 +113,7 @@ class VolumeSampling(NamedTuple):
     """Which lines were acquired of every slice of a volume; scanners move the grid from slice to slice.
 
     Attributes:
-        slices: Sampling of each slice, in order.
+        slices: Sampling of each slice, or of each frame of it (``Volume``), in order.
     """
 
     slices: tuple[LineSampling, ...]
@@ -181,7 +181,7 @@ class _VolumeReconstructor:
                 name = f"{volume.header.volume}{suffix}"
                 self._check(volume, name, source)
                 sampling = self._sampling(volume, source)
-                images = np.stack([self._reconstruct(volume, index, sampling) for index in range(volume.header.num_slices)])
+                images = np.stack([self._reconstruct(volume, index, sampling) for index in range(volume.header.num_images)])
                 output = self._write(name, volume, images)
         except ScanError as error:
             return Result(dataclasses.asdict(Reconstruction(source=source.uri, name=name, error=_told(error, source.name))))
@@ -207,7 +207,7 @@ class _VolumeReconstructor:
     def _sampling(self, volume: ExaminedVolume, source: ScanSource) -> VolumeSampling:
         """Return what each slice's lines show and its file says was acquired, or the run's mask where that was asked for."""
         header = volume.header
-        lines = [acquired_of(volume, index) for index in range(header.num_slices)]
+        lines = [acquired_of(volume, index) for index in range(header.num_images)]
         held = [of_slice for of_slice in lines if of_slice.any()]
         if not held:
             raise ScanError(source.name, "holds no measured line: its k-space is zero", "Export it from the scanner again.")
@@ -239,7 +239,7 @@ class _VolumeReconstructor:
             padding_left=header.padding_left,
             padding_right=header.padding_right,
         )
-        return VolumeSampling((sampling,) * header.num_slices)
+        return VolumeSampling((sampling,) * header.num_images)
 
     @torch.inference_mode()
     def _reconstruct(self, volume: ExaminedVolume, index: int, sampling: VolumeSampling) -> NDArray[np.float32]:
@@ -260,12 +260,19 @@ class _VolumeReconstructor:
             path = Path(scratch) / f"{name}.h5"
             header = header_xml(volume.header, protocol="echotrain reconstruction")
             # With the axes of the scan's own file, so that it lies beside it and a challenge takes it.
-            stored = images.swapaxes(-1, -2) if volume.is_phase_first else images
+            stored = _frames_first(volume.header, images.swapaxes(-1, -2) if volume.is_phase_first else images)
             write_fastmri(path, header=header, reconstruction=stored)
             # The picture first: where the HDF5 file is, everything is.
             self._store.write(f"{name}.png", contact_sheet(images))
             self._store.upload(path, path.name)
         return f"{self._store.uri}/{path.name}"
+
+
+def _frames_first(header: VolumeHeader, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return images as challenges want them: (frames, slices, …) where there are frames, else (slices, …)."""
+    if header.num_frames is None:
+        return images
+    return images.reshape(header.num_slices, header.num_frames, *images.shape[1:]).swapaxes(0, 1)
 
 
 def _without_calibration(sampling: VolumeSampling, volume: ExaminedVolume) -> list[str]:
@@ -324,5 +331,5 @@ def _batch(header: VolumeHeader, index: int, kspace: NDArray[np.complex64], samp
         target=torch.zeros(1, header.recon_height, header.recon_width),
         max_value=torch.ones(1),
         weight=torch.ones(1),
-        ids=(SampleId(header.dataset, header.volume, index),),
+        ids=(SampleId(header.dataset, header.volume, *header.place(index)),),
     )
