@@ -44,6 +44,8 @@ everybody keeps their split. Patients and files become pseudonyms, made with the
 needs it; without it your own machine draws one and keeps it in ~/.config/echotrain. Keep a copy: without the key nobody can be
 recognised, and nothing added to the catalog. Files called as public data sets call theirs keep their names.
 Scans whose header names no patient are one patient's where their folder or file names the same subject (P001/, sub-01/, subject_7/).
+CMRxRecon's folders say centre, vendor and modality too: keep their layout, and name the year of 2023's or 2024's in a folder or --dataset.
+Of a cine every frame is a row of its slice; undersampled files and masks beside full ones are left out, and told.
 """
 SAFE_NAMES_HELP = (
     "names of files, without endings, and of folders that name nobody (may be repeated); those of letters, digits and _.+- stay as they are"
@@ -71,7 +73,8 @@ def parser() -> argparse.ArgumentParser:
     verb = argparse.ArgumentParser(
         prog="python -m ray_jobs.prepare", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verb.add_argument("source", metavar="SOURCE", help="folder, S3 prefix or file: fastMRI-layout HDF5, ISMRMRD, Siemens twix")
+    formats = "fastMRI-layout HDF5, CMRxRecon's MATLAB v7.3, ISMRMRD, Siemens twix"
+    verb.add_argument("source", metavar="SOURCE", help=f"folder, S3 prefix or file: {formats}")
     verb.add_argument("--to", required=True, metavar="URI", help="folder or s3:// prefix for the shards and the catalog")
     verb.add_argument("--payload", choices=("raw", "packed", "lines"), default="packed", help="how slices are laid out (default: packed)")
     verb.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="float16 halves the bytes at 3e-8 NMSE")

@@ -100,8 +100,9 @@ def curate(volume: Volume, config: CurationConfig | None = None) -> list[Rejecti
     defect = volume_defect(volume, config or CurationConfig())
     if defect is not None:
         return [Rejection(None, defect)]
-    found = ((index, slice_defect(volume.read_slice(index), volume.header)) for index in range(volume.header.num_slices))
-    return [Rejection(index, defect) for index, defect in found if defect is not None]
+    header = volume.header
+    found = ((header.place(index), slice_defect(volume.read_slice(index), header)) for index in range(header.num_images))
+    return [Rejection(slice_, defect, frame) for (slice_, frame), defect in found if defect is not None]
 
 
 HEAD = np.dtype(

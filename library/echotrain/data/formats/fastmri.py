@@ -87,6 +87,11 @@ class FastmriVolume:
         return tuple(self._told)
 
     @property
+    def in_place_defect(self) -> str:
+        """Nothing: the ranges say it slice by slice."""
+        return ""
+
+    @property
     def calibration(self) -> None:
         """None: this layout keeps no calibration lines apart."""
 

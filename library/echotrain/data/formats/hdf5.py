@@ -102,7 +102,7 @@ class Hdf5File:
         _check_storage(node, f"{self.name}: {path}", self.size, limits, slice_axes)
         return node
 
-    def read(self, dataset: h5py.Dataset, index: int | slice | EllipsisType | np.ndarray) -> np.ndarray:
+    def read(self, dataset: h5py.Dataset, index: int | slice | EllipsisType | np.ndarray | tuple[int, ...]) -> np.ndarray:
         """Read part of a dataset; a damaged chunk becomes a ``ScanError``."""
         with reading(self.name, "the data"):
             return np.asarray(dataset[index])

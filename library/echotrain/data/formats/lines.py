@@ -153,6 +153,7 @@ class LineVolume:
     # A raw scan is always converted, so nobody needs its location; it has no images, and its axes are what its counters say.
     is_location_safe = False
     is_phase_first = False
+    in_place_defect = ""
 
     def __init__(
         self,

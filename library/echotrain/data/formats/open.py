@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from echotrain.data.formats.checks import ExaminedVolume, examine
+from echotrain.data.formats.cmrxrecon import IN_PLACE, CmrxreconVolume, holds_cmrxrecon, is_matlab_73, refuse_matlab_5
 from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.data.formats.fastmri import FastmriVolume
 from echotrain.data.formats.hdf5 import Hdf5File, is_hdf5, reading
@@ -39,12 +40,13 @@ def open_volume(
     """Open a scanner file and hold what it claims against a few of its slices (``checks.examine``).
 
     Args:
-        path: fastMRI- or MosaicMRI-layout HDF5, raw ISMRMRD, or Siemens twix. A fastMRI-layout file may also be an object in
-            a store, of which only what is asked for is fetched.
+        path: fastMRI- or MosaicMRI-layout HDF5, CMRxRecon's MATLAB v7.3, raw ISMRMRD, or Siemens twix. A fastMRI-layout file may also be
+            an object in a store, of which only what is asked for is fetched.
         dataset: Collection the volume belongs to; "" takes what the file says, else ``"scans"``.
         deidentifier: Makes pseudonyms; the default one uses the public salt.
         limits: Memory limits.
-        location: URI of the file as a catalog would hold it; ``Volume.is_location_safe`` says whether it may.
+        location: URI of the file as a catalog would hold it; ``Volume.is_location_safe`` says whether it may. Of CMRxRecon's files its
+            folders say centre, vendor and modality.
         assume_full: Take a fastMRI-layout file that has neither a header nor a mask as fully sampled.
         num_samples: Slices to hold the claims against.
 
@@ -67,9 +69,13 @@ def _open(
     kind = _kind(path)
     if kind == "fastmri":
         return FastmriVolume(path, dataset=dataset, deidentifier=deidentifier, limits=limits, location=location, assume_full=assume_full)
+    if isinstance(path, RangedFile) and kind == "cmrxrecon":
+        raise ScanError(path.name, IN_PLACE, "Prepare it without index-only.")
     if isinstance(path, RangedFile):
         what = "is no format that can be read" if kind is None else "holds single readouts, which only a copy on this machine can sort"
         raise ScanError(path.name, what, "Prepare it without index-only.")
+    if kind == "cmrxrecon":
+        return CmrxreconVolume(path, dataset=dataset, deidentifier=deidentifier, limits=limits, location=location)
     if kind == "stream":
         raise ScanError(
             f"{path.name}: an MRD stream",
@@ -84,17 +90,26 @@ def _open(
         except ImportError as error:
             raise ConfigError(f"{path.name} is a twix file", "reading it needs twixtools", "Install echotrain[formats].") from error
         return open_twix(path, dataset=dataset, deidentifier=deidentifier, limits=limits)
-    raise ScanError(f"{path.name}", "is no format that can be read", "Give fastMRI-layout HDF5, ISMRMRD or Siemens twix files.")
+    raise ScanError(
+        f"{path.name}", "is no format that can be read", "Give fastMRI-layout HDF5, CMRxRecon's MATLAB v7.3, ISMRMRD or Siemens twix files."
+    )
 
 
-def _kind(path: Path | RangedFile) -> Literal["fastmri", "ismrmrd", "twix", "stream"] | None:
+def _kind(path: Path | RangedFile) -> Literal["fastmri", "cmrxrecon", "ismrmrd", "twix", "stream"] | None:
     with contextlib.nullcontext(path) if isinstance(path, RangedFile) else path.open("rb") as content:
         size = content.seek(0, os.SEEK_END)
         begins_as_hdf5, begins_as_twix = is_hdf5(content, size), _looks_like_twix(content, size)
         begins_as_stream = _looks_like_stream(content, size)
+        content.seek(0)
+        begin = content.read(_STREAM_BEGIN)
+    refuse_matlab_5(begin, path.name)
     if begins_as_hdf5:
         with Hdf5File(path) as file:
+            if is_matlab_73(begin) or holds_cmrxrecon(file):
+                return "cmrxrecon"
             return "fastmri" if "kspace" in file.root or not find_groups(file.root) else "ismrmrd"
+    if is_matlab_73(begin):  # Cut off in front of its HDF5, as its reader says.
+        return "cmrxrecon"
     return "stream" if begins_as_stream else "twix" if begins_as_twix else None
 
 

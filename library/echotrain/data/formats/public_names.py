@@ -17,6 +17,7 @@ __all__ = [
     "is_public_folder",
     "is_public_stem",
     "is_repeated_stem",
+    "modality_of_stem",
     "own_numbers",
     "subject_of",
     "subject_of_stem",
@@ -24,10 +25,11 @@ __all__ = [
 ]
 
 _FASTMRI_CODE = r"(?:AX|COR|SAG)(?:FLAIR|T2STAR|STIR|T1|T2|PD|DIFF)(?:PRE|POST)?(?:FS)?"
-_CMRXRECON_NAME = (
+_CMRXRECON_KIND = (
     r"(?:cine_(?:sax|lax(?:_[234]ch)?|lvot|rvot|ot)|aorta_(?:sag|tra)|tagging|T1map|T1mappost|T2map|T2smap|T1rho|T1w|T2w|blackblood"
-    r"|flow2d|perfusion|lge_(?:sax|lax(?:_[234]ch)?))(?:_(?:kus|mask)_(?:Uniform|ktUniform|ktGaussian|ktRadial)\d{1,2}|_mask)?"
+    r"|flow2d|perfusion|lge_(?:sax|lax(?:_[234]ch)?))"
 )
+_CMRXRECON_NAME = rf"{_CMRXRECON_KIND}(?:_(?:kus|mask)_(?:Uniform|ktUniform|ktGaussian|ktRadial)\d{{1,2}}|_mask)?"
 _STEMS = re.compile(
     "|".join(
         (
@@ -57,6 +59,7 @@ _SMALL_NUMBER = re.compile(r"p?\d{1,2}", re.ASCII)
 # Three small numbers in a row are a date, in whatever order.
 _MAX_NUMBERS = 2
 _CMRXRECON_STEM = re.compile(rf"(?:(P\d{{3}})_)?{_CMRXRECON_NAME}", re.ASCII)
+_CMRXRECON_MODALITY = re.compile(rf"(?:P\d{{3}}_)?({_CMRXRECON_KIND})(?:_.*)?", re.ASCII)
 _CMRXRECON_SUBJECT = re.compile(r"P\d{3}", re.ASCII)
 # CMRxRecon counts its subjects anew in every set and centre.
 _COUNTED_IN = re.compile(r"(?:Training|Validation|Test)Set|Center\d{3}", re.ASCII)
@@ -83,7 +86,7 @@ _FOLDERS = re.compile(
             r"anatomy_(?:transfer|generalization)_challenge|contrast_generalization_challenge",
             r"(?:ChallengeData|MultiCoil|SingleCoil|Cine|Mapping|Aorta|Tagging|BlackBlood|Flow2d|LGE|Perfusion|T1rho|T1w|T2w)",
             r"(?:Training|Validation|Test)Set|FullSample|(?:UnderSample|Mask)_Task\w{1,4}|AccFactor\d{2}|Center\d{3}|P\d{3}",
-            r"(?:Siemens|UIH|GE|Philips)_\d{2}T_[A-Za-z0-9]{1,20}",
+            r"(?:Siemens|UIH|GE|Philips)_\d{2,3}T_[A-Za-z0-9]{1,20}",
         )
     ),
     re.ASCII,
@@ -126,6 +129,12 @@ def is_plain_folder(name: str) -> bool:
 def is_repeated_stem(stem: str) -> bool:
     """Say whether a public data set calls files of several subjects or folders so, as CMRxRecon does."""
     return _CMRXRECON_STEM.fullmatch(stem) is not None
+
+
+def modality_of_stem(stem: str) -> str:
+    """Return what a file of CMRxRecon is of by its name (``cine_sax`` of ``P001_cine_sax_kus_Uniform8``), or "" for any other name."""
+    found = _CMRXRECON_MODALITY.fullmatch(stem) if is_repeated_stem(stem) else None
+    return found[1] if found else ""
 
 
 def subject_of_stem(text: str) -> str:

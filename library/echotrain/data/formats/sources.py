@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _SHOWN = 3
 IMAGE_ENDINGS = (*DICOM_ENDINGS, *NIFTI_ENDINGS)
-ENDINGS = (".h5", ".hdf5", ".mrd", ".ismrmrd", ".dat")
+ENDINGS = (".h5", ".hdf5", ".mat", ".mrd", ".ismrmrd", ".dat")
 
 
 @dataclass(frozen=True, kw_only=True)

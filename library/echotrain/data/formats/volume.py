@@ -43,6 +43,7 @@ class Volume(Protocol):
         is_phase_first: Whether the file stores (phase, readout). What is read here is (readout, phase) all the same.
         findings: What of the file was taken, merged, corrected or taken on trust, a phrase each, free of names and identifiers.
         calibration: Calibration lines that are no part of the k-space, None where there are none.
+        in_place_defect: Why no byte of the file can serve where it lies, a phrase; "" where the ranges below say it slice by slice.
     """
 
     @property
@@ -72,6 +73,10 @@ class Volume(Protocol):
     @property
     def calibration(self) -> Calibration | None:
         """Calibration lines that are no part of the k-space."""
+
+    @property
+    def in_place_defect(self) -> str:
+        """Why no byte of the file can serve where it lies."""
 
     def read_slice(self, index: int) -> np.ndarray:
         """Return k-space of one image: complex64 (coils, height, width)."""

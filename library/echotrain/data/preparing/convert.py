@@ -217,7 +217,9 @@ def convert_scan(
             num_samples=1 if config.index_only else 3,
         ) as volume:
             record = _convert(volume, uri, key, source, store, config)
-            if config.payload == "raw" and record.rows and not _may_be_named(volume, uri):
+            if config.payload == "raw" and record.rows and volume.in_place_defect:
+                record.findings.append(f"copied into shards: {volume.in_place_defect}")
+            elif config.payload == "raw" and record.rows and not _may_be_named(volume, uri):
                 record.findings.append("copied into shards, because its file's name or folder is not known to be safe to write down")
         named = deidentifier.person(witness.identity)
         words = [list(word) for word in named.words]
@@ -346,6 +348,8 @@ def _may_be_named(volume: ExaminedVolume, uri: str) -> bool:
 def _index_defect(volume: ExaminedVolume, uri: str, num_places: int) -> str | None:
     """Return why headers do not describe a volume, judged by its layout and by the slices that were examined; None where they do."""
     header, largest = volume.header, 0.0
+    if volume.in_place_defect:
+        return volume.in_place_defect
     for index in volume.examined:
         kspace = volume.read_slice(index)
         defect = slice_defect(kspace, header, volume.energies.get(index))

@@ -167,6 +167,11 @@ class ExaminedVolume:
         return self._volume.calibration
 
     @property
+    def in_place_defect(self) -> str:
+        """Why no byte of the file can serve where it lies."""
+        return self._volume.in_place_defect
+
+    @property
     def findings(self) -> tuple[str, ...]:
         """What was taken, merged, corrected or taken on trust, so far: targets are judged when they are read."""
         if not self._replaced:
