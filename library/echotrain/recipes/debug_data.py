@@ -1,14 +1,18 @@
 """Simulated scans for recipes that need no data of yours, made where they are missing."""
 
+import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from echotrain.data.formats.deidentify import PUBLIC_SALT
+from echotrain.data.preparing.convert import ConvertConfig
+from echotrain.data.simulation.cine import CINE_DATASET, CineConfig, simulate_cine
 from echotrain.data.simulation.scans import SimulationConfig, simulate
 from echotrain.orchestration.jobs.prepare import PrepareConfig, prepare
 from echotrain.orchestration.runtime.cluster import connect
 
-__all__ = ["DEBUG_CATALOG", "STUDY_CATALOG", "ensure_debug_data", "ensure_study_data"]
+__all__ = ["CINE_CATALOG", "DEBUG_CATALOG", "STUDY_CATALOG", "ensure_cine_data", "ensure_debug_data", "ensure_study_data"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,20 +26,26 @@ STUDY_CATALOG = "build/study/prepared"
 
 def ensure_debug_data(catalog: str = DEBUG_CATALOG) -> None:
     """Simulate and prepare nine tiny scans, unless the catalog is there already."""
-    _ensure(catalog, SimulationConfig(num_patients=9, volumes_per_patient=1, num_slices=4, matrix=32))
+    _ensure(catalog, functools.partial(simulate, SimulationConfig(num_patients=9, volumes_per_patient=1, num_slices=4, matrix=32)))
 
 
 def ensure_study_data(catalog: str = STUDY_CATALOG) -> None:
     """Simulate and prepare two scans each of 60 patients, unless the catalog is there already."""
-    _ensure(catalog, SimulationConfig(num_patients=60, volumes_per_patient=2, num_slices=2, matrix=96))
+    _ensure(catalog, functools.partial(simulate, SimulationConfig(num_patients=60, volumes_per_patient=2, num_slices=2, matrix=96)))
 
 
-def _ensure(catalog: str, config: SimulationConfig) -> None:
+def ensure_cine_data(catalog: str = CINE_CATALOG) -> None:
+    """Simulate and prepare two tiny examinations of the heart each of nine patients, unless the catalog is there already."""
+    config = CineConfig(num_patients=9, per_patient=2, num_slices=2, num_frames=6, matrix=40)
+    _ensure(catalog, functools.partial(simulate_cine, config), dataset=CINE_DATASET)
+
+
+def _ensure(catalog: str, write: Callable[[Path], list[Path]], dataset: str = "") -> None:
     folder = Path(catalog)
     if (folder / "catalog").is_dir():
         return
-    logger.info("simulating scans of %d patients in %s", config.num_patients, folder.parent)
     scans = folder.parent / "scans"
-    simulate(config, scans)
+    logger.info("simulating scans in %s", scans)
+    write(scans)
     connect()
-    prepare(PrepareConfig(source=str(scans), to=str(folder), salt=PUBLIC_SALT))
+    prepare(PrepareConfig(source=str(scans), to=str(folder), salt=PUBLIC_SALT, convert=ConvertConfig(dataset=dataset)))

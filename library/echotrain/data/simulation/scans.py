@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from echotrain.data.formats.header import VolumeHeader
 from echotrain.data.formats.target import rss_target
 from echotrain.data.formats.write import write_fastmri
 from echotrain.data.formats.xml_header import header_xml
+from echotrain.data.simulation.acquisition import measured
 from echotrain.data.simulation.anatomy import ANATOMIES, draw_volume
 from echotrain.data.simulation.coils import loop_sensitivities, smooth_phase
 from echotrain.data.simulation.head import load_head, section_head
 from echotrain.errors import ConfigError
 from echotrain.log import track
-from echotrain.physics.fft import fft2c
 from echotrain.seeding import numpy_generator
 
 __all__ = ["DATASET", "SimulationConfig", "simulate"]
@@ -154,7 +153,5 @@ def _acquire(
     for index, image in enumerate(images):
         z_mm = (index - (num_slices - 1) / 2) * slice_mm
         maps = loop_sensitivities((height, width), fov_mm, z_mm, num_coils=num_coils, arc=arc, rng=np.random.default_rng(coil_seed))
-        kspace[index] = fft2c(torch.from_numpy(maps * (image * phase))).numpy()
-        sigma = np.float32(noise * math.sqrt(0.5))
-        kspace[index] += sigma * (rng.standard_normal(maps.shape, np.float32) + 1j * rng.standard_normal(maps.shape, np.float32))
+        kspace[index] = measured(maps * (image * phase), noise, rng)
     return kspace * gain
