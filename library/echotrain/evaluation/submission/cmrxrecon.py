@@ -17,10 +17,10 @@ from scipy.io import savemat
 
 from echotrain.data.formats.hdf5 import Hdf5File, reading
 from echotrain.data.formats.limits import ReadLimits
+from echotrain.data.formats.matlab5 import MatFile
 from echotrain.data.formats.sources import ScanSource, opened_in_place
 from echotrain.errors import ConfigError, ScanError
 from echotrain.evaluation.submission.challenge import ExpectedFile, Problem
-from echotrain.evaluation.submission.matlab import MatFile
 from echotrain.evaluation.submission.reconstructions import RECONSTRUCTION_ENDINGS, Images, find_files
 from echotrain.log import track
 

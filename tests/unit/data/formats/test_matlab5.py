@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
+from echotrain.data.formats.matlab5 import MatFile
 from echotrain.errors import EchotrainError, ScanError
-from echotrain.evaluation.submission.matlab import MatFile
 
 
 def element(kind: int, payload: bytes, order: str = "<", size: int | None = None) -> bytes:
