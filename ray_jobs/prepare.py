@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     verb = argparse.ArgumentParser(
         prog="python -m ray_jobs.prepare", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    formats = "fastMRI-layout HDF5, CMRxRecon's MATLAB v7.3, ISMRMRD, Siemens twix"
+    formats = "fastMRI-layout HDF5, CMRxRecon's MATLAB files, ISMRMRD, Siemens twix"
     verb.add_argument("source", metavar="SOURCE", help=f"folder, S3 prefix or file: {formats}")
     verb.add_argument("--to", required=True, metavar="URI", help="folder or s3:// prefix for the shards and the catalog")
     verb.add_argument("--payload", choices=("raw", "packed", "lines"), default="packed", help="how slices are laid out (default: packed)")

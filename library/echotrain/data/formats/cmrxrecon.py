@@ -1,12 +1,13 @@
-"""CMRxRecon 2023 to 2025: MATLAB v7.3 files, which are HDF5, of one examination of the heart with all its slices and frames.
+"""CMRxRecon 2023 to 2025: MATLAB files of one examination of the heart with all its slices and frames, v7.3 or version 5.
 
-To MATLAB k-space is [nx, ny, nc, nz, nt], nx along the readout and ny along the phase encodes; HDF5 has the axes reversed. MATLAB drops
+To MATLAB k-space is [nx, ny, nc, nz, nt], nx along the readout and ny along the phase encodes; on disk the axes are reversed. MATLAB drops
 axes of one at the end, so that a single frame has four of them and a single slice of it three; k-space of a single coil, which 2023 has,
-lacks nc by its name. Numbers are a struct of ``real`` and ``imag``, single or double.
+lacks nc by its name.
 """
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -17,24 +18,21 @@ from numpy.typing import NDArray
 
 from echotrain.data.formats.cmrxrecon_places import BadParts, Place, bad_parts, place_of
 from echotrain.data.formats.deidentify import Deidentifier, Identity
-from echotrain.data.formats.hdf5 import Hdf5File, reading
+from echotrain.data.formats.hdf5 import Hdf5File
 from echotrain.data.formats.header import VolumeHeader
 from echotrain.data.formats.limits import ReadLimits
+from echotrain.data.formats.matlab_files import SAVE_AGAIN, ComplexArray, is_struct, open_matlab, variables_of
 from echotrain.data.formats.public_names import acquisition_code
 from echotrain.errors import ScanError
 
-__all__ = ["IN_PLACE", "CmrxreconVolume", "holds_cmrxrecon", "is_matlab_73", "refuse_matlab_5"]
+__all__ = ["IN_PLACE", "CmrxreconVolume", "holds_cmrxrecon"]
 
 # Why such a file cannot serve as a shard itself.
-IN_PLACE = "MATLAB's structs of real and imaginary parts, axes reversed, are no k-space that can be read in place"
+IN_PLACE = "MATLAB's real and imaginary parts, axes reversed, are no k-space that can be read in place"
 
 _FULL = {"kspace_full": False, "kspace": False, "kspace_single_full": True, "kspace_single": True}
 _UNDERSAMPLED = re.compile(r"kus|kspace(?:_single)?_sub(?:_?full|\d\d)?", re.ASCII)
 _MASK = re.compile(r"mask(?:\d\d)?", re.ASCII)
-_MATLAB_73, _MATLAB_5 = b"MATLAB 7.3", b"MATLAB 5.0 MAT-file"
-_MAX_VARIABLES = 64
-_STRUCT = {"real", "imag"}
-_SAVE_AGAIN = "Save k-space as complex single or double, [nx, ny, nc, nz, nt], with save -v7.3."
 _CONTRASTS = {"T1w": "T1", "T2w": "T2"}
 
 
@@ -69,13 +67,13 @@ class CmrxreconVolume:
             ScanError: The file is not what it says it is, holds no fully sampled k-space, or is known to be bad.
         """
         self._name = path.name
-        self._file = Hdf5File(path)
+        self._file = open_matlab(path)
         self._told: list[str] = []
         try:
             place = place_of(location or str(path), dataset)
             bad = self._known_bad(place)
             self._kspace, is_single = self._open_kspace(limits)
-            self._axes = _axes_of(self._kspace, is_single, self._name)
+            self._axes = _axes_of(self._kspace.shape, is_single, self._name)
             self._frames, self._slices = self._kept(bad)
             self._mask = self._read_mask(limits)
             self.header = self._build_header(place, dataset, deidentifier)
@@ -103,8 +101,7 @@ class CmrxreconVolume:
         """Return k-space of one image: complex64 (coils, height, width)."""
         where = self._where(index)
         # Behind frames and slices an array has its other axes, whatever it lacks of them.
-        values = self._file.read(self._kspace, where[len(where) - self._num_leading :])
-        kspace = _as_complex(values).reshape(self._axes.coils, self._axes.phase, self._axes.readout)
+        kspace = self._kspace.read(where[len(where) - self._num_leading :]).reshape(self._axes.coils, self._axes.phase, self._axes.readout)
         return np.ascontiguousarray(kspace.swapaxes(-1, -2))
 
     def read_target(self, index: int) -> np.ndarray | None:
@@ -153,17 +150,15 @@ class CmrxreconVolume:
             )
         return bad
 
-    def _open_kspace(self, limits: ReadLimits) -> tuple[h5py.Dataset, bool]:
-        names = _variables(self._file)
+    def _open_kspace(self, limits: ReadLimits) -> tuple[ComplexArray, bool]:
         for key, is_single in _FULL.items():
-            kspace = self._file.dataset(key, limits, slice_axes=2 if is_single else 3) if key in names else None
+            kspace = self._file.complex_array(key, limits, slice_axes=2 if is_single else 3)
             if kspace is not None:
                 self._has_coil_axis = not is_single
-                _check_numbers(kspace, self._name, key)
-                if kspace.dtype.itemsize > np.dtype(np.complex64).itemsize:
+                if kspace.is_double:
                     self._told.append("stored in double precision: read in single")
                 return kspace, is_single
-        raise _no_kspace(self._name, names)
+        raise _no_kspace(self._name, self._file.names)
 
     def _kept(self, bad: BadParts) -> tuple[list[int], list[int]]:
         """Return the frames and slices that are not known to be bad, and tell of those that are."""
@@ -186,18 +181,18 @@ class CmrxreconVolume:
 
     def _read_mask(self, limits: ReadLimits) -> NDArray[np.bool_] | None:
         """Return the lines that a mask beside the k-space names, bool (frames or 1, width); None where there is none."""
-        dataset = self._file.dataset("mask", limits)
-        if dataset is None:
+        mask = self._file.numbers("mask", limits)
+        if mask is None:
             return None
-        shape, (frames, _, _, phase, readout) = tuple(dataset.shape), self._axes
-        if dataset.dtype.kind not in "biuf" or shape not in ((phase, readout), (1, phase, readout), (frames, phase, readout)):
+        frames, _, _, phase, readout = self._axes
+        if mask.shape not in ((phase, readout), (1, phase, readout), (frames, phase, readout)):
             raise ScanError(
-                f"{self._name}: a mask of shape {shape}",
-                f"beside {frames} frames of {phase} x {readout}, must be [nx, ny, nt]",
-                _SAVE_AGAIN,
+                f"{self._name}: a mask of shape {mask.shape[::-1]}",
+                f"beside {frames} frames of {readout} x {phase}, must be [nx, ny, nt]",
+                SAVE_AGAIN,
             )
         # A line counts where all of it was acquired: a pattern in two dimensions is none of lines.
-        return np.asarray((self._file.read(dataset, ...).reshape(-1, phase, readout) != 0).all(axis=-1))
+        return np.asarray((mask.reshape(-1, phase, readout) != 0).all(axis=-1))
 
     def _build_header(self, place: Place, dataset: str, deidentifier: Deidentifier) -> VolumeHeader:
         stem, axes = PurePosixPath(self._name).stem, self._axes
@@ -223,64 +218,36 @@ class CmrxreconVolume:
         )
 
 
-def is_matlab_73(begin: bytes) -> bool:
-    """Say whether a file begins as MATLAB v7.3 files do, in front of their HDF5."""
-    return begin.startswith(_MATLAB_73)
-
-
-def refuse_matlab_5(begin: bytes, name: str) -> None:
-    """Raise ``ScanError`` of a MATLAB file before v7.3, which is another format."""
-    if begin.startswith(_MATLAB_5):
-        raise ScanError(f"{name}: a MATLAB file of version 5", "only v7.3 is read, whose images can be read one by one", _SAVE_AGAIN)
-
-
 def holds_cmrxrecon(file: Hdf5File) -> bool:
     """Say whether an HDF5 file has CMRxRecon's variables: by their names, and of ``kspace``, which others have too, by its numbers."""
-    names = set(_variables(file))
+    names = variables_of(file)
     if any(name in names for name in _FULL if name != "kspace") or any(_UNDERSAMPLED.fullmatch(name) for name in names):
         return True
     if "kspace" not in names:
         return False
     node = file.root["kspace"]
-    return isinstance(node, h5py.Dataset) and set(node.dtype.names or ()) == _STRUCT
+    return isinstance(node, h5py.Dataset) and is_struct(node.dtype)
 
 
-def _variables(file: Hdf5File) -> list[str]:
-    """Return the names of what lies in the file itself, only the first ones where there are many."""
-    with reading(file.name):
-        names = [str(name) for name in list(file.root)[:_MAX_VARIABLES]]
-        return [name for name in names if isinstance(file.root.get(name, getlink=True), h5py.HardLink)]
-
-
-def _no_kspace(name: str, names: list[str]) -> ScanError:
+def _no_kspace(name: str, names: Sequence[str]) -> ScanError:
     if any(_UNDERSAMPLED.fullmatch(found) for found in names):
         return ScanError(
             f"{name}: k-space that is undersampled already", "only fully sampled k-space is read", "Take the files of FullSample folders."
         )
     if any(_MASK.fullmatch(found) for found in names):
         return ScanError(f"{name}: a sampling mask", "holds no k-space", "Take the files of FullSample folders.")
-    return ScanError(f"{name}: {len(names)} variables", f"none is {', '.join(_FULL)}", _SAVE_AGAIN)
+    return ScanError(f"{name}: {len(names)} variables", f"none is {', '.join(_FULL)}", SAVE_AGAIN)
 
 
-def _check_numbers(kspace: h5py.Dataset, name: str, key: str) -> None:
-    """Refuse anything but complex numbers of single or double precision."""
-    dtype = kspace.dtype
-    parts = [dtype[part] for part in ("real", "imag")] if set(dtype.names or ()) == _STRUCT else []
-    is_struct = bool(parts) and all(part.kind == "f" and part.itemsize in (4, 8) and not part.shape for part in parts)
-    if not is_struct and not (dtype.kind == "c" and dtype.itemsize in (8, 16)):
-        raise ScanError(f"{name}: {key} of type {str(dtype)[:60]}", "must be complex, a struct of real and imag", _SAVE_AGAIN)
-
-
-def _axes_of(kspace: h5py.Dataset, is_single: bool, name: str) -> _Axes:
+def _axes_of(shape: tuple[int, ...], is_single: bool, name: str) -> _Axes:
     """Return the sizes of a k-space.
 
     Raises:
         ScanError: It has too few or too many axes, or more frames or slices than pixels: its axes lie otherwise.
     """
-    shape = tuple(int(size) for size in kspace.shape)
     most = 4 if is_single else 5
     if not 2 <= len(shape) <= most or math.prod(shape) == 0:
-        raise ScanError(f"{name}: k-space of shape {shape[::-1]}", f"must have 2 to {most} axes, none of them empty", _SAVE_AGAIN)
+        raise ScanError(f"{name}: k-space of shape {shape[::-1]}", f"must have 2 to {most} axes, none of them empty", SAVE_AGAIN)
     if is_single:
         shape = (*shape[:-2], 1, *shape[-2:])
     axes = _Axes(*(1,) * (5 - len(shape)), *shape)
@@ -288,16 +255,6 @@ def _axes_of(kspace: h5py.Dataset, is_single: bool, name: str) -> _Axes:
         raise ScanError(
             f"{name}: k-space of {axes.readout} x {axes.phase} with {axes.slices} slices and {axes.frames} frames",
             "has more of these than pixels: its axes are not [nx, ny, nc, nz, nt] to MATLAB",
-            _SAVE_AGAIN,
+            SAVE_AGAIN,
         )
     return axes
-
-
-def _as_complex(values: np.ndarray) -> np.ndarray:
-    """Return complex64 of a struct or of complex numbers; what is too large for it becomes infinite, which curation finds."""
-    with np.errstate(over="ignore"):
-        if values.dtype.names is None:
-            return values.astype(np.complex64)
-        result = np.empty(values.shape, np.complex64)
-        result.real, result.imag = values["real"], values["imag"]
-    return result

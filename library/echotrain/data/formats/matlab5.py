@@ -3,10 +3,13 @@
 The format: MathWorks, "MAT-File Format". A file is a header of 128 bytes and one element for each variable; an
 element is a tag (type, number of bytes) and its data, and may be a deflated element. Nothing is inflated beyond the size
 that its shape accounts for. ``scipy.io.loadmat`` takes the memory that a tag declares, so it is not used on strangers' files.
+Large arrays are mapped: in the file itself, or where they are deflated in a scratch file.
 """
 
 import math
+import mmap
 import struct
+import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from echotrain.data.formats.hdf5 import reading
-from echotrain.errors import ScanError
+from echotrain.errors import ScanError, StorageFullError
 from echotrain.units import human_bytes
 
 __all__ = ["MatFile", "MatVariable"]
@@ -26,6 +29,7 @@ _KINDS = ("", "cell", "struct", "object", "char", "sparse", "double", "single", 
 _COMPLEX = 0x0800
 # Flags, shape and name come first; MATLAB's names have at most 63 letters.
 _FRONT_BYTES = 4096
+_BLOCK_BYTES = 256 << 10
 _MAX_VARIABLES = 1000
 _SAVE_AGAIN = "Save it again with scipy.io.savemat or save -v7."
 
@@ -52,7 +56,7 @@ class MatVariable:
 
 
 class MatFile:
-    """The variables of a file, read into memory as they are stored; the caller has looked at the size of the file.
+    """The variables of a file, which is mapped and not read.
 
     Args:
         path: The file.
@@ -65,7 +69,7 @@ class MatFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._name, data = path.name, memoryview(path.read_bytes())
+        self._name, data = path.name, _mapped(path)
         if bytes(data[:10]) == b"MATLAB 7.3":
             raise ScanError(f"{self._name}: a MATLAB file of version 7.3", "must be of version 5", _SAVE_AGAIN)
         mark = bytes(data[_HEADER_BYTES - 2 : _HEADER_BYTES])
@@ -96,6 +100,37 @@ class MatFile:
                 )
             return np.frombuffer(payload, self._order + _NUMBERS[kind]).reshape(variable.shape, order="F")
 
+    def mapped(self, variable: MatVariable) -> tuple[np.ndarray, np.ndarray]:
+        """Return real and imaginary parts with reversed axes, (nt, nz, nc, ny, nx) of [nx, ny, nc, nz, nt], mapped and not in memory.
+
+        The caller has looked at the size that the variable declares: a deflated one takes as much of the scratch disk.
+
+        Raises:
+            ScanError: It is not complex, or its data are not of its shape.
+            StorageFullError: The scratch disk is full.
+        """
+        count = math.prod(variable.shape)
+        with reading(self._name, variable.name):
+            data = _inflated_on_disk(variable.element, _FRONT_BYTES + 16 * count) if variable.is_deflated else variable.element
+            position = 8
+            for _ in range(3):
+                _, _, position = self._element(data, position)
+            parts = []
+            for _ in range(2):
+                kind, payload, position = self._element(data, position)
+                if kind not in _NUMBERS or len(payload) != count * np.dtype(_NUMBERS[kind]).itemsize:
+                    raise ScanError(
+                        f"{self._name}: {variable.name} of shape {variable.shape} holds {human_bytes(len(payload))} of one part",
+                        "must hold a real and an imaginary number for each element",
+                        _SAVE_AGAIN,
+                    )
+                parts.append(np.frombuffer(payload, self._order + _NUMBERS[kind]).reshape(variable.shape[::-1]))
+        return parts[0], parts[1]
+
+    def close(self) -> None:
+        """Let go of the file; arrays that were mapped keep what they need of it."""
+        self.variables = []
+
     def _parse(self, data: memoryview) -> list[MatVariable]:
         variables: list[MatVariable] = []
         position = _HEADER_BYTES
@@ -114,7 +149,9 @@ class MatFile:
         return variables
 
     def _describe(self, element: memoryview, is_deflated: bool) -> MatVariable:
-        front = memoryview(zlib.decompressobj().decompress(element, _FRONT_BYTES)) if is_deflated else element[:_FRONT_BYTES]
+        # What is not inflated would be copied.
+        begin = element[:_BLOCK_BYTES]
+        front = memoryview(zlib.decompressobj().decompress(begin, _FRONT_BYTES)) if is_deflated else begin[:_FRONT_BYTES]
         (kind,) = struct.unpack(f"{self._order}I", front[:4])
         if kind != _MATRIX:
             raise ScanError(f"{self._name}: an element of type {kind}", "must be an array", _SAVE_AGAIN)
@@ -151,3 +188,26 @@ class MatFile:
 def _inflated(data: memoryview, limit: int) -> memoryview:
     """Inflate a variable that may not be larger than ``limit``; what is beyond that is not there."""
     return memoryview(zlib.decompressobj().decompress(data, limit))
+
+
+def _inflated_on_disk(data: memoryview, limit: int) -> memoryview:
+    """Inflate a variable into a scratch file without a name and map that; what is beyond ``limit`` is not there."""
+    inflater, written = zlib.decompressobj(), 0
+    try:
+        with tempfile.TemporaryFile(prefix="echotrain-scan-") as scratch:
+            for start in range(0, len(data), _BLOCK_BYTES):
+                rest = bytes(data[start : start + _BLOCK_BYTES])
+                while rest and written < limit:
+                    written += scratch.write(inflater.decompress(rest, min(_BLOCK_BYTES, limit - written)))
+                    rest = inflater.unconsumed_tail
+            scratch.flush()
+            return memoryview(mmap.mmap(scratch.fileno(), 0, access=mmap.ACCESS_READ)) if written else memoryview(b"")
+    except OSError as error:
+        raise StorageFullError(
+            tempfile.gettempdir(), f"could not hold an inflated scan ({error})", "Free space, or point TMPDIR to a larger disk."
+        ) from error
+
+
+def _mapped(path: Path) -> memoryview:
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if path.stat().st_size else memoryview(b"")

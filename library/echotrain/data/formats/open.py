@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from echotrain.data.formats.checks import ExaminedVolume, examine
-from echotrain.data.formats.cmrxrecon import IN_PLACE, CmrxreconVolume, holds_cmrxrecon, is_matlab_73, refuse_matlab_5
+from echotrain.data.formats.cmrxrecon import IN_PLACE, CmrxreconVolume, holds_cmrxrecon
 from echotrain.data.formats.deidentify import Deidentifier
 from echotrain.data.formats.fastmri import FastmriVolume
 from echotrain.data.formats.hdf5 import Hdf5File, is_hdf5, reading
 from echotrain.data.formats.ismrmrd import find_groups, open_ismrmrd
 from echotrain.data.formats.limits import ReadLimits
+from echotrain.data.formats.matlab_files import is_matlab_5, is_matlab_73
 from echotrain.data.formats.volume import Volume
 from echotrain.errors import ConfigError, ScanError
 from echotrain.storage.ranged_file import RangedFile
@@ -40,7 +41,7 @@ def open_volume(
     """Open a scanner file and hold what it claims against a few of its slices (``checks.examine``).
 
     Args:
-        path: fastMRI- or MosaicMRI-layout HDF5, CMRxRecon's MATLAB v7.3, raw ISMRMRD, or Siemens twix. A fastMRI-layout file may also be
+        path: fastMRI- or MosaicMRI-layout HDF5, CMRxRecon's MATLAB files, raw ISMRMRD, or Siemens twix. A fastMRI-layout file may also be
             an object in a store, of which only what is asked for is fetched.
         dataset: Collection the volume belongs to; "" takes what the file says, else ``"scans"``.
         deidentifier: Makes pseudonyms; the default one uses the public salt.
@@ -91,7 +92,9 @@ def _open(
             raise ConfigError(f"{path.name} is a twix file", "reading it needs twixtools", "Install echotrain[formats].") from error
         return open_twix(path, dataset=dataset, deidentifier=deidentifier, limits=limits)
     raise ScanError(
-        f"{path.name}", "is no format that can be read", "Give fastMRI-layout HDF5, CMRxRecon's MATLAB v7.3, ISMRMRD or Siemens twix files."
+        f"{path.name}",
+        "is no format that can be read",
+        "Give fastMRI-layout HDF5, CMRxRecon's MATLAB files, ISMRMRD or Siemens twix files.",
     )
 
 
@@ -102,13 +105,12 @@ def _kind(path: Path | RangedFile) -> Literal["fastmri", "cmrxrecon", "ismrmrd",
         begins_as_stream = _looks_like_stream(content, size)
         content.seek(0)
         begin = content.read(_STREAM_BEGIN)
-    refuse_matlab_5(begin, path.name)
     if begins_as_hdf5:
         with Hdf5File(path) as file:
             if is_matlab_73(begin) or holds_cmrxrecon(file):
                 return "cmrxrecon"
             return "fastmri" if "kspace" in file.root or not find_groups(file.root) else "ismrmrd"
-    if is_matlab_73(begin):  # Cut off in front of its HDF5, as its reader says.
+    if is_matlab_5(begin) or is_matlab_73(begin):  # The latter cut off in front of its HDF5, as its reader says.
         return "cmrxrecon"
     return "stream" if begins_as_stream else "twix" if begins_as_twix else None
 

@@ -1,6 +1,9 @@
 """CMRxRecon's files: every layout, what their places say, and what is refused."""
 
+import struct
 import time
+import tracemalloc
+import zlib
 
 import h5py
 import numpy as np
@@ -243,14 +246,76 @@ def test_numbers_that_are_no_struct_of_real_and_imag_are_refused(tmp_path, field
         open_volume(tmp_path / "a.mat")
 
 
-def test_a_file_of_version_5_is_refused_as_one_and_one_that_is_too_large_for_single_precision_is_left_out(tmp_path):
-    savemat(tmp_path / "a.mat", {"kspace_full": matlab(cine())})
-    with pytest.raises(ScanError, match="version 5"):
-        open_volume(tmp_path / "a.mat")
+def test_an_image_that_is_too_large_for_single_precision_is_left_out(tmp_path):
     huge = cine(2, 2, dtype=np.complex128)
     huge[1, 1] *= 1e40
     with open_volume(write(tmp_path / "b.mat", huge)) as volume:
         assert curate(volume) == [Rejection(1, "k-space holds NaN or infinity", 1)]
+
+
+@pytest.mark.parametrize("is_compressed", [True, False])
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+@pytest.mark.parametrize(("slices", "frames", "coils"), [(3, 5, 4), (3, 1, 4), (1, 5, 4), (1, 1, 4), (2, 3, 1)])
+def test_files_of_version_5_are_read_as_those_of_7_3(tmp_path, slices, frames, coils, dtype, is_compressed):
+    kspace = cine(slices, frames, coils, dtype=dtype)
+    array = matlab(kspace).reshape(matlab(kspace).shape[: 5 if frames > 1 else 4 if slices > 1 else 3])
+    savemat(tmp_path / "a.mat", {"note": "free text", "kspace": array}, do_compression=is_compressed)
+    with open_volume(tmp_path / "a.mat") as volume:
+        assert_is(volume, kspace)
+        assert volume.findings == (("stored in double precision: read in single",) if dtype == np.complex128 else ())
+
+
+def test_a_file_of_version_5_is_inflated_on_disk_and_not_in_memory(tmp_path):
+    kspace = cine(4, 16, 4, 64, 48)
+    savemat(tmp_path / "a.mat", {"kspace_full": matlab(kspace)}, do_compression=True)
+    tracemalloc.start()
+    try:
+        with open_volume(tmp_path / "a.mat") as volume:
+            volume.read_slice(17)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # Blocks of a quarter of a megabyte are inflated, and a few images looked into.
+    assert peak < kspace.nbytes / 3
+
+
+def test_files_of_version_5_are_refused_for_the_same_reasons(tmp_path):
+    savemat(tmp_path / "a.mat", {"kus": matlab(cine())})
+    savemat(tmp_path / "b.mat", {"kspace_full": matlab(cine()).real})
+    savemat(tmp_path / "c.mat", {"mask": np.ones((HEIGHT, WIDTH))})
+    savemat(tmp_path / "d.mat", {"kspace_full": matlab(cine()).T})
+    for name, message in zip("abcd", ("undersampled already", "must be complex", "a sampling mask", "its axes are not"), strict=True):
+        with pytest.raises(ScanError, match=message):
+            open_volume(tmp_path / f"{name}.mat")
+    mask = np.zeros((HEIGHT, WIDTH, 5))
+    mask[:, ::2] = 1
+    savemat(tmp_path / "e.mat", {"kspace_full": matlab(cine() * mask[0, :, 0]), "mask": mask})
+    with open_volume(tmp_path / "e.mat") as volume:
+        np.testing.assert_array_equal(volume.mask(3), mask[0, :, 0] > 0)
+        assert "undersampled already" in curate(volume)[0].reason
+
+
+@pytest.mark.parametrize("is_compressed", [True, False])
+def test_what_of_version_5_only_claims_to_be_large_or_is_cut_off_is_refused_at_once(tmp_path, is_compressed):
+    savemat(tmp_path / "a.mat", {"kspace_full": matlab(cine())}, do_compression=is_compressed)
+    content, path = (tmp_path / "a.mat").read_bytes(), tmp_path / "b.mat"
+    for size in (19, 127, 128, 140, 300, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
+        with pytest.raises(ScanError):
+            open_volume(path)
+    limits = ReadLimits(slice_bytes=1 << 10)
+    with pytest.raises(ScanError, match="declares slice of"):
+        open_volume(tmp_path / "a.mat", limits=limits)
+    tall = np.array([448, 168, 10, 30, 30], "<i4").tobytes()
+    shape = np.array(matlab(cine()).shape, "<i4").tobytes()
+    element = zlib.decompress(content[136:]) if is_compressed else content[128:]
+    large = element.replace(shape, tall, 1)
+    packed = zlib.compress(large)
+    path.write_bytes(content[:128] + (struct.pack("<II", 15, len(packed)) + packed if is_compressed else large))
+    begin = time.monotonic()
+    with pytest.raises(ScanError):
+        open_volume(path)
+    assert time.monotonic() - begin < 2
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 511, 512, 600, 3000, -1])

@@ -153,16 +153,16 @@ def test_a_reason_that_frames_of_several_slices_share_is_told_once(tmp_path):
     assert again.rejections == record.rejections
 
 
-def test_matlabs_structs_cannot_serve_in_place_and_it_is_said_why(tmp_path):
+def test_matlabs_numbers_cannot_serve_in_place_and_it_is_said_why(tmp_path):
     store, path = LocalStore(tmp_path / "to"), write_cine(tmp_path, cine())
     raw, packed = (convert(path, store, payload=payload, root=f"{tmp_path}/") for payload in ("raw", "packed"))
     assert {row["kind"] for row in raw.rows} == {"packed"}
     assert [row["checksum"] for row in raw.rows] == [row["checksum"] for row in packed.rows]
-    assert [finding for finding in raw.findings if finding.startswith("copied into shards: MATLAB's structs")]
+    assert [finding for finding in raw.findings if finding.startswith("copied into shards: MATLAB's real")]
     assert not any("copied" in finding for finding in packed.findings)
     indexed = convert(path, store, payload="raw", index_only=True, root=f"{tmp_path}/")
     assert not indexed.rows
-    assert indexed.rejections[0].reason.startswith("MATLAB's structs of real and imaginary parts")
+    assert indexed.rejections[0].reason.startswith("MATLAB's real and imaginary parts")
 
 
 def test_an_object_in_a_store_whose_headers_alone_are_wanted_is_refused_with_the_same_reason(tmp_path):
@@ -178,7 +178,7 @@ def test_an_object_in_a_store_whose_headers_alone_are_wanted_is_refused_with_the
     config = ConvertConfig(payload="raw", index_only=True)
     file, uri = RangedFile(Ranges(), f"s3://lab/{path.name}", path.stat().st_size), "s3://lab/x/cine_sax.mat"
     record = convert_scan(file, uri=uri, key="k", store=LocalStore(tmp_path / "to"), config=config, deidentifier=Deidentifier())
-    assert "MATLAB's structs" in record.rejections[0].reason
+    assert "MATLAB's real and imaginary parts" in record.rejections[0].reason
 
 
 def test_one_subject_of_a_center_is_one_patient_and_subjects_of_several_centers_are_several(tmp_path):
