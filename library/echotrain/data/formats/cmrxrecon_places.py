@@ -5,16 +5,20 @@ all are of one scanner; 2023 has ``SingleCoil`` beside it. Only words of the dat
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from echotrain.data.formats.public_names import is_public_folder, modality_of_stem, subject_of_stem
+from echotrain.data.formats.public_names import modality_of_stem, subject_of_stem
 
 __all__ = ["BadParts", "Place", "bad_parts", "place_of"]
 
 _YEAR = re.compile(r"(?i:cmrx(?:recon)?|miccaichallenge)[-_ ]?(?:20)?(2[3-5])(?!\d)", re.ASCII)
-_CENTER, _SET, _SUBJECT = re.compile(r"Center\d{3}"), re.compile(r"(?:Training|Validation|Test)Set"), re.compile(r"P\d{3}", re.ASCII)
+_CENTER, _SET, _SUBJECT = (
+    re.compile(r"Center\d{3}", re.ASCII),
+    re.compile(r"(?:Training|Validation|Test)Set"),
+    re.compile(r"P\d{3}", re.ASCII),
+)
 _VENDOR = re.compile(r"(Siemens|UIH|GE|Philips)_(\d)(\d{1,2})T_\w+", re.ASCII)
 _MODALITIES = ("Cine", "Mapping", "Aorta", "Tagging", "BlackBlood", "Flow2d", "LGE", "Perfusion", "T1rho", "T1w", "T2w")
 # Of the years before 2025 only one has these.
@@ -80,9 +84,8 @@ def place_of(location: str, dataset: str = "") -> Place:
     """
     path = PurePosixPath(location)
     folders = path.parts[:-1]
-    public = [folder for folder in folders if is_public_folder(folder)]
-    center, vendor = _last(_CENTER, public), _last(_VENDOR, public)
-    modality = next((folder for folder in public if folder in _MODALITIES), "")
+    center, vendor = _last(_CENTER, folders), _last(_VENDOR, folders)
+    modality = next((folder for folder in folders if folder in _MODALITIES), "")
     year = _year(folders, dataset, has_centers=bool(center and vendor), modality=modality)
     maker, field_strength = _ONE_SCANNER.get(year, ("", 0.0))
     if vendor:
@@ -91,8 +94,8 @@ def place_of(location: str, dataset: str = "") -> Place:
     return Place(
         year=year,
         modality=modality_of_stem(path.stem) or modality,
-        group=_last(_SET, public),
-        subject=subject_of_stem(path.stem) or _last(_SUBJECT, public),
+        group=_last(_SET, folders),
+        subject=subject_of_stem(path.stem) or _last(_SUBJECT, folders),
         center=center,
         vendor=maker,
         field_strength=field_strength,
@@ -121,5 +124,5 @@ def _years(names: tuple[str, ...]) -> Iterator[int]:
         yield from (2000 + int(found) for found in _YEAR.findall(name))
 
 
-def _last(pattern: re.Pattern[str], folders: list[str]) -> str:
+def _last(pattern: re.Pattern[str], folders: Sequence[str]) -> str:
     return next((folder for folder in reversed(folders) if pattern.fullmatch(folder)), "")

@@ -191,14 +191,14 @@ def _inflated(data: memoryview, limit: int) -> memoryview:
 
 
 def _inflated_on_disk(data: memoryview, limit: int) -> memoryview:
-    """Inflate a variable into a scratch file without a name and map that; what is beyond ``limit`` is not there."""
+    """Inflate a variable into a scratch file without a name and map that; what is more than a block beyond ``limit`` is not there."""
     inflater, written = zlib.decompressobj(), 0
     try:
         with tempfile.TemporaryFile(prefix="echotrain-scan-") as scratch:
             for start in range(0, len(data), _BLOCK_BYTES):
                 rest = bytes(data[start : start + _BLOCK_BYTES])
                 while rest and written < limit:
-                    written += scratch.write(inflater.decompress(rest, min(_BLOCK_BYTES, limit - written)))
+                    written += scratch.write(inflater.decompress(rest, _BLOCK_BYTES))
                     rest = inflater.unconsumed_tail
             scratch.flush()
             return memoryview(mmap.mmap(scratch.fileno(), 0, access=mmap.ACCESS_READ)) if written else memoryview(b"")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from echotrain.data.formats.hdf5 import Hdf5File, reading
 from echotrain.data.formats.limits import ReadLimits
-from echotrain.data.formats.matlab5 import MatFile, MatVariable
+from echotrain.data.formats.matlab5 import MatFile
 from echotrain.errors import ScanError
 from echotrain.units import human_bytes
 
@@ -24,8 +24,6 @@ SAVE_AGAIN = "Save k-space as complex single or double, [nx, ny, nc, nz, nt], wi
 _MATLAB_73, _MATLAB_5 = b"MATLAB 7.3", b"MATLAB 5.0 MAT-file"
 _MAX_VARIABLES = 64
 _STRUCT = {"real", "imag"}
-# Deflate cannot expand by more than about 1032.
-_MAX_EXPANSION = 1100
 _COMPLEX64 = np.dtype(np.complex64).itemsize
 
 
@@ -150,7 +148,6 @@ class _File5:
         shape = variable.shape[::-1]
         itemsize = _COMPLEX64 * (2 if variable.kind == "double" else 1)
         limits.check_array(f"{self._name}: {key}", shape, itemsize, slice_axes=min(slice_axes, len(shape)))
-        self._check_stored(variable, math.prod(shape) * itemsize)
         real, imag = self._file.mapped(variable)
         return _Array5(real, imag, is_double=variable.kind == "double")
 
@@ -167,16 +164,6 @@ class _File5:
 
     def close(self) -> None:
         self._file.close()
-
-    def _check_stored(self, variable: MatVariable, nbytes: int) -> None:
-        """Refuse what declares more than its bytes can be inflated to; MATLAB stores whole numbers in as little as one byte each."""
-        most = len(variable.element) * (_MAX_EXPANSION if variable.is_deflated else 1)
-        if most * 8 < nbytes:
-            raise ScanError(
-                f"{self._name}: declares {variable.shape}, {human_bytes(nbytes)}",
-                f"but the file holds {human_bytes(len(variable.element))} of it",
-                "Copy or download the file again.",
-            )
 
 
 class _Array5:

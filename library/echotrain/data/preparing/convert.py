@@ -273,9 +273,7 @@ def _convert(volume: ExaminedVolume, uri: str, key: str, source: str, store: Sto
         return _indexed(volume, uri, key, source)
     rows: list[dict[str, Any]] = []
     rejections = []
-    # A volume without frames has the hash that it always had.
-    frames = () if header.num_frames is None else (header.num_frames,)
-    content = xxhash.xxh3_128(repr((header.num_slices, *frames, header.num_coils, header.height, header.width)).encode())
+    content = xxhash.xxh3_128(repr((header.num_slices, header.num_coils, header.height, header.width)).encode())
     projections = NO_PROJECTIONS
     largest, squares = 0.0, 0.0
     with ShardWriter(store, f"shards/{key}") as shards:

@@ -92,6 +92,11 @@ def test_a_struct_without_matlabs_block_and_complex_numbers_of_h5py_are_read_too
 
 def test_the_file_is_what_is_known_of_matlabs(tmp_path):
     path = write(tmp_path / "a.mat", cine())
+    write(tmp_path / "static.mat", cine(3, 1))
+    write(tmp_path / "slice.mat", cine(1, 1))
+    for name, shape in (("static", (3, 4, WIDTH, HEIGHT)), ("slice", (4, WIDTH, HEIGHT))):
+        with h5py.File(tmp_path / f"{name}.mat") as file:
+            assert file["kspace_full"].shape == shape, "MATLAB drops axes of one at the end"
     content = path.read_bytes()
     assert content.startswith(b"MATLAB 7.3 MAT-file, Platform: ")
     assert content[124:128] == b"\x00\x02IM"
@@ -215,6 +220,8 @@ def test_k_space_with_a_mask_beside_it_and_masked_k_space_without_one_are_left_o
     with open_volume(write(tmp_path / "b.mat", masked, mask=beside.astype(np.float64))) as volume:
         assert curate(volume)[0].slice is None
         assert "undersampled already" in curate(volume)[0].reason
+        for image in range(volume.header.num_images):
+            np.testing.assert_array_equal(volume.mask(image), mask[volume.header.place(image)[1]].all(axis=0))
     with open_volume(write(tmp_path / "c.mat", cine(), mask=beside)) as volume:
         assert "a mask lies beside a k-space that is full: it is not applied" in volume.findings
         assert curate(volume) == []
@@ -352,3 +359,12 @@ def test_data_that_lie_elsewhere_are_not_followed(tmp_path, kind):
             file.create_dataset("kspace_full", (4, WIDTH, HEIGHT), "c8", external=[("other.mat", 0, 4 * WIDTH * HEIGHT * 8)])
     with pytest.raises(ScanError):
         open_volume(tmp_path / "a.mat")
+
+
+def test_what_is_wrong_with_most_frames_is_seen_when_the_file_is_opened_and_not_with_the_first_frames_alone(tmp_path):
+    kspace = cine(4, 8)
+    kspace[:, 1:] = np.roll(kspace[:, 1:], (HEIGHT // 2, WIDTH // 2), axis=(-2, -1))
+    with pytest.raises(ScanError, match="zero frequency at row"):
+        open_volume(write(tmp_path / "a.mat", kspace))
+    with open_volume(write(tmp_path / "b.mat", cine(4, 8))) as volume:
+        assert [volume.header.place(image) for image in volume.examined] == [(2, 4), (1, 2), (3, 6)]

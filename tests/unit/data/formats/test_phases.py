@@ -99,7 +99,7 @@ def test_every_frame_has_its_own_lines_and_an_undersampled_one_is_left_out(tmp_p
         assert "undersampled already" in curate(volume)[0].reason
 
 
-@pytest.mark.parametrize(("phases", "is_embedded"), [(range(FRAMES), True), ([0], False), ([9], False)])
+@pytest.mark.parametrize(("phases", "is_embedded"), [(range(FRAMES), True), ([0], False), ([9], False), ([*range(FRAMES), 9], False)])
 def test_calibration_is_embedded_only_where_every_frame_has_its_own(tmp_path, phases, is_embedded):
     kspace = cine()
     grid, center = np.arange(WIDTH) % 2 == 0, abs(np.arange(WIDTH) - WIDTH // 2 + 0.5) < 5
@@ -115,6 +115,34 @@ def test_calibration_is_embedded_only_where_every_frame_has_its_own(tmp_path, ph
         np.testing.assert_array_equal(volume.mask(FRAMES + 1), expected)
         np.testing.assert_array_equal(volume.read_slice(FRAMES + 1), kspace[1, 1] * expected)
         assert (volume.calibration is None) == is_embedded
+
+
+def test_a_calibration_line_that_other_frames_have_in_their_image_is_new_to_its_own(tmp_path):
+    kspace, center = cine(), abs(np.arange(WIDTH) - WIDTH // 2 + 0.5) < 5
+    grids = [np.arange(WIDTH) % 2 == frame % 2 for frame in range(FRAMES)]
+    readouts = []
+    for samples, values in readouts_of(kspace):
+        is_image, is_central = grids[values["phase"]][values["kspace_encode_step_1"]], center[values["kspace_encode_step_1"]]
+        if is_image or is_central:
+            readouts.append((samples, {**values, "flags": 0 if is_image else flag(20)}))
+    with open_volume(write(tmp_path, readouts)) as volume:
+        for image in range(volume.header.num_images):
+            np.testing.assert_array_equal(volume.mask(image), grids[volume.header.place(image)[1]] | center)
+
+
+def test_of_one_phase_with_calibration_in_several_the_first_is_taken_wherever_it_begins(tmp_path):
+    kspace, other = cine()[0, 0], cine(1)[0, 0]
+    grid, center = np.arange(WIDTH) % 2 == 0, abs(np.arange(WIDTH) - WIDTH // 2 + 0.5) < 5
+    image = [line for keep, line in zip(grid, lines_of(kspace), strict=True) if keep]
+    calibrating = [
+        (samples, {**values, "flags": flag(20), "phase": phase})
+        for phase, source in ((3, other), (2, kspace))
+        for keep, (samples, values) in zip(center & ~grid, lines_of(source), strict=True)
+        if keep
+    ]
+    with open_volume(write(tmp_path, image + calibrating)) as volume:
+        assert volume.header.num_frames is None
+        np.testing.assert_array_equal(volume.read_slice(0), kspace * (grid | center))
 
 
 def test_the_memory_limit_counts_all_frames(tmp_path):

@@ -112,7 +112,7 @@ def test_a_cine_gives_a_row_for_every_frame_of_every_slice_in_order_with_its_own
         targets.append(target)
     assert {row["max_value"] for row in record.rows} == {float(np.max(targets))}, "of the volume over all its frames"
     assert record.rows[0]["norm"] == pytest.approx(float(np.linalg.norm(np.stack(targets).astype(float))))
-    table = assemble([record], None, SplitConfig()).table
+    table = assemble([dataclasses.replace(record, rows=record.rows[::-1])], None, SplitConfig()).table
     assert list(zip(table["slice"].to_pylist(), table["frame"].to_pylist(), strict=True)) == list(np.ndindex(SLICES, FRAMES))
 
 
