@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
+from echotrain.data.samples.batch import Batch
 from echotrain.data.samples.measured import MeasuredBatch
 from echotrain.errors import ConfigError
 from echotrain.losses.ssim import SSIMLoss
@@ -31,7 +32,7 @@ class BridgeConfig:
 
     Attributes:
         kind: Tells this task's settings from another's.
-        models, data: Kinds of model that it trains, and of sample that it takes.
+        models, data: Kinds of model that it trains, and what samples must come as.
         noise: ``sigma`` of the bridge, in units of its space.
         times: Where on the bridge the network learns, in (0, 1]; at 1 is the source. One is drawn per sample.
         probabilities: Of the times; () draws each equally often.
@@ -43,7 +44,7 @@ class BridgeConfig:
 
     kind: Literal["bridge"] = "bridge"
     models: ClassVar[tuple[str, ...]] = ("bridge",)
-    data: ClassVar[tuple[str, ...]] = ("kspace_lines",)
+    data: ClassVar[type[Batch]] = MeasuredBatch
     noise: float = 0.005
     times: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     probabilities: tuple[float, ...] = ()

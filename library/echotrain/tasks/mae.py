@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from echotrain.augmentation.crops import CropConfig, random_crops
 from echotrain.augmentation.fit import Fit, fit_square
 from echotrain.data.catalog.identity import SampleId
+from echotrain.data.samples.batch import Batch
 from echotrain.data.samples.image import ImageBatch
 from echotrain.models.mae.network import MaeNetwork, Masked, patchify, unpatchify
 from echotrain.shapes import Channels, PerSample
@@ -30,7 +31,7 @@ class MaeConfig:
 
     Attributes:
         kind: Tells this task's settings from another's.
-        models, data: Kinds of model that it trains, and of sample that it takes.
+        models, data: Kinds of model that it trains, and what samples must come as.
         norm_pix_loss: Compare with each patch after its own mean and standard deviation are taken out, not with its values.
         crop_scale: Smallest and largest share of an image's area that a training crop has.
         flip: Probability of a left-right flip in training.
@@ -39,7 +40,7 @@ class MaeConfig:
 
     kind: Literal["mae"] = "mae"
     models: ClassVar[tuple[str, ...]] = ("mae",)
-    data: ClassVar[tuple[str, ...]] = ("image",)
+    data: ClassVar[type[Batch]] = ImageBatch
     norm_pix_loss: bool = False
     crop_scale: tuple[float, float] = (0.2, 1.0)
     flip: float = 0.5

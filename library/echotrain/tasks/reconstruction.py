@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
+from echotrain.data.samples.batch import Batch
 from echotrain.data.samples.measured import MeasuredBatch
 from echotrain.errors import ConfigError
 from echotrain.losses.ssim import SSIMLoss
@@ -23,13 +24,13 @@ class ReconstructionConfig:
 
     Attributes:
         kind: Tells this task's settings from another's.
-        models, data: Kinds of model that it trains, and of sample that it takes.
+        models, data: Kinds of model that it trains, and what samples must come as.
         ssim_window: Side of SSIM's uniform window, pixels.
     """
 
     kind: Literal["reconstruction"] = "reconstruction"
     models: ClassVar[tuple[str, ...]] = ("varnet",)
-    data: ClassVar[tuple[str, ...]] = ("kspace_lines",)
+    data: ClassVar[type[Batch]] = MeasuredBatch
     ssim_window: int = 7
 
     def __post_init__(self) -> None:

@@ -104,12 +104,7 @@ class Science:
             _at_least(name, getattr(self, name), 1)
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay={self.ema_decay}", "must lie in [0, 1)", "Use 0 for no average, or say 0.999.")
-        for setting, kind, attribute in (("model.kind", self.model.kind, "models"), ("data.kind", self.data.kind, "data")):
-            if kind not in getattr(self.task, attribute):
-                raise ConfigError(
-                    f"task.kind={self.task.kind}", f"does not train {setting}={kind}", _remedy(self.task, setting, kind, attribute)
-                )
-
+        _check_task(self.task, self.model, self.data)
         shown, taken = (getattr(part, "num_adjacent", 1) for part in (self.data, self.model))
         if shown != taken:
             raise ConfigError(
@@ -227,10 +222,18 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _remedy(task: TaskConfig, setting: str, kind: str, attribute: str) -> str:
-    """Return what to change where a task does not take a kind of model or data: the task, else that kind."""
-    others = [member.kind for member in get_args(TaskConfig) if kind in getattr(member, attribute)]
-    return f"Set task.kind={others[0]}." if others else f"Set {setting}={getattr(task, attribute)[0]}."
+def _check_task(task: TaskConfig, model: ModelConfig, data: SampleConfig) -> None:
+    """Refuse a model or samples that a task has no use for."""
+    every: tuple[Any, ...] = get_args(TaskConfig)
+    if model.kind not in task.models:
+        others = [member.kind for member in every if model.kind in member.models]
+        remedy = f"Set task.kind={others[0]}." if others else f"Set model.kind={task.models[0]}."
+        raise ConfigError(f"task.kind={task.kind}", f"does not train model.kind={model.kind}", remedy)
+    if not issubclass(data.batch, task.data):
+        others = [member.kind for member in every if issubclass(data.batch, member.data)]
+        fitting = [member.kind for member in get_args(SampleConfig) if issubclass(member.batch, task.data)]
+        remedy = f"Set task.kind={others[0]}." if others else f"Set data.kind={fitting[0]}."
+        raise ConfigError(f"task.kind={task.kind}", f"does not train data.kind={data.kind}", remedy)
 
 
 def _at_least(name: str, value: int, limit: int) -> None:

@@ -9,7 +9,6 @@ from echotrain.errors import ConfigError, LeakageError
 from echotrain.models.bridge.network import BridgeNetworkConfig
 from echotrain.recipes.registry import RECIPES, find_recipe
 from echotrain.tasks.bridge import BridgeConfig
-from echotrain.tasks.reconstruction import ReconstructionConfig
 from echotrain.training.experiment import Experiment, changed_keys, science
 from ray_jobs import train
 
@@ -52,13 +51,21 @@ def test_a_setting_that_cannot_be_is_refused(changes, message):
         override(Experiment(), changes)
 
 
-def test_a_task_refuses_samples_that_it_does_not_take(monkeypatch):
-    monkeypatch.setattr(ReconstructionConfig, "data", ("image",))
-    with pytest.raises(ConfigError, match=r"task.kind=reconstruction: does not train data.kind=kspace_lines. Set task.kind=bridge"):
-        Experiment()
-    monkeypatch.setattr(BridgeConfig, "data", ("image",))
-    with pytest.raises(ConfigError, match=r"Set data.kind=image"):
-        Experiment()
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["data.kind=image"], "task.kind=reconstruction: does not train data.kind=image. Set task.kind=mae"),
+        (["task.kind=mae", "model.kind=mae"], "task.kind=mae: does not train data.kind=kspace_lines. Set task.kind=reconstruction"),
+    ],
+)
+def test_a_task_refuses_samples_that_it_does_not_take(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        override(Experiment(), changes)
+
+
+def test_a_task_takes_all_samples_that_come_as_what_it_takes():
+    for kind in ("kspace_lines", "kspace_kt"):
+        assert override(Experiment(), [f"data.kind={kind}"]).data.kind == kind
 
 
 def test_samples_run_at_once_are_no_science():

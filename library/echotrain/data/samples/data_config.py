@@ -16,6 +16,7 @@ from echotrain.data.catalog.rows import SliceRow
 from echotrain.data.catalog.selection import Where
 from echotrain.data.plan.balance import BalanceConfig
 from echotrain.data.plan.consecutive import Groups
+from echotrain.data.samples.batch import Batch
 from echotrain.data.samples.sample_format import MakeFormat
 from echotrain.errors import ConfigError, LeakageError
 
@@ -46,6 +47,8 @@ class DataConfig(abc.ABC):
 
     # What is read of rows: each that is chosen must have it.
     payload: ClassVar[Payload] = "kspace"
+    # What such samples come as.
+    batch: ClassVar[type[Batch]]
     # What settings were called before there was ``where``.
     renamed: ClassVar[Mapping[str, str]] = {
         "datasets": "where.dataset",

@@ -34,6 +34,22 @@ _LARGEST_SIDE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageBatch(Batch):
+    """Slices of one shape.
+
+    Attributes:
+        image: Within [0, 1].
+        low, high: What 0 and 1 stand for in the catalog's own units; equal where a slice is blank.
+        anatomies: One per sample; "" where the header names none.
+    """
+
+    image: Magnitude
+    low: PerSample
+    high: PerSample
+    anatomies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageData(DataConfig):
     """Magnitude slices: the targets of scans with k-space, and images that never had any.
 
@@ -47,6 +63,8 @@ class ImageData(DataConfig):
 
     payload: ClassVar[Payload] = "image"
     checked: ClassVar[Sequence[str]] = ("dataset", "volume", "slice", "frame", "max_value")
+
+    batch: ClassVar[type[Batch]] = ImageBatch
 
     kind: Literal["image"] = "image"
     scaling: Scaling = "slice"
@@ -73,22 +91,6 @@ class ImageData(DataConfig):
     def acceleration(self, row: SliceRow) -> float:
         """Return 1: nothing is undersampled."""
         return 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageBatch(Batch):
-    """Slices of one shape.
-
-    Attributes:
-        image: Within [0, 1].
-        low, high: What 0 and 1 stand for in the catalog's own units; equal where a slice is blank.
-        anatomies: One per sample; "" where the header names none.
-    """
-
-    image: Magnitude
-    low: PerSample
-    high: PerSample
-    anatomies: tuple[str, ...] = ()
 
 
 class ImageFormat:

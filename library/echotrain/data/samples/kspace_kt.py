@@ -22,6 +22,7 @@ from echotrain.data.catalog.frames import FRAME_COLUMNS, FrameIndex, check_frame
 from echotrain.data.catalog.identity import SampleId
 from echotrain.data.catalog.rows import SliceRow
 from echotrain.data.plan.consecutive import Groups, group_rows
+from echotrain.data.samples.batch import Batch
 from echotrain.data.samples.data_config import DataConfig
 from echotrain.data.samples.frame_store import FrameStore, StoredFrame
 from echotrain.data.samples.measured import MeasuredBatch, NetworkInput
@@ -39,59 +40,6 @@ Edges = Literal["clamp", "circular"]
 # Patterns that are kept at hand: more than the slices of a step, whose frames come one after the other.
 _PATTERNS_AT_HAND = 128
 _IDLE_BYTES = 256 << 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class KtData(DataConfig):
-    """Windows of frames, undersampled over k and t.
-
-    Attributes:
-        kind: Tells these settings from those of other samples.
-        mask: How the frames are undersampled in training and validation.
-        num_adjacent: Frames of a window, odd: the sample's own in the centre.
-        edges: What lies beyond the first and the last frame: ``clamp`` repeats it, as Moero does; ``circular`` goes on at the other end, as
-            a beating heart and PromptMR+ do.
-        consecutive: Plan the frames of a slice one after the other, so that each is read once an epoch; else every row is shuffled on
-            its own, and each window is read whole.
-    """
-
-    checked: ClassVar[Sequence[str]] = (*FRAME_COLUMNS, "kind")
-
-    kind: Literal["kspace_kt"] = "kspace_kt"
-    mask: KtMaskConfig = field(default_factory=KtMaskConfig)
-    num_adjacent: int = 1
-    edges: Edges = "clamp"
-    consecutive: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_adjacent < 1 or self.num_adjacent % 2 == 0:
-            raise ConfigError(
-                f"data.num_adjacent={self.num_adjacent}", "must be odd and at least 1: a frame and as many on each side", "Use 1, 3 or 5."
-            )
-
-    def make_format(self, *, seed: int) -> "MakeFormat[KtBatch]":
-        """Return what makes these samples of rows, for a run of that seed."""
-        return functools.partial(KtFormat, data=self, seed=seed)
-
-    def check(self, rows: pa.Table) -> list[str]:
-        """Refuse slices that lack frames or whose frames differ, and masks that do not fit a matrix or cannot be read from a payload."""
-        if not self.subset:  # Of single frames, the others are in the catalog, where they are looked for.
-            check_frames(rows)
-        for size in rows.group_by(["height", "width"]).aggregate([]).to_pylist():
-            check_kt_mask(self.mask, size["height"], size["width"])
-        for row in rows.filter(pc.equal(rows["kind"], "lines")).slice(0, 1).select(["dataset", "volume"]).to_pylist():
-            for kind in self.mask.kinds_of_points:
-                raise _not_in_lines(f"{row['dataset']}/{row['volume']}", kind)
-        return []
-
-    def together(self, table: pa.Table, positions: NDArray[np.int64]) -> Groups | None:
-        """Return the slices, whose frames come one after the other."""
-        return group_rows(*slice_codes(table, positions)) if self.consecutive else None
-
-    def acceleration(self, row: SliceRow) -> float:
-        """Return by how much a volume is undersampled outside of training."""
-        return _sampling(self.mask, row, num_frames=1, seed=0, epoch=None).acceleration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +77,61 @@ class KtBatch(MeasuredBatch):
         frames = self.windows[:, 0] if self.windows.shape[1] == 1 else self.windows
         mask = self.mask[frames]
         return NetworkInput(_masked(self.kspace[frames], mask), mask, self.calibration[frames], self.coil_mask[frames])
+
+
+@dataclass(frozen=True, kw_only=True)
+class KtData(DataConfig):
+    """Windows of frames, undersampled over k and t.
+
+    Attributes:
+        kind: Tells these settings from those of other samples.
+        mask: How the frames are undersampled in training and validation.
+        num_adjacent: Frames of a window, odd: the sample's own in the centre.
+        edges: What lies beyond the first and the last frame: ``clamp`` repeats it, as Moero does; ``circular`` goes on at the other end, as
+            a beating heart and PromptMR+ do.
+        consecutive: Plan the frames of a slice one after the other, so that each is read once an epoch; else every row is shuffled on
+            its own, and each window is read whole.
+    """
+
+    checked: ClassVar[Sequence[str]] = (*FRAME_COLUMNS, "kind")
+
+    batch: ClassVar[type[Batch]] = KtBatch
+
+    kind: Literal["kspace_kt"] = "kspace_kt"
+    mask: KtMaskConfig = field(default_factory=KtMaskConfig)
+    num_adjacent: int = 1
+    edges: Edges = "clamp"
+    consecutive: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_adjacent < 1 or self.num_adjacent % 2 == 0:
+            raise ConfigError(
+                f"data.num_adjacent={self.num_adjacent}", "must be odd and at least 1: a frame and as many on each side", "Use 1, 3 or 5."
+            )
+
+    def make_format(self, *, seed: int) -> "MakeFormat[KtBatch]":
+        """Return what makes these samples of rows, for a run of that seed."""
+        return functools.partial(KtFormat, data=self, seed=seed)
+
+    def check(self, rows: pa.Table) -> list[str]:
+        """Refuse slices that lack frames or whose frames differ, and masks that do not fit a matrix or cannot be read from a payload."""
+        if not self.subset:  # Of single frames, the others are in the catalog, where they are looked for.
+            check_frames(rows)
+        for size in rows.group_by(["height", "width"]).aggregate([]).to_pylist():
+            check_kt_mask(self.mask, size["height"], size["width"])
+        for row in rows.filter(pc.equal(rows["kind"], "lines")).slice(0, 1).select(["dataset", "volume"]).to_pylist():
+            for kind in self.mask.kinds_of_points:
+                raise _not_in_lines(f"{row['dataset']}/{row['volume']}", kind)
+        return []
+
+    def together(self, table: pa.Table, positions: NDArray[np.int64]) -> Groups | None:
+        """Return the slices, whose frames come one after the other."""
+        return group_rows(*slice_codes(table, positions)) if self.consecutive else None
+
+    def acceleration(self, row: SliceRow) -> float:
+        """Return by how much a volume is undersampled outside of training."""
+        return _sampling(self.mask, row, num_frames=1, seed=0, epoch=None).acceleration
 
 
 def _masked(kspace: Tensor, mask: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from echotrain.config import to_dict
 from echotrain.data.catalog.rows import SliceRow
 from echotrain.data.formats.deidentify import VOLUME_PREFIX
+from echotrain.data.samples.batch import Batch
 from echotrain.data.samples.data_config import DataConfig
 from echotrain.data.samples.measured import MeasuredBatch, NetworkInput
 from echotrain.data.samples.reading import SliceReader
@@ -29,6 +30,32 @@ __all__ = ["LinesBatch", "LinesData", "LinesFormat", "as_lines", "empty_batch", 
 
 
 @dataclass(frozen=True, kw_only=True)
+class LinesBatch(MeasuredBatch):
+    """Slices of one (coil, ky, kx) shape; volumes with fewer coils are zero-padded.
+
+    Attributes:
+        kspace: Measured k-space. Lines outside ``mask`` may be zero (the ``lines`` layout fetches only what the mask
+            acquires), so a task multiplies by ``mask`` and never reads outside it.
+        mask: Acquired phase-encode lines, partial-Fourier padding already removed.
+        num_low_frequencies: Fully sampled centre lines.
+        coil_mask: True where a coil is real, False where it is padding.
+    """
+
+    kspace: Kspace
+    mask: LineMask
+    num_low_frequencies: Counts
+    coil_mask: CoilMask
+
+    def acquired(self) -> Kspace:
+        """Return the k-space that the mask acquires, zero elsewhere."""
+        return torch.where(self.mask, self.kspace, torch.zeros((), dtype=self.kspace.dtype, device=self.kspace.device))
+
+    def network_input(self) -> NetworkInput:
+        """Return what a network reconstructs each slice from."""
+        return NetworkInput(self.acquired(), self.mask, self.num_low_frequencies, self.coil_mask)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LinesData(DataConfig):
     """Line-masked slices of k-space.
 
@@ -38,6 +65,8 @@ class LinesData(DataConfig):
     """
 
     checked: ClassVar[Sequence[str]] = ("volume",)
+
+    batch: ClassVar[type[Batch]] = LinesBatch
 
     kind: Literal["kspace_lines"] = "kspace_lines"
     mask: MaskConfig = field(default_factory=MaskConfig)
@@ -71,32 +100,6 @@ def as_lines(data: DataConfig) -> LinesData:
     if not isinstance(data, LinesData):
         raise ConfigError(f"data.kind={to_dict(data)['kind']}", "is not undersampled by phase-encode lines", "Use data.kind=kspace_lines.")
     return data
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinesBatch(MeasuredBatch):
-    """Slices of one (coil, ky, kx) shape; volumes with fewer coils are zero-padded.
-
-    Attributes:
-        kspace: Measured k-space. Lines outside ``mask`` may be zero (the ``lines`` layout fetches only what the mask
-            acquires), so a task multiplies by ``mask`` and never reads outside it.
-        mask: Acquired phase-encode lines, partial-Fourier padding already removed.
-        num_low_frequencies: Fully sampled centre lines.
-        coil_mask: True where a coil is real, False where it is padding.
-    """
-
-    kspace: Kspace
-    mask: LineMask
-    num_low_frequencies: Counts
-    coil_mask: CoilMask
-
-    def acquired(self) -> Kspace:
-        """Return the k-space that the mask acquires, zero elsewhere."""
-        return torch.where(self.mask, self.kspace, torch.zeros((), dtype=self.kspace.dtype, device=self.kspace.device))
-
-    def network_input(self) -> NetworkInput:
-        """Return what a network reconstructs each slice from."""
-        return NetworkInput(self.acquired(), self.mask, self.num_low_frequencies, self.coil_mask)
 
 
 class LinesFormat:
