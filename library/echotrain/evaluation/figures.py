@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from echotrain.evaluation.history import History
-from echotrain.evaluation.results import Evaluation, Example, column_name
+from echotrain.evaluation.results import TARGET, Evaluation, Example, column_name
 from echotrain.metrics.table import METRICS, drawn, in_order
 
 __all__ = [
@@ -27,7 +27,9 @@ __all__ = [
     "LIGHT",
     "Chart",
     "contact_sheet",
+    "error_movie",
     "error_png",
+    "gray_movie",
     "gray_png",
     "kspace_png",
     "learning_curves",
@@ -38,6 +40,8 @@ __all__ = [
 
 ERROR_GAIN = 5
 ERROR_COLORS = "inferno"
+# All frames of a slice take about as long as a heartbeat, and none is too short to be shown.
+_CYCLE_MS, _SHORTEST_MS = 1000, 40
 # The grey of the faintest acquired sample.
 _DARKEST = 0.15
 
@@ -177,6 +181,11 @@ def gray_png(image: NDArray[np.floating[Any]], white: float) -> bytes:
     return _png((np.clip(image / white, 0, 1) * 255).round().astype(np.uint8))
 
 
+def gray_movie(images: NDArray[np.floating[Any]], white: float) -> bytes:
+    """Return magnitude images (frame, y, x) one after the other, again and again, as ``gray_png`` shows each."""
+    return _png(*(np.clip(images / white, 0, 1) * 255).round().astype(np.uint8))
+
+
 def kspace_png(magnitude: NDArray[np.floating[Any]]) -> bytes:
     """Return the logarithm of k-space magnitudes: black where they are zero, and nowhere else, white at their maximum.
 
@@ -204,9 +213,18 @@ def contact_sheet(volume: NDArray[np.floating[Any]], *, columns: int = 4, most: 
 
 def error_png(example: Example, image: NDArray[np.floating[Any]], white: float) -> bytes:
     """Return ``|image - target|``, the full colour scale being ``white / ERROR_GAIN``."""
-    error = np.clip(np.abs(image - example.target) / (white / ERROR_GAIN), 0, 1)
-    colors = mpl.colormaps[ERROR_COLORS](error)[..., :3]
-    return _png((colors * 255).round().astype(np.uint8))
+    return _png(_error_colors(image - example.target, white))
+
+
+def error_movie(example: Example, name: str, white: float) -> bytes:
+    """Return ``|image - target|`` of every frame by one method, one after the other, as ``error_png`` shows each."""
+    return _png(*_error_colors(example.frames[name] - example.frames[TARGET], white))
+
+
+def _error_colors(difference: NDArray[np.floating[Any]], white: float) -> NDArray[np.uint8]:
+    colors = mpl.colormaps[ERROR_COLORS](np.clip(np.abs(difference) / (white / ERROR_GAIN), 0, 1))[..., :3]
+    pixels: NDArray[np.uint8] = (colors * 255).round().astype(np.uint8)
+    return pixels
 
 
 def _strip(axes: Any, values: NDArray[np.float64], row: float, color: str, *, seed: int) -> None:
@@ -246,7 +264,12 @@ def _white(magnitudes: NDArray[np.floating[Any]]) -> float:
     return float(np.percentile(magnitudes, 99.8)) or 1.0
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
+def _png(*pixels: NDArray[np.uint8]) -> bytes:
+    """Return a picture, or several that make up a movie: an animated PNG, which whoever cannot show it sees the first picture of."""
     data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "PNG", optimize=True)
+    first, *others = (Image.fromarray(each) for each in pixels)
+    if others:
+        first.save(data, "PNG", save_all=True, append_images=others, duration=max(_SHORTEST_MS, _CYCLE_MS / len(pixels)), loop=0)
+    else:
+        first.save(data, "PNG", optimize=True)
     return data.getvalue()

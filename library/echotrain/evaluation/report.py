@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from echotrain.evaluation.comparison import Comparison, compare
-from echotrain.evaluation.figures import ERROR_GAIN, error_png, gray_png, learning_curves, quality_distribution, window
+from echotrain.evaluation.figures import learning_curves, quality_distribution, window
 from echotrain.evaluation.history import History
-from echotrain.evaluation.html import chart_images, example_pictures, render, score_text, shared_pictures
+from echotrain.evaluation.html import chart_images, error_picture, example_pictures, method_picture, render, shared_pictures, target_picture
 from echotrain.evaluation.results import Evaluation, Example, column_name, method_title, shared_metrics
 from echotrain.evaluation.statistics import GroupStatistics, group_statistics
 from echotrain.evaluation.tables import quality_numbers, quality_table, signed, volume_table
@@ -150,9 +150,7 @@ def _example(evaluation: Evaluation, example: Example) -> dict[str, Any]:
     white = window(example)
     # One method by itself is the reconstruction.
     titles = {name: "Reconstruction" if (name,) == evaluation.compared else method_title(name) for name in evaluation.methods}
-    pictures = [(titles[name], gray_png(example.images[name], white), score_text(example, example.images[name])) for name in titles]
-    pictures.append(("Target", gray_png(example.target, white), "fully sampled"))
-    for name in evaluation.compared:
-        note = f"{titles[name].lower()} − target"
-        pictures.append((f"Error × {ERROR_GAIN}", error_png(example, example.images[name], white), note))
+    pictures = [method_picture(example, name, title, white) for name, title in titles.items()]
+    pictures.append(target_picture(example, white))
+    pictures += [error_picture(example, name, f"{titles[name].lower()} − target", white) for name in evaluation.compared]
     return {**example_pictures(example, pictures), "columns": min(len(pictures), _MOST_COLUMNS)}

@@ -16,6 +16,7 @@ from echotrain.metrics.table import Quality, in_order
 
 __all__ = [
     "FORMAT",
+    "FRAMES",
     "MASKED_KSPACE",
     "MODEL",
     "TARGET",
@@ -37,6 +38,8 @@ FORMAT = 2
 MODEL, ZERO_FILLED = "model", "zero_filled"
 # What the pictures beside those of the methods are called.
 TARGET, MASKED_KSPACE = "target", "masked_kspace"
+# What follows the name of a picture where all frames are meant.
+FRAMES = "_frames"
 _NAME = re.compile("[a-z][a-z0-9_]*")
 _RESERVED = (TARGET, MASKED_KSPACE, "labels")
 
@@ -79,6 +82,8 @@ class Example:
         images: Method to magnitude image, of the target's shape.
         masked_kspace: Root sum of squares over coils of the acquired k-space, (ky, kx), zero where nothing was acquired; None where it was
             not kept.
+        frames: Of a slice that was measured at several times, its images (frame, y, x) by every method and of the target, by these names;
+            empty otherwise. The images above are of one of the frames.
     """
 
     dataset: str
@@ -89,6 +94,7 @@ class Example:
     target: NDArray[np.float32]
     images: Mapping[str, NDArray[np.float32]]
     masked_kspace: NDArray[np.float32] | None = None
+    frames: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def arrays(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """Yield all that it shows by the names of ``examples.npz``."""
@@ -96,6 +102,8 @@ class Example:
         yield TARGET, self.target
         if self.masked_kspace is not None:
             yield MASKED_KSPACE, self.masked_kspace
+        for name, images in self.frames.items():
+            yield f"{name}{FRAMES}", images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +161,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         for name in self.methods:
-            if not _NAME.fullmatch(name) or name in _RESERVED:
+            if not _NAME.fullmatch(name) or name in _RESERVED or name.endswith(FRAMES):
                 raise ConfigError(f"method {name!r}", "must be a plain word, and no name of other pictures", "Call it zero_filled, say.")
         if not self.methods or (self.baseline and self.baseline not in self.methods):
             raise ConfigError(
@@ -172,6 +180,8 @@ class Evaluation:
                 )
         if any(set(example.images) != set(self.methods) for example in self.examples):
             raise ConfigError(f"pictures of {self.info.name}", f"must be of all methods, {', '.join(self.methods)}", "Keep those of each.")
+        if any(example.frames and set(example.frames) != {*self.methods, TARGET} for example in self.examples):
+            raise ConfigError(f"frames of {self.info.name}", f"must be of {TARGET} and of all methods", "Keep those of each, or none.")
         columns = [column for column, _, _ in self.score_columns()]
         if len(set(columns)) < len(columns):
             raise ConfigError(f"columns {', '.join(columns)}", "must each have a name of its own", "Rename a method.")

@@ -4,8 +4,8 @@
     A row per volume: dataset, volume, anatomy, contrast, acceleration, num_slices, then every metric of every method
     (``nmse_model`` … ``ssim_zero_filled``). No column names a patient.
 ``examples.npz``
-    float32 pictures ``target_000``, one of each method (``zero_filled_000``, ``model_000``), ``masked_kspace_000`` (where it was kept), …
-    and ``labels``, a JSON text that says what they are.
+    float32 pictures ``target_000``, one of each method (``zero_filled_000``, ``model_000``), ``masked_kspace_000`` (where it was kept), of
+    a slice with frames all of them (``target_frames_000``, ``model_frames_000``), … and ``labels``, a JSON text that says what they are.
 ``summary.json``
     What was evaluated, by which methods and metrics, and the means over volumes. It is written last: where it is, the other two are whole.
 
@@ -27,6 +27,7 @@ from echotrain.errors import CatalogError, ConfigError, PayloadError
 from echotrain.evaluation.bounded_npz import read_npz
 from echotrain.evaluation.results import (
     FORMAT,
+    FRAMES,
     MASKED_KSPACE,
     MODEL,
     TARGET,
@@ -179,6 +180,7 @@ def _parse_examples(data: bytes, pictures: Mapping[str, str]) -> tuple[Example, 
             target=arrays[f"{TARGET}_{index:03d}"],
             images={name: arrays[f"{called}_{index:03d}"] for name, called in pictures.items()},
             masked_kspace=arrays.get(f"{MASKED_KSPACE}_{index:03d}"),
+            frames={name: frames for name in (*pictures, TARGET) if (frames := arrays.get(f"{name}{FRAMES}_{index:03d}")) is not None},
         )
         for index, label in enumerate(labels)
     )

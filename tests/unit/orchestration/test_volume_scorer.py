@@ -1,18 +1,22 @@
 """A worker of an evaluation scores what it reconstructs, without Ray."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.kspace_kt import KtData
 from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import NotFiniteError
 from echotrain.metrics.collector import VolumeCollector
-from echotrain.orchestration.jobs.evaluate import EvaluationJob, _VolumeScorer, _Work
+from echotrain.orchestration.jobs.evaluate import EvaluationJob, _Gathered, _VolumeScorer, _Work
 from echotrain.orchestration.jobs.inference import Subject, WorkerSetup
+from echotrain.physics.kt_masks import KtMaskConfig
 from echotrain.tasks.reconstruction import zero_filled
-from tests.simulated import write_simulated_catalog
+from tests.simulated import write_cine_catalog, write_simulated_catalog
 
 
 @dataclass(frozen=True)
@@ -71,3 +75,42 @@ def test_an_image_that_is_not_finite_ends_the_evaluation_wherever_it_comes(catal
     scorer, items = scorer_of(Blurred(LinesData(catalog=catalog), broken_from))
     with pytest.raises(NotFiniteError, match=f"/{broken_from}: reconstruction"):
         scorer(items[0])
+
+
+@dataclass(frozen=True)
+class BlurredFrames(Blurred):
+    data: KtData
+
+
+@pytest.mark.parametrize("most", [32, 3])
+def test_of_a_slice_with_frames_all_are_kept_in_their_order_and_many_evenly(tmp_path, monkeypatch, most):
+    monkeypatch.setattr("echotrain.orchestration.jobs.evaluate._MOST_FRAMES", most)
+    catalog = write_cine_catalog(tmp_path, num_train=3, num_val=1, examinations=("cine_sax", "blackblood", "T1map"))
+    mask = KtMaskConfig(kinds=("kt_gaussian",), accelerations=(4,), acs_lines=6)
+    method = BlurredFrames(KtData(catalog=catalog, mask=mask, num_adjacent=3))
+    work = _Work.of(EvaluationJob(method=method, split="all", num_examples=100), {})
+    scorer = _VolumeScorer(WorkerSetup(method=method), [work.told])
+    gathered = _Gathered(work)
+    evaluations = [gathered.add(scorer({"job": 0, **item})) for item in work.items]
+    moving = {(each.dataset, each.volume): each for each in evaluations[-1].examples if each.frames}
+    assert 0 < len(moving) < len(work.volumes)
+    for volume in work.volumes:
+        rows = [row for row in volume.rows if row.slice == volume.pictured.slice]
+        if len(rows) == 1:
+            assert volume.key not in moving
+            continue
+        example = moving[volume.key]
+        targets = {row.frame: target_of(catalog, row) for row in rows}
+        times = sorted(targets)
+        shown = times if len(times) <= most else [times[0], times[round((len(times) - 1) / 2)], times[-1]]
+        np.testing.assert_array_equal(example.frames["target"], np.stack([targets[frame] for frame in shown]))
+        assert set(example.frames) == {"target", "model", "zero_filled"}
+        assert example.frames["model"].shape == example.frames["target"].shape
+        np.testing.assert_array_equal(example.target, targets[volume.pictured.frame])
+        assert not np.array_equal(example.frames["model"][0], example.frames["model"][1])
+        assert example.masked_kspace.shape == (rows[0].height, rows[0].width)
+
+
+def target_of(catalog, row):
+    data = (Path(catalog) / row.target_uri).read_bytes()[row.target_offset : row.target_offset + row.target_nbytes]
+    return np.frombuffer(data, np.float32).reshape(row.recon_height, row.recon_width)

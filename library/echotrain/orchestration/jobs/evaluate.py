@@ -29,6 +29,7 @@ from echotrain.data.samples.sample_format import StepRows
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.evaluation.results import (
     MODEL,
+    TARGET,
     ZERO_FILLED,
     Evaluation,
     EvaluationInfo,
@@ -54,7 +55,9 @@ logger = logging.getLogger(__name__)
 # Masks of an evaluation depend on the volume alone.
 _NO_SEED = 0
 # What a part says besides each method's scores.
-_OTHER_VALUES = ("job", "volume", "shape", "kspace_shape")
+_OTHER_VALUES = ("job", "volume", "shape", "kspace_shape", "num_frames")
+# Of a slice with more frames, so many are kept, evenly spaced.
+_MOST_FRAMES = 32
 # By URI and by what is trusted besides.
 _Catalogs = dict[tuple[str, tuple[str, ...]], Catalog]
 
@@ -207,10 +210,7 @@ class _Work:
     @cached_property
     def items(self) -> list[dict[str, Any]]:
         """The volumes as plain values."""
-        return [
-            {"volume": index, "positions": list(volume.positions), **_pictured(volume.pictured)}
-            for index, volume in enumerate(self.volumes)
-        ]
+        return [{"volume": index, "positions": list(volume.positions), **_pictured(volume)} for index, volume in enumerate(self.volumes)]
 
     @cached_property
     def told(self) -> _Told:
@@ -317,6 +317,7 @@ class _VolumeScorer:
         collectors = {name: VolumeCollector() for name in self._reconstructors}
         pictures = np.zeros((len(collectors) + 1, 0, 0), np.float32)
         masked = np.zeros((0, 0), np.float32)
+        moving: dict[int | None, NDArray[np.float32]] = {}
         # A slice is scored, which is NumPy's work alone, while the next one is reconstructed; one thread keeps them in order.
         with ThreadPoolExecutor(1, thread_name_prefix="echotrain-score") as scoring:
             scored: list[Future[None]] = []
@@ -328,16 +329,18 @@ class _VolumeScorer:
                 outputs = [each.reconstruct(moved[each.device])[0].cpu().numpy() for each in self._reconstructors.values()]
                 for collector, output in zip(collectors.values(), outputs, strict=True):
                     scored.append(scoring.submit(collector.add, sample, target, output, peak))
-                is_pictured = (sample.slice, sample.frame) == (item["pictured"], item.get("frame"))
-                if is_pictured and {output.shape for output in outputs} == {target.shape}:
-                    pictures = np.stack([*outputs, target]).astype(np.float32)
-                    masked = masked_kspace(batch)[0].cpu().numpy().astype(np.float32)
+                if sample.slice == item["pictured"] and {output.shape for output in outputs} == {target.shape}:
+                    shown = np.stack([*outputs, target]).astype(np.float32)
+                    if sample.frame in item.get("frames", ()):
+                        moving[sample.frame] = shown
+                    if sample.frame == item.get("frame"):
+                        pictures, masked = shown, masked_kspace(batch)[0].cpu().numpy().astype(np.float32)
             for each in scored:
                 each.result()
-        shapes = {"shape": pictures.shape[1:], "kspace_shape": masked.shape}
+        shapes = {"shape": pictures.shape[1:], "kspace_shape": masked.shape, **({"num_frames": len(moving)} if moving else {})}
         scores = {name: collector.state() for name, collector in collectors.items()}
         values = {"volume": item["volume"], **scores, **shapes}
-        data = pictures.tobytes() + masked.tobytes()
+        data = b"".join(array.tobytes() for array in (pictures, masked, *(moving[frame] for frame in item.get("frames", ()) if moving)))
         parts = self._told[item["job"]].parts
         if parts is not None:
             parts.save(item["volume"], Result(values, data))
@@ -391,11 +394,15 @@ def _scores(state: Sequence[Any]) -> list[tuple[SliceKey, SliceScore]]:
     return [((*key, None) if len(key) == 3 else tuple(key), SliceScore(*score)) for key, score in state]
 
 
-def _pictured(sample: SampleId | None) -> dict[str, int]:
-    """Return the picture's slice, -1 for none, and its frame where there are several: parts that are kept are known by these words."""
-    if sample is None:
-        return {"pictured": -1}
-    return {"pictured": sample.slice, **({} if sample.frame is None else {"frame": sample.frame})}
+def _pictured(volume: _Volume) -> dict[str, Any]:
+    """Return the picture's slice, -1 for none, and its frames where there are several: parts that are kept are known by these words."""
+    sample = volume.pictured
+    if sample is None or sample.frame is None:
+        return {"pictured": -1 if sample is None else sample.slice}
+    frames = sorted(row.frame for row in volume.rows if row.slice == sample.slice and row.frame is not None)
+    kept = np.linspace(0, len(frames) - 1, min(len(frames), _MOST_FRAMES)).round().astype(int)
+    moving = {"frames": [frames[position] for position in kept]} if len(frames) > 1 else {}
+    return {"pictured": sample.slice, "frame": sample.frame, **moving}
 
 
 def _described(subject: Subject) -> dict[str, Any]:
@@ -403,11 +410,13 @@ def _described(subject: Subject) -> dict[str, Any]:
 
 
 def _example(volume: _Volume, attributes: VolumeAttributes, result: Result, methods: Sequence[str]) -> Example:
-    """Return the picture that a part holds: every method's image, then the target, then the masked k-space."""
+    """Return the picture that a part holds: every method's image, the target, the masked k-space, and both of the first for every frame."""
     shape, kspace_shape = result.values["shape"], result.values.get("kspace_shape")
     numbers: NDArray[np.float32] = np.frombuffer(result.data, np.float32)
-    count = len(methods) + 1
-    pictures = numbers[: count * math.prod(shape)].reshape(count, *shape)
+    count, num_frames = len(methods) + 1, result.values.get("num_frames", 0)
+    ends = np.cumsum([count * math.prod(shape), math.prod(kspace_shape or (0,)), num_frames * count * math.prod(shape)])
+    pictures = numbers[: ends[0]].reshape(count, *shape)
+    moving = numbers[ends[1] : ends[2]].reshape(num_frames, count, *shape).swapaxes(0, 1)
     dataset, name = volume.key
     return Example(
         dataset=dataset,
@@ -418,5 +427,6 @@ def _example(volume: _Volume, attributes: VolumeAttributes, result: Result, meth
         images=dict(zip(methods, pictures, strict=False)),
         target=pictures[-1],
         # A job that an older version began has left none.
-        masked_kspace=None if kspace_shape is None else numbers[pictures.size :].reshape(kspace_shape),
+        masked_kspace=None if kspace_shape is None else numbers[ends[0] : ends[1]].reshape(kspace_shape),
+        frames=dict(zip((*methods, TARGET), moving, strict=True)) if num_frames else {},
     )
