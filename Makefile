@@ -6,6 +6,7 @@ READY  := $(VENV)/.ready
 BART   := $(VENV)/.bart-sought
 TOOLS  := $(VENV)/.tools-sought
 DATA   ?=
+DEMO   ?=
 SETTINGS ?=
 export RAY_USAGE_STATS_ENABLED := 0
 
@@ -53,8 +54,8 @@ api-server:  ## build a Kubernetes API server for tests into that cache (Debian;
 pipeline:  ## compile the Kubeflow pipeline, with kfp in an environment of its own (IMAGE=...)
 	@k8s/pipelines/compile $(IMAGE)
 
-demo: $(READY)  ## simulate scans (or DATA=folder of your own), prepare into S3, train, evaluate, report
-	@$(RUN) -m ray_jobs.demo $(if $(DATA),--data '$(DATA)')
+demo: $(READY)  ## simulate scans (or DATA=folder of your own; DEMO=cine: hearts), prepare into S3, train, evaluate, report
+	@$(RUN) -m ray_jobs.demo $(if $(DATA),--data '$(DATA)') $(if $(DEMO),--demo '$(DEMO)')
 
 study: $(READY) $(BART)  ## MosaicMRI's study in small, on simulated scans: scaling, transfer, baselines, filtering (SETTINGS=...)
 	@$(RUN) -m ray_jobs.study mosaic_simulated $(SETTINGS)

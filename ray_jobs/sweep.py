@@ -14,7 +14,7 @@ from echotrain.config import override
 from echotrain.errors import EchotrainError
 from echotrain.log import console, setup_logging
 from echotrain.orchestration.jobs.tuning import SweepResult, run_sweep
-from echotrain.recipes.debug_data import DEBUG_CATALOG, ensure_debug_data
+from echotrain.recipes.debug_data import ensure_data
 from echotrain.recipes.registry import find_recipe
 from echotrain.sweeps.space import trial_values
 from echotrain.sweeps.spec import EPOCH, SweepSpec, read_sweep
@@ -47,8 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.show:
             show(spec, base, options.seed)
             return 0
-        if base.data.catalog == DEBUG_CATALOG:
-            ensure_debug_data()
+        ensure_data(base.data.catalog)
         result = run_sweep(
             spec,
             base,

@@ -9,7 +9,7 @@ from echotrain.config import override, to_dict
 from echotrain.errors import EchotrainError
 from echotrain.log import setup_logging
 from echotrain.orchestration.runtime.driver import fit
-from echotrain.recipes.debug_data import DEBUG_CATALOG, ensure_debug_data
+from echotrain.recipes.debug_data import ensure_data
 from echotrain.recipes.registry import RECIPES, find_recipe
 from echotrain.redaction import redacted
 from echotrain.sweeps.space import as_shell_words
@@ -42,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.show:
             print("\n".join(as_shell_words(redacted(flatten(to_dict(experiment))))))
             return 0
-        if experiment.data.catalog == DEBUG_CATALOG:
-            ensure_debug_data()
+        ensure_data(experiment.data.catalog)
         result = fit(experiment)
     except EchotrainError as error:
         print(f"error: {error}", file=sys.stderr)

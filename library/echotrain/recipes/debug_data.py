@@ -12,7 +12,7 @@ from echotrain.data.simulation.scans import SimulationConfig, simulate
 from echotrain.orchestration.jobs.prepare import PrepareConfig, prepare
 from echotrain.orchestration.runtime.cluster import connect
 
-__all__ = ["CINE_CATALOG", "DEBUG_CATALOG", "STUDY_CATALOG", "ensure_cine_data", "ensure_debug_data", "ensure_study_data"]
+__all__ = ["CINE_CATALOG", "DEBUG_CATALOG", "STUDY_CATALOG", "ensure_cine_data", "ensure_data", "ensure_debug_data", "ensure_study_data"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,13 @@ DEBUG_CATALOG = "build/debug/prepared"
 CINE_CATALOG = "build/debug-cine/prepared"
 # Where the simulated edition of the study does.
 STUDY_CATALOG = "build/study/prepared"
+
+
+def ensure_data(catalog: str) -> None:
+    """Make what a debug recipe looks for, unless it is there; any other catalog is left to whoever named it."""
+    made = {DEBUG_CATALOG: ensure_debug_data, CINE_CATALOG: ensure_cine_data}
+    if catalog in made:
+        made[catalog]()
 
 
 def ensure_debug_data(catalog: str = DEBUG_CATALOG) -> None:

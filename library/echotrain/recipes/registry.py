@@ -18,6 +18,8 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "lbm_mosaic_x4_debug": lbm.lbm_mosaic_x4_debug,
     "mae": mae.mae,
     "mae_debug": mae.mae_debug,
+    "varnet_cine_demo": cmrxrecon.varnet_cine_demo,
+    "varnet_cine_demo_debug": cmrxrecon.varnet_cine_demo_debug,
     "varnet_cmrxrecon": cmrxrecon.varnet_cmrxrecon,
     "varnet_cmrxrecon_debug": cmrxrecon.varnet_cmrxrecon_debug,
     "varnet_demo": varnet.varnet_demo,
