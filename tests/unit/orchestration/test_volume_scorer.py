@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.data_config import DataConfig
 from echotrain.data.samples.kspace_kt import KtData
 from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import NotFiniteError
@@ -17,13 +18,14 @@ from echotrain.orchestration.jobs.inference import Subject, WorkerSetup
 from echotrain.physics.kt_masks import KtMaskConfig
 from echotrain.tasks.reconstruction import zero_filled
 from tests.simulated import write_cine_catalog, write_simulated_catalog
+from tests.frame_catalogs import write_frames
 
 
 @dataclass(frozen=True)
 class Blurred:
     """A method: the zero-filled image, a little blurred; of some slice on it is not finite."""
 
-    data: LinesData
+    data: DataConfig
     broken_from: int = 1000
     workers = 1
     threads_per_worker = 1
@@ -52,8 +54,22 @@ def scorer_of(method):
     return _VolumeScorer(WorkerSetup(method=method), [work.told]), [{"job": 0, **item} for item in work.items]
 
 
-def test_slices_are_scored_as_one_after_the_other_to_the_bit_and_in_order(catalog):
-    data = LinesData(catalog=catalog)
+def slices(folder):
+    """Return data whose volumes have four slices."""
+    return LinesData(catalog=write_simulated_catalog(folder, num_train=1, num_val=2)), [(index, None) for index in range(4)]
+
+
+def frames(folder):
+    """Return data whose volumes have two slices of three frames, looked at in windows."""
+    written = write_frames(folder, volumes=3, frames=(3,), splits=("train", "val", "val"))
+    mask = KtMaskConfig(kinds=("kt_gaussian", "kt_radial"), accelerations=(4,), acs_lines=4)
+    places = [(index, frame) for index in range(2) for frame in range(3)]
+    return KtData(catalog=written.catalog.root, mask=mask, num_adjacent=3), places
+
+
+@pytest.mark.parametrize("kind", [slices, frames])
+def test_images_are_scored_as_one_after_the_other_to_the_bit_and_in_order(kind, tmp_path):
+    data, places = kind(tmp_path)
     scorer, items = scorer_of(Blurred(data))
     expected = {}
     for batch in PlannedStream(data, seed=0, batch_size=1).evaluation("val"):
@@ -67,7 +83,7 @@ def test_slices_are_scored_as_one_after_the_other_to_the_bit_and_in_order(catalo
         volume = values["model"][0][0][1]
         assert values["model"] == expected[volume, "model"].state()
         assert values["zero_filled"] == expected[volume, "zero_filled"].state()
-        assert [key[2] for key, _ in values["model"]] == [0, 1, 2, 3]
+        assert [tuple(key[2:]) for key, _ in values["model"]] == places
 
 
 @pytest.mark.parametrize("broken_from", [0, 3])
