@@ -193,11 +193,11 @@ MANY = {"mask": KtMaskConfig(kinds=("kt_uniform",), accelerations=(4,), acs_line
 
 
 @pytest.mark.parametrize("edges", ["clamp", "circular"])
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_an_epoch_fetches_hardly_more_than_the_frames_that_it_touches(many, monkeypatch, world_size, edges):
+@pytest.mark.parametrize(("world_size", "batch_size"), [(1, 4), (2, 4), (3, 4), (2, 8)])
+def test_an_epoch_fetches_hardly_more_than_the_frames_that_it_touches(many, monkeypatch, world_size, batch_size, edges):
     """Ranks read their own lanes' frames; only where a lane ends within a slice are frames read twice."""
-    assert num_lanes(68, 4) == 4
-    told = run_epoch(many, monkeypatch, world_size=world_size, edges=edges, **MANY)
+    assert num_lanes(68, batch_size) == 4
+    told = run_epoch(many, monkeypatch, world_size=world_size, batch_size=batch_size, edges=edges, **MANY)
     assert sorted((sample for _, samples, _ in told for sample in samples), key=str) == sorted(many.kspace, key=str)
     total = sum(num_bytes for num_bytes, _, _ in told)
     assert total == sum(len(read) for _, _, read in told) * many.frame_nbytes
