@@ -27,6 +27,8 @@ _KNOWN_FILTERS = {1, 2, 3, 4, 5, 6, 32000}
 # Deflate cannot expand by more than about 1032; a constant-filled chunk comes near it.
 _MAX_EXPANSION = 1100
 _MAX_ATTRIBUTE_BYTES = 64 << 10
+# A prime, far more than chunks in the cache, so that two rarely want one slot.
+_CACHE_SLOTS = 10_007
 _EXPORT_AGAIN = "Export the scan again."
 
 
@@ -51,6 +53,8 @@ class Hdf5File:
 
     Args:
         source: A path, or an object in a store.
+        cache_bytes: Keep so many bytes of inflated chunks of a dataset, for arrays that are read across their chunks; 0 leaves it to HDF5,
+            which keeps a megabyte.
 
     Attributes:
         name: The file's name, for messages.
@@ -61,13 +65,14 @@ class Hdf5File:
         ScanError: It is truncated or not HDF5.
     """
 
-    def __init__(self, source: Path | RangedFile) -> None:
+    def __init__(self, source: Path | RangedFile, *, cache_bytes: int = 0) -> None:
         self.name = source.name
         self.size = source.size if isinstance(source, RangedFile) else source.stat().st_size
         try:
             # Locks are refused by read-only network mounts, and unknown to a store.
             options = {} if isinstance(source, RangedFile) else {"locking": "best-effort"}
-            self.root = h5py.File(source, "r", **options)
+            cache = {"rdcc_nbytes": cache_bytes, "rdcc_nslots": _CACHE_SLOTS} if cache_bytes else {}
+            self.root = h5py.File(source, "r", **options, **cache)
         except EchotrainError:
             raise
         except (OSError, RuntimeError, ValueError) as error:

@@ -12,6 +12,7 @@ from scipy.io import savemat
 
 from echotrain.data.formats import Deidentifier, ReadLimits, open_volume
 from echotrain.data.formats.deidentify import Witness
+from echotrain.data.formats.hdf5 import Hdf5File
 from echotrain.data.formats.write import write_matlab
 from echotrain.data.preparing.curate import Rejection
 from echotrain.errors import ScanError
@@ -88,6 +89,17 @@ def test_a_struct_without_matlabs_block_and_complex_numbers_of_h5py_are_read_too
     for name in ("a.mat", "b.mat"):
         with open_volume(tmp_path / name) as volume:
             assert_is(volume, cine())
+
+
+@pytest.mark.parametrize("chunks", [(5, 3, 1, WIDTH, 9), (2, 1, 3, 7, HEIGHT), (5, 3, 4, WIDTH, HEIGHT)])
+def test_chunks_that_hold_pieces_of_many_frames_are_inflated_once_and_read_right(tmp_path, chunks):
+    stored = matlab(cine()).T.copy().view([("real", "<f4"), ("imag", "<f4")])
+    with h5py.File(tmp_path / "a.mat", "w") as file:
+        file.create_dataset("kspace", data=stored, chunks=chunks, compression=1)
+    with open_volume(tmp_path / "a.mat") as volume:
+        assert_is(volume, cine())
+    with Hdf5File(tmp_path / "a.mat", cache_bytes=5 << 20) as file:
+        assert file.root.id.get_access_plist().get_cache()[2] == 5 << 20
 
 
 def test_the_file_is_what_is_known_of_matlabs(tmp_path):
