@@ -128,7 +128,7 @@ def simulate_cine(config: CineConfig, folder: Path) -> list[Path]:
 
 def _simulate(config: CineConfig, folder: Path, patient: int, scan: int) -> Path:
     # People of one centre differ in what they are examined for first.
-    turn = patient // len(_SCANNERS) + patient + scan
+    turn = sum(divmod(patient, len(_SCANNERS))) + scan
     name = config.examinations[turn % len(config.examinations)]
     examination, scanner = EXAMINATIONS[name], _SCANNERS[patient % len(_SCANNERS)]
     heart = Heart.draw(numpy_generator(config.seed, "simulated heart", patient))

@@ -239,3 +239,9 @@ def test_files_with_bytes_that_are_no_text_are_found(tmp_path):
     touch(path)
     (found,) = find_sources(str(tmp_path))
     assert Path(found.uri).read_bytes()
+
+
+def test_every_formats_ending_is_a_scans_in_either_case_and_what_lies_beside_them_is_none(tmp_path):
+    for name in ("a.h5", "b.MAT", "c.mat", "d.dat", "e.mrd", "info.csv", ".hidden.mat", "notes.matlab"):
+        touch(tmp_path / name)
+    assert below(tmp_path) == ["a.h5", "b.MAT", "c.mat", "d.dat", "e.mrd"]

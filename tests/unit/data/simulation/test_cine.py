@@ -54,6 +54,12 @@ def test_every_examination_is_there_in_the_challenges_folders_and_passes_curatio
     assert {height % 2 for _, _, height, _ in shapes} == {width % 2 for _, _, _, width in shapes} == {0, 1}
 
 
+def test_every_center_has_every_examination_where_people_have_some_of_them(tmp_path):
+    config = CineConfig(num_patients=9, per_patient=2, num_slices=1, num_frames=3, matrix=32)
+    pairs = {(path.parts[-4], path.stem) for path in simulate_cine(config, tmp_path)}
+    assert len(pairs) == 12
+
+
 def test_the_same_seed_writes_the_same_bytes_and_another_one_does_not(files, tmp_path):
     one = CineConfig(num_patients=1, per_patient=1, num_slices=2, num_frames=6, matrix=48)
     again = simulate_cine(one, tmp_path / "again")[0].read_bytes()
