@@ -88,8 +88,12 @@ class Warmth(Section):
         return (MethodTest(method="espirit", settings=(), num_volumes=1, title="t", folder="f", without="leave it."),)
 
     def render(self, findings):
-        text = f"{sorted(findings.models)} of {findings.catalog.version}; {findings.results.missing(list(findings.models.values()))}"
+        text = f"{sorted(findings.models)} of {findings.catalog.version}, {len(findings.tests)} tests, {findings.chosen}"
         return StudySection(name=self.name, title="Warmth", text=text)
+
+
+# What each section's own tests came to.
+TESTS = {"warmth": (1, 2), "scaling": (3,)}
 
 
 @pytest.fixture
@@ -104,9 +108,9 @@ def test_a_further_section_is_named_set_trained_and_shown_like_any_other(warmth,
     assert study_settings(study)["rates"] == [1e-4, 1e-5, 1e-6]
     models = plan_study(study, catalog.table)
     assert [point.get("optim.lr") for point in study_points(models, (1,))] == [None, 1e-4, 1e-5, 1e-6]
-    found = study_sections(study, catalog, models=models, results=StudyResults((1,), [], {}, []), tests={}, chosen={})
+    found = study_sections(study, catalog, models=models, results=StudyResults((1,), [], {}, []), tests=TESTS, chosen={"warmth": "s"})
     assert [section.name for section in found] == ["scaling", "warmth", "models"]
-    assert found[1].text == "[1e-06, 1e-05, 0.0001] of 1; ()"
+    assert found[1].text == "[1e-06, 1e-05, 0.0001] of 1, 2 tests, s"
     facts = study_facts(study, study.base, catalog, [])
     assert list(facts) == ["Data", "Models", "Training", "Undersampling", "Rates", "Tested on"]
 
