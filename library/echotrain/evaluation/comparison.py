@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from echotrain.errors import ConfigError
 from echotrain.evaluation.results import Evaluation, Example, method_title, shared_metrics
 from echotrain.evaluation.statistics import describe, differences, signed_rank_p
-from echotrain.evaluation.tables import Section, Table, difference_and_interval, mean_and_spread, p_value
+from echotrain.evaluation.tables import Section, Table, best_of, difference_and_interval, mean_and_spread, p_value
 from echotrain.metrics.collector import VolumeKey
 from echotrain.metrics.table import METRICS, Quality
 
@@ -138,16 +138,21 @@ def _side(labelled: Sequence[_Labelled], acceleration: float, metrics: Sequence[
 
 def _quality(sides: Sequence[_Side], methods: Sequence[str], metrics: Sequence[str]) -> Table:
     where = [(f"R = {side.acceleration:g}, n = {len(side.volumes)}", metric) for side in sides for metric in metrics]
-    rows = []
-    for method in methods:
-        cells = [
-            mean_and_spread(describe(side.values(method, metric)), metric) if method in side.scores else ""
-            for side in sides
-            for metric in metrics
-        ]
-        rows.append((method, *cells))
-    columns = ("Method", *(f"{METRICS[metric].heading}\n{side}" for side, metric in where))
-    return Table(columns=columns, sections=(Section(rows=tuple(rows)),))
+    columns = [
+        (metric, {method: describe(side.values(method, metric)) for method in methods if method in side.scores})
+        for side in sides
+        for metric in metrics
+    ]
+    rows = [
+        (method, *(mean_and_spread(found[method], metric) if method in found else "" for metric, found in columns)) for method in methods
+    ]
+    best = {
+        (methods.index(method), column)
+        for column, (metric, found) in enumerate(columns, start=1)
+        for method in (best_of(found, metric) if len(found) > 1 else ())
+    }
+    headings = ("Method", *(f"{METRICS[metric].heading}\n{side}" for side, metric in where))
+    return Table(columns=headings, sections=(Section(rows=tuple(rows), best=frozenset(best)),))
 
 
 def _pairs(sides: Sequence[_Side], metrics: Sequence[str]) -> Table:

@@ -1,7 +1,7 @@
 """Tables as CSV, Markdown and, through the report's template, HTML."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from echotrain.csv_text import csv_of
@@ -12,6 +12,7 @@ from echotrain.metrics.table import METRICS
 __all__ = [
     "Section",
     "Table",
+    "best_of",
     "difference_and_interval",
     "mean_and_spread",
     "p_value",
@@ -38,10 +39,24 @@ _LATEX = str.maketrans(
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Rows that belong together."""
+    """Rows that belong together.
+
+    Attributes:
+        title: Above them.
+        rows: Of cells.
+        best: Row and column of each cell that is the best of its column.
+    """
 
     title: str = ""
     rows: tuple[tuple[str, ...], ...]
+    best: frozenset[tuple[int, int]] = frozenset()
+
+    def marked(self, mark: Callable[[str], str], plain: Callable[[str], str] = str) -> list[list[str]]:
+        """Return the rows as texts, those of the best cells as ``mark`` writes them."""
+        return [
+            [(mark if (row, column) in self.best else str)(plain(cell)) for column, cell in enumerate(cells)]
+            for row, cells in enumerate(self.rows)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +74,11 @@ class Table:
     def to_latex(self) -> str:
         """Return a LaTeX table in the manner of ``booktabs``; a section's title becomes a row."""
         rule = "l" * self.num_labels + "r" * (len(self.columns) - self.num_labels)
-        lines = [f"\\begin{{tabular}}{{{rule}}}", "\\toprule", _latex_row(self.columns), "\\midrule"]
+        lines = [f"\\begin{{tabular}}{{{rule}}}", "\\toprule", _latex_row(map(_latex, self.columns)), "\\midrule"]
         for section in self.sections:
             if section.title:
                 lines.append(f"\\multicolumn{{{len(self.columns)}}}{{l}}{{\\emph{{{_latex(section.title)}}}}} \\\\")
-            lines += map(_latex_row, section.rows)
+            lines += map(_latex_row, section.marked(lambda cell: f"\\textbf{{{cell}}}", _latex))
         return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
     def to_markdown(self) -> str:
@@ -73,7 +88,7 @@ class Table:
         for section in self.sections:
             if section.title:
                 rows.append([f"*{section.title}*", *[""] * (len(self.columns) - 1)])
-            rows.extend(section.rows)
+            rows.extend(section.marked(lambda cell: f"**{cell}**"))
         return "".join(f"| {' | '.join(_markdown(cell) for cell in row)} |\n" for row in rows)
 
 
@@ -151,6 +166,14 @@ def _quality_row(evaluation: Evaluation, group: GroupStatistics) -> tuple[str, .
     return (group.name, str(group.n), *first, *gains, *(cell for cells in others for cell in cells))
 
 
+def best_of(found: Mapping[str, Statistic], metric: str) -> list[str]:
+    """Return whose mean is the best, several where tables show no difference between them; what is not a number never is."""
+    entry = METRICS[metric]
+    goodness = {name: entry.sign * round(statistic.mean, entry.digits) for name, statistic in found.items()}
+    best = max((value for value in goodness.values() if not math.isnan(value)), default=math.nan)
+    return [name for name, value in goodness.items() if value == best]
+
+
 def mean_and_spread(statistic: Statistic, metric: str) -> str:
     """Return ``mean ± sd`` in the metric's usual digits."""
     digits = METRICS[metric].digits
@@ -172,8 +195,8 @@ def p_value(p: float) -> str:
     return f"{p:.2g}" if p >= 0.001 else "< 0.001"
 
 
-def _latex_row(cells: Sequence[str]) -> str:
-    return f"{' & '.join(map(_latex, cells))} \\\\"
+def _latex_row(cells: Iterable[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"
 
 
 def _latex(cell: str) -> str:

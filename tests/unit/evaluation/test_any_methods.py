@@ -13,9 +13,9 @@ from echotrain.evaluation.history import History
 from echotrain.evaluation.report import render_csv, render_markdown, render_report
 from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, MethodInfo, VolumeAttributes, VolumeResult
 from echotrain.evaluation.scaling import ScalingPoint, scaling_table
-from echotrain.evaluation.statistics import group_statistics, mean_of_repeats
+from echotrain.evaluation.statistics import Statistic, group_statistics, mean_of_repeats
 from echotrain.evaluation.stored import read_evaluation, score_csv, write_evaluation
-from echotrain.evaluation.tables import quality_table, volume_table
+from echotrain.evaluation.tables import best_of, quality_table, volume_table
 from echotrain.evaluation.training_sets import TrainingSet, training_set_table
 from echotrain.evaluation.transfer import transfer_matrix, transfer_table
 from echotrain.metrics.table import METRICS, MetricEntry
@@ -138,6 +138,22 @@ def test_methods_of_one_evaluation_saw_the_same_and_are_pairs(segmentation):
     assert [row[0] for row in pairs.sections[0].rows] == ["Unet\nagainst Atlas", "Probe\nagainst Atlas", "Probe\nagainst Unet"]
     (shown,) = compare([segmentation]).examples
     assert list(shown.images) == ["Atlas", "Unet", "Probe"]
+
+
+def test_the_best_of_each_column_is_bold_by_the_metrics_direction(segmentation):
+    table = compare([segmentation]).quality
+    assert table.sections[0].best == {(1, 1), (1, 2)}
+    assert "| Unet | **5.0 ± 1.0** | **0.750 ± 0.050** |" in table.to_markdown()
+    assert "Unet & \\textbf{5.0 $\\pm$ 1.0}" in table.to_latex()
+    assert "*" not in table.to_csv()
+    assert render_report([segmentation, dataclasses.replace(segmentation)]).count('class="num best"') == 2
+
+
+def test_means_that_a_table_shows_alike_are_equally_good_and_what_is_no_number_is_never_best():
+    means = {"a": 4.04, "b": 3.96, "c": 4.06, "d": float("nan")}
+    found = {name: Statistic(mean=mean, sd=0.0, low=0.0, high=0.0, n=1) for name, mean in means.items()}
+    assert best_of(found, "hd95") == ["a", "b"]
+    assert best_of({"d": found["d"]}, "hd95") == []
 
 
 def test_evaluations_that_share_no_baseline_cannot_be_seen_to_have_seen_the_same():

@@ -93,7 +93,14 @@ def benchmark_section(evaluations: Sequence[Evaluation], *, missing: Sequence[st
     if evaluations:
         found = compare(evaluations)
         examples = found.examples
-        exhibits.append(Exhibit(name="benchmark", title="Methods", content=found.quality, caption=" ".join((SPREAD, *found.notes))))
+        exhibits.append(
+            Exhibit(
+                name="benchmark",
+                title="Methods",
+                content=found.quality,
+                caption=" ".join((SPREAD, "The best of a column is bold.", *found.notes)),
+            )
+        )
         if found.pairs is not None:
             exhibits.append(Exhibit(name="benchmark-pairs", title="Pairs", content=found.pairs, caption=PAIRED))
     return StudySection(name="benchmark", title="Benchmark", text=text, exhibits=tuple(exhibits), examples=examples, missing=tuple(missing))
