@@ -17,8 +17,8 @@ from echotrain.orchestration.jobs.evaluate import EvaluationJob, _Gathered, _Vol
 from echotrain.orchestration.jobs.inference import Subject, WorkerSetup
 from echotrain.physics.kt_masks import KtMaskConfig
 from echotrain.tasks.reconstruction import zero_filled
-from tests.simulated import write_cine_catalog, write_simulated_catalog
 from tests.frame_catalogs import write_frames
+from tests.simulated import write_cine_catalog, write_simulated_catalog
 
 
 @dataclass(frozen=True)
