@@ -60,6 +60,15 @@ def test_vectors_are_of_length_1_the_same_every_time_and_alone_as_in_company(wei
     assert (vectors @ vectors.T)[~np.eye(3, dtype=bool)].max() < 0.999
 
 
+def test_a_vector_is_the_direction_from_a_blank_image_to_this_one(network, weights) -> None:
+    vit = Vit(network.encoder_state(), "state", heads=3)
+    image = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    image = (image - image.min()) / (image.max() - image.min())
+    difference = (vit.features(image) - vit.features(torch.zeros(1, 1, 32, 32)))[0]
+    vector = make_embedder("vit", weights)(image[0].numpy())[0]
+    np.testing.assert_allclose(vector, (difference / difference.norm()).numpy(), atol=1e-4)
+
+
 def test_neither_gain_nor_offset_of_a_slice_counts_and_a_blank_one_is_zero(weights) -> None:
     embedder, images = make_embedder("vit", weights), slices()
     np.testing.assert_allclose(embedder(images), embedder(40 * images + 7), atol=1e-4)
