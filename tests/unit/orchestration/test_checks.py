@@ -19,7 +19,9 @@ from echotrain.training.experiment import NUMBERLESS, Experiment, flatten, scien
 from echotrain.worker_groups import PublishedGroups, WorkerGroup
 
 ROWS = [("v1", "p1", "train"), ("v2", "p1", "val")]
-TABLE = pa.Table.from_pylist([{"dataset": "d", "volume": volume, "patient": patient, "split": split} for volume, patient, split in ROWS])
+TABLE = pa.Table.from_pylist(
+    [{"dataset": "d", "volume": volume, "patient": patient, "split": split, "kind": "packed"} for volume, patient, split in ROWS]
+)
 
 
 @pytest.mark.parametrize("patients", [["p1"], []])
