@@ -27,8 +27,9 @@ def check_payload(table: pa.Table, indices: NDArray[np.int64], payload: Payload)
     Raises:
         CatalogError: A row lacks it; the first is named.
     """
+    # Null says nothing of k-space, and no image is of no known length.
     lacks = pc.equal(table["kind"], IMAGE_ONLY) if payload == "kspace" else pc.equal(table["target_nbytes"], 0)
-    lacking = indices[pc.fill_null(lacks, True).to_numpy(zero_copy_only=False)[indices]]
+    lacking = indices[pc.fill_null(lacks, payload == "image").to_numpy(zero_copy_only=False)[indices]]
     if not len(lacking):
         return
     first = table.select(["dataset", "volume", "slice", "frame"]).take(pa.array(lacking[:1])).to_pylist()[0]
