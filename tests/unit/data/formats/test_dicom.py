@@ -150,6 +150,7 @@ def test_a_series_that_makes_no_continuous_volume_is_left_out_with_the_reason(tm
     [
         (on(-1, SamplesPerPixel=3, PhotometricInterpretation="RGB"), "colour"),
         (on(-1, Rows=4096, Columns=4096), "are declared and"),
+        (on(-1, Rows=5), "are declared and"),
         (on(-1, Rows=2**15, Columns=2**15), "declares"),
         (on(-1, Rows=0), "an image of 0 x 7"),
         (on(-1, BitsStored=20), "20 bits of 16"),
@@ -195,6 +196,14 @@ def test_a_truncated_file_is_no_image_and_one_that_shrinks_is_found_when_it_is_r
     with pytest.raises(Exception, match="changed while it was read"):
         volume.read_image(0, 0)
     assert any("are there" in unusable.reason for unusable in opened(tmp_path).unusable)
+
+
+def test_what_a_library_says_of_a_damaged_header_is_not_passed_on(tmp_path: Path) -> None:
+    (path,) = write_series(tmp_path, random_images(1, 6, 7), change=on(-1, RescaleSlope="1.234567"))
+    path.write_bytes(path.read_bytes().replace(b"1.234567", b"Doe^Jane"))
+    (reason,) = reasons(path)
+    assert "must be readable as DICOM" in reason
+    assert "Doe" not in reason
 
 
 def test_a_file_of_noise_ends_in_a_reason_and_not_in_a_crash(tmp_path: Path) -> None:
