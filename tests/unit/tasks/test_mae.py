@@ -10,6 +10,7 @@ from echotrain.errors import ConfigError
 from echotrain.models.mae.network import MaeNetworkConfig, Masked, patchify
 from echotrain.tasks.mae import MaeConfig, masked_loss
 from echotrain.training.experiment import Experiment
+from echotrain.training.pictures import as_pictures
 
 TINY = MaeNetworkConfig(side=32, patch=8, width=24, depth=1, heads=3, decoder_width=16, decoder_depth=1, decoder_heads=2)
 
@@ -124,6 +125,9 @@ def test_pictures_show_the_image_what_was_seen_of_it_and_what_was_made_of_that(n
         assert torch.equal(patchify(rebuilt[None, None], 8)[0][kept], patchify(image[None, None], 8)[0][kept])
         torch.testing.assert_close(error, 5 * (rebuilt - image).abs())
         assert error.max() > 0
+    caption, pixels = as_pictures(panels)[0]
+    assert caption == "images/v0 slice 3: image | seen | reconstruction | error x5"
+    assert pixels.shape == (32, 4 * 32)
 
 
 def test_blank_images_have_a_finite_loss_and_finite_gradients(network) -> None:
