@@ -61,9 +61,8 @@ class MaeConfig:
 class MaeTask(Task[ImageBatch]):
     """The mean squared error over the patches that were hidden, of one random crop of each image."""
 
-    metrics = ("masked_loss", "negative_masked_loss")
-    # The highest is the best.
-    score = "negative_masked_loss"
+    metrics = ("masked_loss",)
+    score = "masked_loss"
 
     def __init__(self, config: MaeConfig) -> None:
         self.config = config
@@ -164,11 +163,8 @@ class MaeValidation:
         self._anatomies.update(anatomies)
 
     def scores(self) -> dict[str, float]:
-        """Return ``masked_loss`` and its negative, by which checkpoints are compared."""
-        if not self._losses:
-            return {}
-        mean = _mean(self._losses, list(self._losses))
-        return {"masked_loss": mean, "negative_masked_loss": -mean}
+        """Return ``masked_loss``, the lower the better."""
+        return {"masked_loss": _mean(self._losses, list(self._losses))} if self._losses else {}
 
     def table(self) -> ScoreTable:
         """Return the loss by anatomy."""
