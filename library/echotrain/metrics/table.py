@@ -67,6 +67,7 @@ METRICS: dict[str, MetricEntry] = {
     "ssim": MetricEntry(title="SSIM", is_higher_better=True, digits=4, headline_digits=3, note_digits=3),
     # Of one target it is PSNR in another unit.
     "nmse": MetricEntry(title="NMSE", is_higher_better=False, digits=4, headline_digits=4, note_digits=4, is_drawn=False),
+    "masked_loss": MetricEntry(title="masked loss", is_higher_better=False, digits=4, headline_digits=4, note_digits=4),
     "accuracy": MetricEntry(title="accuracy", is_higher_better=True, digits=3, headline_digits=3, note_digits=3),
 }
 
