@@ -2,12 +2,12 @@ import dataclasses
 
 import pytest
 import torch
-from echotrain.metrics.table import find_metric
 
 from echotrain.augmentation.crops import CropConfig, random_crops
 from echotrain.data.catalog.identity import SampleId
 from echotrain.data.samples.image import ImageBatch, ImageData
 from echotrain.errors import ConfigError
+from echotrain.metrics.table import find_metric
 from echotrain.models.mae.network import MaeNetworkConfig, Masked, patchify
 from echotrain.tasks.mae import MaeConfig, masked_loss
 from echotrain.training.experiment import Experiment
