@@ -7,6 +7,7 @@ BART   := $(VENV)/.bart-sought
 TOOLS  := $(VENV)/.tools-sought
 DATA   ?=
 DEMO   ?=
+TESTS  ?=
 SETTINGS ?=
 export RAY_USAGE_STATS_ENABLED := 0
 
@@ -60,8 +61,8 @@ demo: $(READY)  ## simulate scans (or DATA=folder of your own; DEMO=cine: hearts
 study: $(READY) $(BART)  ## MosaicMRI's study in small, on simulated scans: scaling, transfer, baselines, filtering (SETTINGS=...)
 	@$(RUN) -m ray_jobs.study mosaic_simulated $(SETTINGS)
 
-test: $(READY) $(BART) $(TOOLS)  ## run every test that this machine can run
-	@$(RUN) -m pytest
+test: $(READY) $(BART) $(TOOLS)  ## run every test that this machine can run, in two processes (TESTS=tests/unit: some of them)
+	@$(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(TESTS)
 
 test-charts: $(READY) tools api-server  ## test the Helm chart and what stands on Kubernetes, on a real API server where it can be had
 	@$(RUN) -m pytest tests/charts
