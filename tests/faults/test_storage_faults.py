@@ -18,6 +18,7 @@ from echotrain.data.payloads.slices import encode_packed
 from echotrain.data.planned import PlannedStream
 from echotrain.data.samples.data_config import DataConfig
 from echotrain.data.samples.image import ImageData
+from echotrain.data.samples.kspace_kt import KtData
 from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import (
     CredentialsError,
@@ -27,16 +28,19 @@ from echotrain.errors import (
     StorageError,
     StorageFullError,
 )
+from echotrain.physics.kt_masks import KtMaskConfig
 from echotrain.physics.masks import MaskConfig
 from echotrain.storage import ranged
 from echotrain.storage.open import open_store
 from tests.catalogs import write_catalog
+from tests.frame_catalogs import write_frames
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("s3")
     write_catalog(folder / "bucket", volumes=4)
+    write_frames(folder / "hearts", volumes=2)
     return folder
 
 
@@ -95,6 +99,18 @@ def test_faults_that_pass_change_no_image(server: ThrottledServer, fault: Fault)
     again = [batch.image for step in epoch(IMAGES, attempts=5) for batch in step.batches]
     assert sum(map(len, whole)) == 12
     assert all(torch.equal(image, same) for image, same in zip(whole, again, strict=True))
+
+
+@pytest.mark.parametrize("fault", [fault for fault in HEALING if fault.key == ".bin"], ids=lambda fault: fault.kind)
+def test_faults_that_pass_change_no_window_of_frames(server: ThrottledServer, fault: Fault) -> None:
+    mask = KtMaskConfig(kinds=("kt_gaussian", "kt_radial"), accelerations=(4,), acs_lines=4)
+    hearts = KtData(catalog="s3://hearts", mask=mask, num_adjacent=3)
+    whole = [batch.network_input() for step in epoch(hearts) for batch in step.batches]
+    server.inject(fault)
+    again = [batch.network_input() for step in epoch(hearts, attempts=5) for batch in step.batches]
+    assert sum(len(each.mask) for each in whole) > 12
+    for expected, found in zip(whole, again, strict=True):
+        assert all(torch.equal(ours, same) for ours, same in zip(expected, found, strict=True))
 
 
 LASTING = [

@@ -5,10 +5,13 @@ import signal
 
 import pytest
 
+from echotrain.config import override
 from echotrain.errors import CatalogError, CheckpointError, ConfigError, ResourceError, StorageError, TrainingError
+from echotrain.recipes.registry import RECIPES
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint
 from tests.local_cluster import assert_same_run, lines, run
+from tests.simulated import write_cine_catalog
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
@@ -44,6 +47,29 @@ def test_a_worker_that_is_ended_is_replaced_and_the_run_ends_as_if_nothing_had_h
     assert starts[1]["global_step"] >= least
     assert_same_run(whole, cut)
     assert [line["global_step"] for line in lines(cut)] == [line["global_step"] for line in lines(whole)]
+
+
+@pytest.fixture(scope="module")
+def hearts(tmp_path_factory):
+    return write_cine_catalog(tmp_path_factory.mktemp("hearts"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        ("varnet_cmrxrecon_debug", ["data.num_adjacent=3", "model.num_adjacent=3", "data.mask.acs_lines=6"]),
+        ("mae_debug", ["data.scaling=volume"]),
+    ],
+)
+def test_a_worker_that_is_killed_over_windows_of_frames_or_over_images_costs_no_number(local_ray, hearts, tmp_path, recipe, settings):
+    place = [f"data.catalog={hearts}", f"storage={tmp_path}", "workers=2", "checkpoint_every=2", "batch_size=8", "epochs=1", "log_every=1"]
+    experiment = override(RECIPES[recipe](), [*settings, *place])
+    whole = run(experiment, "name=whole")
+    hook, done = kill_once(3, 1, signal.SIGKILL)
+    cut = run(experiment, "name=cut", on_record=hook)
+    assert done
+    assert_same_run(whole, cut)
+    assert [line["loss"] for line in lines(cut) if "loss" in line] == [line["loss"] for line in lines(whole) if "loss" in line]
 
 
 def test_a_loss_that_is_not_finite_stops_at_once_and_names_the_slices(experiment):
