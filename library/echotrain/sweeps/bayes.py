@@ -18,7 +18,7 @@ _MOST_RANDOM = 10
 _LEAST_RANDOM = 3
 
 
-def propose(spec: SweepSpec, metric: Metric, trials: Sequence[Trial], *, seed: int = 0) -> dict[str, Any]:
+def propose(spec: SweepSpec, metric: Metric, trials: Sequence[Trial], *, seed: int = 0, again: int = 0) -> dict[str, Any]:
     """Return the values of the next trial.
 
     The sampler draws from (seed, number of the trial), so a search that was killed goes on as it would have. The first quarter of
@@ -30,6 +30,7 @@ def propose(spec: SweepSpec, metric: Metric, trials: Sequence[Trial], *, seed: i
         metric: What counts.
         trials: All trials so far.
         seed: Of the search.
+        again: How many proposals for this trial were another's values.
     """
     import optuna  # A third of a second that a grid need not wait for.
 
@@ -42,7 +43,9 @@ def propose(spec: SweepSpec, metric: Metric, trials: Sequence[Trial], *, seed: i
     }
     num_random = min(_MOST_RANDOM, max(_LEAST_RANDOM, spec.run_cap // 4))
     sampler = optuna.samplers.TPESampler(
-        seed=derive_seed(seed, "sweep", spec.name, len(trials)) % 2**32, n_startup_trials=num_random, constant_liar=True
+        seed=derive_seed(seed, "sweep", spec.name, len(trials), *([again] if again else [])) % 2**32,
+        n_startup_trials=num_random,
+        constant_liar=True,
     )
     study = optuna.create_study(direction=metric.goal, sampler=sampler)
     for trial in trials:

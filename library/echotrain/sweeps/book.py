@@ -2,15 +2,18 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from echotrain.sweeps.bayes import propose
-from echotrain.sweeps.space import trial_values
+from echotrain.sweeps.space import draws, first_new, point_key, trial_values
 from echotrain.sweeps.spec import Metric, SweepSpec
 from echotrain.sweeps.trial import SweepFolder, Trial, new_trial
 
 __all__ = ["Book"]
+
+# Of a Bayesian search for one trial, after which it draws at random: where few points are left, it would go for the best one again.
+_MOST_PROPOSALS = 8
 
 
 class Book:
@@ -45,10 +48,11 @@ class Book:
         self._seed = seed
         self._listed = None if spec.method == "bayes" else list(trial_values(spec, seed=seed))
         again = ("waiting", "running", "failed") if retry_failed else ("waiting", "running")
-        found = folder.trials()
+        found = _in_folders_of_their_own(folder.trials(), again)
         if spec.method == "list":
             found = [_by_present_names(trial, renamed or {}) for trial in found]
         taken = {trial.number for trial in found}
+        self._found = found
         self._free = (number for number in itertools.count() if number not in taken)
         self._trials = {
             trial.number: _as_new(trial) if trial.state in again else trial
@@ -86,7 +90,8 @@ class Book:
         waiting = next((trial for trial in self.trials if trial.state == "waiting"), None)
         if waiting is None and len(self._trials) < self.total:
             number = next(self._free)
-            waiting = new_trial(self._spec, self._storage, number, self._values(number))
+            others = (*self._found, *self.trials)
+            waiting = new_trial(self._spec, self._storage, number, self._values(number), others=others)
         if waiting is None:
             return None
         return self.update(dataclasses.replace(waiting, state="running"))
@@ -100,11 +105,24 @@ class Book:
     def _values(self, number: int) -> dict[str, Any]:
         """Return the values of a new trial."""
         if self._listed is None:
-            return propose(self._spec, self.metric, self.trials, seed=self._seed)
+            proposed = (propose(self._spec, self.metric, self.trials, seed=self._seed, again=again) for again in range(_MOST_PROPOSALS))
+            taken = {point_key(trial.values) for trial in self.trials}
+            return first_new(self._spec, itertools.chain(proposed, draws(self._spec, self._seed, number)), taken)
         if self._spec.method != "list":
             return self._listed[number]
         known = [trial.values for trial in self.trials]
         return next(values for values in self._listed if values not in known)
+
+
+def _in_folders_of_their_own(trials: Sequence[Trial], again: Container[str]) -> list[Trial]:
+    """Leave out trials that have not ended and would go on in another's folder; sweeps of before gave two the same one."""
+    taken = {trial.run for trial in trials if trial.state not in again}
+    kept = []
+    for trial in trials:
+        if trial.state not in again or trial.run not in taken:
+            kept.append(trial)
+        taken.add(trial.run)
+    return kept
 
 
 def _as_new(trial: Trial) -> Trial:

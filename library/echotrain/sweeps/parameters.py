@@ -5,9 +5,10 @@ Source: W&B, "Define a sweep configuration", distributions. ``log_uniform`` boun
 """
 
 import itertools
+import json
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,10 @@ __all__ = ["Choice", "IntUniform", "LogNormal", "LogUniform", "Normal", "Paramet
 
 # How far into the tails of a normal distribution the unit interval reaches: 4.8 standard deviations.
 _TAIL = 1e-6
+# Of a step, by which division may miss a bound that is a multiple.
+_DUST = 1e-9
+# No sweep comes to the end of more values than these.
+_MOST_VALUES = 1 << 31
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +48,14 @@ class Choice:
         reached = itertools.accumulate(shares)
         return next((value for value, share in zip(self.values, reached, strict=True) if quantile < share), self.values[-1])
 
-    def listed(self) -> tuple[Any, ...] | None:
+    def listed(self) -> Sequence[Any] | None:
         """Return every value."""
         return self.values
+
+    def drawn(self) -> Sequence[Any] | None:
+        """Return every value that a draw may give, each once."""
+        likely = zip(self.values, self.probabilities or itertools.repeat(1.0), strict=False)
+        return tuple({json.dumps(value, sort_keys=True): value for value, share in likely if share > 0}.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +76,41 @@ class IntUniform:
         """Return the middle of the quantiles that give a value."""
         return (value - self.min + 0.5) / (self.max - self.min + 1)
 
-    def listed(self) -> tuple[int, ...] | None:
-        """Return every value."""
-        return tuple(range(self.min, self.max + 1))
+    def listed(self) -> Sequence[int] | None:
+        """Return every value; None where there is as good as no end of them."""
+        values = range(self.min, self.max + 1)
+        return values if _has_end(values) else None
+
+    def drawn(self) -> Sequence[int] | None:
+        """Return every value that a draw may give, each once; None where there is as good as no end of them."""
+        return self.listed()
+
+
+@dataclass(frozen=True)
+class _Multiples(Sequence[float]):
+    """Multiples of a step from one to another, both by their number and included; made when they are asked for, however many."""
+
+    numbers: range
+    step: float
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = self.numbers[index]
+        return _Multiples(chosen, self.step) if isinstance(chosen, range) else _multiple(chosen, self.step)
+
+    def nearest(self, value: float) -> float:
+        """Return the multiple that a value is rounded to."""
+        return _multiple(min(max(round(value / self.step), self.numbers[0]), self.numbers[-1]), self.step)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform:
-    """Numbers from ``min`` to ``max``; with ``q`` above 0 rounded to its multiples."""
+    """Numbers from ``min`` to ``max``; with ``q`` above 0 rounded to those of its multiples that lie there.
+
+    W&B rounds to any multiple, and may leave the bounds by half a step: a bound of ours is one.
+    """
 
     min: float
     max: float
@@ -82,21 +119,31 @@ class Uniform:
     def __post_init__(self) -> None:
         _check_order(self.min, self.max)
         _check_step(self.q)
+        if self.q and not self._multiples().numbers:
+            raise ConfigError(f"q={self.q:g}", f"has no multiple from {self.min:g} to {self.max:g}", "Lower q, or widen the bounds.")
 
     def at(self, quantile: float) -> float:
         """Return the value below which this share of all draws lies."""
-        return _rounded(self.min + quantile * (self.max - self.min), self.q)
+        return self._rounded(self.min + quantile * (self.max - self.min))
 
     def where(self, value: float) -> float:
         """Return the quantile of a value."""
         return _within_unit((value - self.min) / (self.max - self.min))
 
-    def listed(self) -> tuple[float, ...] | None:
+    def listed(self) -> Sequence[float] | None:
         """Return every value where they are rounded, else None."""
-        if not self.q:
-            return None
-        count = math.floor((self.max - self.min) / self.q + 1e-9) + 1
-        return tuple(_rounded(self.min + index * self.q, self.q) for index in range(count))
+        return self.drawn()
+
+    def drawn(self) -> Sequence[float] | None:
+        """Return every value that a draw may give, each once; None where there is no end of them."""
+        return self._multiples() if self.q and _has_end(self._multiples().numbers) else None
+
+    def _multiples(self) -> _Multiples:
+        least, most = math.ceil(self.min / self.q - _DUST), math.floor(self.max / self.q + _DUST)
+        return _Multiples(range(least, most + 1), self.q)
+
+    def _rounded(self, value: float) -> float:
+        return self._multiples().nearest(value) if self.q else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +158,7 @@ class LogUniform(Uniform):
     def at(self, quantile: float) -> float:
         """Return the value below which this share of all draws lies."""
         exact = self.min * (self.max / self.min) ** quantile
-        return _rounded(min(max(exact, self.min), self.max), self.q)
+        return self._rounded(min(max(exact, self.min), self.max))
 
     def where(self, value: float) -> float:
         """Return the quantile of a value."""
@@ -144,6 +191,14 @@ class Normal:
 
     def listed(self) -> None:
         """Return None: there is no end of them."""
+
+    def drawn(self) -> Sequence[float] | None:
+        """Return every value that a draw may give, each once; None where there is no end of them."""
+        if not self.q:
+            return None
+        least, most = (round(self.at(quantile) / self.q) for quantile in (0.0, 1.0))
+        numbers = range(least, most + 1)
+        return _Multiples(numbers, self.q) if _has_end(numbers) else None
 
     def _distribution(self) -> statistics.NormalDist:
         return statistics.NormalDist(self.mu, self.sigma)
@@ -278,8 +333,17 @@ _KINDS: dict[str, Callable[[Mapping[str, Any]], Parameter]] = {
 
 
 def _rounded(value: float, step: float) -> float:
-    """Round to a multiple of ``step``, without the dust that multiplication leaves."""
-    return round(round(value / step) * step, 12) if step else value
+    """Round to a multiple of ``step``, where there is one."""
+    return _multiple(round(value / step), step) if step else value
+
+
+def _multiple(number: int, step: float) -> float:
+    """Return a multiple without the dust that multiplication leaves."""
+    return round(number * step, 12)
+
+
+def _has_end(numbers: range) -> bool:
+    return numbers[-1] - numbers[0] < _MOST_VALUES
 
 
 def _within_unit(quantile: float) -> float:

@@ -124,10 +124,20 @@ class SweepSpec:
             if self.method != "random" and isinstance(parameter, Choice) and parameter.probabilities is not None:
                 limit = f"mean nothing to method {self.method}, which tries every value as it sees fit"
                 raise ConfigError(f"{path}: probabilities", limit, "Take them out, or use method: random with a run_cap.")
+        if self.method in ("random", "bayes") and self.run_cap > self.num_points:
+            limit = f"is more than the {self.num_points} different points that its parameters have, and no trial comes twice"
+            remedy = f"Set run_cap: {self.num_points}, or add values."
+            raise ConfigError(f"sweep {self.name}: run_cap {self.run_cap}", limit, remedy)
         if self.metric is None and (self.method == "bayes" or self.early_terminate is not None):
             raise ConfigError(
                 f"sweep {self.name}", "compares trials but names no metric", "Set metric: {name: epoch/ssim, goal: maximize}."
             )
+
+    @property
+    def num_points(self) -> float:
+        """How many different points a search may draw; infinite where there is no end of them."""
+        drawn = [parameter.drawn() for parameter in self.parameters.values()]
+        return math.prod(math.inf if values is None else len(values) for values in drawn)
 
     @classmethod
     def listed(cls, name: str, recipe: str, points: Sequence[Mapping[str, Any]]) -> "SweepSpec":

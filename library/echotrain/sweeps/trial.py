@@ -7,7 +7,7 @@ alone: whatever kills it, the next one finds every trial either as it was or as 
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -132,23 +132,28 @@ class SweepFolder:
         self._store.write(key, data)
 
 
-def new_trial(spec: SweepSpec, storage: str, number: int, values: dict[str, Any]) -> Trial:
-    """Return a trial that has not started.
+def new_trial(spec: SweepSpec, storage: str, number: int, values: dict[str, Any], *, others: Iterable[Trial] = ()) -> Trial:
+    """Return a trial that has not started, in a folder of its own.
 
     Args:
         spec: The sweep.
         storage: Where the sweep's folder lies.
         number: From 0.
         values: By dotted path.
+        others: Trials that there are: whose numbers would read like theirs is named by all of its digits.
     """
-    name = trial_name(values, short_names(list(spec.parameters)))
-    return Trial(number=number, name=name, values=values, run=f"{storage.rstrip('/')}/{spec.name}/{folder_name(name, values)}")
+    names, others = short_names(list(spec.parameters)), tuple(others)
+    name = trial_name(values, names)
+    if any(name == other.name for other in others):
+        name = trial_name(values, names, is_exact=True)
+    folder = folder_name(name, values, {other.run.rpartition("/")[2] for other in others})
+    return Trial(number=number, name=name, values=values, run=f"{storage.rstrip('/')}/{spec.name}/{folder}")
 
 
-def folder_name(name: str, values: Mapping[str, Any]) -> str:
-    """Return a trial's name as a folder: short, and of characters that neither a shell nor a URL takes amiss."""
+def folder_name(name: str, values: Mapping[str, Any], taken: Container[str] = ()) -> str:
+    """Return a trial's name as a folder: short, not taken, and of characters that neither a shell nor a URL takes amiss."""
     plain = re.sub(r"[^A-Za-z0-9=.,_+-]+", "-", name.replace(" ", ","))
-    if plain == name.replace(" ", ",") and len(plain) <= _LONGEST:
+    if plain == name.replace(" ", ",") and len(plain) <= _LONGEST and plain not in taken:
         return plain
     return f"{plain[:_LONGEST].strip('-')}-{fingerprint(values)}"
 

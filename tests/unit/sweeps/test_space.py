@@ -1,6 +1,7 @@
 """Trials of a sweep: each point once, draws that a larger budget does not change, names that tell them apart."""
 
 import itertools
+import math
 import shlex
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from echotrain.config import override
 from echotrain.errors import ConfigError
+from echotrain.seeding import numpy_generator
 from echotrain.sweeps.parameters import Choice, IntUniform, LogNormal, LogUniform, Normal, Uniform
 from echotrain.sweeps.space import as_settings, as_shell_words, short_names, trial_name, trial_values
 from echotrain.sweeps.spec import Metric, SweepSpec
@@ -37,6 +39,49 @@ def test_a_larger_budget_adds_random_trials_and_changes_none():
     few, many = (list(trial_values(sweep("random", run_cap=count), seed=3)) for count in (4, 9))
     assert many[:4] == few
     assert list(trial_values(sweep("random", run_cap=4), seed=4)) != few
+
+
+def test_a_random_search_draws_every_point_of_a_small_space_and_none_twice():
+    points = list(trial_values(sweep("random", run_cap=12), seed=5))
+    assert sorted(tuple(point.values()) for point in points) == sorted(itertools.product((4, 8), (0.1, 0.5, 1.0), (1, 2)))
+    rare = {"n": Normal(q=1.0, sigma=0.5), "kind": Choice(values=("a", "b", "c"), probabilities=(0.999999, 0.000001, 0.0))}
+    assert len({tuple(point.values()) for point in trial_values(sweep("random", run_cap=10, parameters=rare))}) == 10
+
+
+def test_a_draw_that_comes_once_is_what_it_always_was():
+    rates = {"optim.lr": LogUniform(min=1e-5, max=1e-2), "seed": IntUniform(min=1, max=3)}
+    before = [
+        [parameter.at(rng.random()) for parameter in rates.values()] for rng in (numpy_generator(7, "sweep", "s", n) for n in range(9))
+    ]
+    assert [list(point.values()) for point in trial_values(sweep("random", run_cap=9, parameters=rates), seed=7)] == before
+
+
+def test_values_that_only_python_takes_for_equal_are_several():
+    parameters = {"flag": Choice(values=(1, True, 1.0, "1"))}
+    points = trial_values(sweep("random", run_cap=4, parameters=parameters))
+    assert {repr(point["flag"]) for point in points} == {"1", "True", "1.0", "'1'"}
+
+
+@given(st.integers(-99, 99), st.integers(1, 99), st.integers(1, 40), st.floats(0, 1), st.booleans())
+def test_a_rounded_number_never_leaves_its_bounds(least, width, step, quantile, is_logarithmic):
+    least, width, step = (abs(least) + 1 if is_logarithmic else least) / 8, width / 8, step / 8
+    kind = LogUniform if is_logarithmic else Uniform
+    if math.floor((least + width) / step) < math.ceil(least / step):
+        with pytest.raises(ConfigError, match="has no multiple"):
+            kind(min=least, max=least + width, q=step)
+        return
+    parameter = kind(min=least, max=least + width, q=step)
+    value = parameter.at(quantile)
+    assert least <= value <= least + width
+    assert value / step == round(value / step)
+    assert value in list(parameter.drawn())
+
+
+def test_a_space_beyond_any_memory_is_not_written_down():
+    wide = {"seed": IntUniform(min=0, max=2**62), "rate": Uniform(min=0, max=1e9, q=1e-6), "count": IntUniform(min=0, max=2**30)}
+    assert len(list(trial_values(sweep("random", run_cap=3, parameters=wide)))) == 3
+    with pytest.raises(ConfigError, match="a grid has at most 100000"):
+        next(trial_values(sweep(parameters={"count": wide["count"]})))
 
 
 @pytest.mark.parametrize(

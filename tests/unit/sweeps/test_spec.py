@@ -78,6 +78,11 @@ def test_a_search_with_early_termination_is_read():
             "seed: probabilities: means nothing to distribution categorical",
         ),
         ({"parameters": {"seed": {"distribution": "q_uniform", "min": 0, "max": 9, "q": 0}}}, "seed: q: 0: must be above 0"),
+        ({"parameters": {"seed": {"distribution": "q_uniform", "min": 5, "max": 6, "q": 4}}}, "seed: q=4: has no multiple from 5 to 6"),
+        (
+            {"method": "random", "run_cap": 7, "parameters": {"seed": {"min": 1, "max": 3}, "a": {"values": [1, 2, 2]}}},
+            "run_cap 7: is more than the 6 different points.*Set run_cap: 6",
+        ),
         ({"parameters": {"seed": {"min": "010", "max": 90}}}, "seed: min=010: has a leading zero"),
         ({"parameters": {"seed": {"min": True, "max": 90}}}, "seed: min: True: must be a number"),
         ({"parameters": {"seed": {"min": "nan", "max": 1.0}}}, "seed: min='nan': is not a finite number"),

@@ -1,6 +1,7 @@
 """What a sweep remembers: trials, which comes next, and what becomes of them when it is killed."""
 
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -138,6 +139,43 @@ def test_a_search_that_was_killed_proposes_what_it_would_have_proposed(folder, t
     after = book(SEARCH, other)
     assert [finish(after, 1 / (1 + number)).values for number in range(5, 8)] == [trial.values for trial in trials[5:]]
     assert len({trial.name for trial in trials}) == 8
+
+
+def test_a_bayesian_search_tries_every_point_of_a_small_space_and_none_twice(folder):
+    parameters = {"kind": Choice(values=("a", "b", "c")), "n": IntUniform(min=1, max=3)}
+    whole = book(dataclasses.replace(SEARCH, parameters=parameters, run_cap=9), folder)
+    trials = [finish(whole, 1.0 if number == 0 else 0.1) for number in range(9)]
+    assert {tuple(trial.values.values()) for trial in trials} == set(itertools.product("abc", (1, 2, 3)))
+    assert len({trial.run for trial in trials}) == 9
+
+
+def test_rates_that_read_alike_have_runs_of_their_own(folder):
+    rates = (0.12345678, 0.12345679, 0.5)
+    trials = book(dataclasses.replace(GRID, parameters={"optim.lr": Choice(values=rates)}), folder)
+    names = [finish(trials, 0.5).name for _ in rates]
+    assert names == ["lr=0.123457", "lr=0.12345679", "lr=0.5"]
+    assert [trial.run for trial in trials.trials] == [f"s3://b/runs/s/{name}" for name in names]
+
+
+def test_values_of_one_spelling_have_runs_of_their_own(folder):
+    spec = dataclasses.replace(GRID, parameters={"model.a": Choice(values=(8, [8], "8"))})
+    trials = book(spec, folder)
+    runs = [finish(trials, 0.5).run for _ in range(3)]
+    assert runs[0] == "s3://b/runs/s/a=8"
+    assert len(set(runs)) == 3
+
+
+def test_of_two_trials_that_an_old_sweep_gave_one_folder_one_goes_on_and_one_is_drawn_again(folder):
+    search = dataclasses.replace(SEARCH, method="random", parameters={"n": IntUniform(min=2, max=3)}, run_cap=2)
+    first = book(search, folder).next()
+    folder.save(dataclasses.replace(first, number=1))
+    again = book(search, folder)
+    trials = [finish(again, 0.5) for _ in range(2)]
+    assert trials[0].run == first.run
+    assert {trial.values["n"] for trial in trials} == {2, 3}
+    assert trials[1].run != first.run
+    folder.save(dataclasses.replace(trials[0], number=1))
+    assert [trial.number for trial in book(search, folder).trials] == [0, 1]
 
 
 @pytest.mark.parametrize(("goal", "sign"), [("maximize", -1), ("minimize", 1)])
