@@ -48,7 +48,7 @@ def ask_sweep(arguments: Sequence[str]) -> Asked:
     options = sweep.parser().parse_intermixed_args(arguments)
     if options.show:
         raise _needs_no_cluster("sweep")
-    spec, base = sweep.read_experiment(options.file, options.settings)
+    spec, base = sweep.read_experiment(options.file, options.settings, seed=options.seed)
     places = {name: place for trial in check_sweep(spec, base, seed=options.seed) for name, place in _places_of(trial).items()}
     there = _in_image(options.file)
     return Asked(

@@ -21,6 +21,7 @@ from echotrain.sweeps.spec import EPOCH, SweepSpec, read_sweep
 from echotrain.sweeps.table import ranked
 from echotrain.training.experiment import Experiment
 from echotrain.training.swept import check_sweep
+from echotrain.training.without_effect import check_given, warn_of_idle_rule
 
 EXAMPLES = """examples:
   python -m ray_jobs.sweep sweeps/mosaic_scaling_debug.yaml              minutes on two cores, on scans simulated on the spot
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_intermixed_args(argv)
     setup_logging()
     try:
-        spec, base = read_experiment(options.file, options.settings)
+        spec, base = read_experiment(options.file, options.settings, seed=options.seed)
         if options.show:
             show(spec, base, options.seed)
             return 0
@@ -81,18 +82,25 @@ def parser() -> argparse.ArgumentParser:
     return verb
 
 
-def read_experiment(file: Path, settings: Sequence[str]) -> tuple[SweepSpec, Experiment]:
-    """Return what a file sweeps, and the experiment that it varies; a ``name=`` among the settings renames the sweep."""
+def read_experiment(file: Path, settings: Sequence[str], *, seed: int = 0) -> tuple[SweepSpec, Experiment]:
+    """Return what a file sweeps, and the experiment that it varies; a ``name=`` among the settings renames the sweep.
+
+    Raises:
+        ConfigError: The file or a setting cannot be read, or a setting would have no effect.
+    """
     spec = read_sweep(file)
     names = [setting.removeprefix("name=") for setting in settings if setting.startswith("name=")]
     if names:
         spec = dataclasses.replace(spec, name=names[-1])
-    return spec, override(find_recipe(spec.recipe)(), [*spec.settings, *settings])
+    given = [*spec.settings, *settings]
+    base = override(find_recipe(spec.recipe)(), given)
+    check_given(spec, base, given, seed=seed)
+    return spec, base
 
 
 def show(spec: SweepSpec, base: Experiment, seed: int) -> None:
     """Print every trial's values, a line of JSON each; of a Bayesian search, how many there would be."""
-    check_sweep(spec, base, seed=seed)
+    warn_of_idle_rule(spec, check_sweep(spec, base, seed=seed))
     if spec.method == "bayes":
         print(f"{spec.run_cap} trials, each proposed when those before it are known")
         return

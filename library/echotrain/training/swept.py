@@ -8,12 +8,13 @@ from typing import Any
 from echotrain.config import override
 from echotrain.errors import ConfigError
 from echotrain.metrics.table import find_metric
+from echotrain.sweeps.parameters import Choice
 from echotrain.sweeps.space import as_settings, trial_values
 from echotrain.sweeps.spec import EPOCH, Metric, SweepSpec
 from echotrain.sweeps.trial import Trial, new_trial
 from echotrain.training.experiment import NUMBERLESS, Experiment, Place
 
-__all__ = ["check_sweep", "swept_experiment", "swept_metric"]
+__all__ = ["check_sweep", "corners", "swept_experiment", "swept_metric"]
 
 # The mean training loss of an epoch: what every run reports besides its task's metrics.
 _LOSS = "loss"
@@ -48,7 +49,8 @@ def check_sweep(spec: SweepSpec, base: Experiment, *, seed: int = 0) -> list[Exp
     """Return the experiments of all trials; of a search without a list of trials, those at its corners.
 
     Raises:
-        ConfigError: A parameter is unknown, takes a value of the wrong type, or belongs to the place where trials run.
+        ConfigError: A parameter is unknown, takes a value of the wrong type, or belongs to the place where trials run; or two trials are
+            one experiment.
     """
     places = {field.name for field in dataclasses.fields(Place)}
     for path in spec.parameters:
@@ -59,15 +61,15 @@ def check_sweep(spec: SweepSpec, base: Experiment, *, seed: int = 0) -> list[Exp
                 f"Take it out of the file and give it once, for all trials: ray_jobs.sweep FILE {path}=VALUE.",
             )
     swept_metric(spec, base)
-    corners = _corners(spec) if spec.method == "bayes" else trial_values(spec, seed=seed)
+    points = corners(spec) if spec.method == "bayes" else trial_values(spec, seed=seed)
     seen: dict[Experiment, str] = {}
     experiments: list[Experiment] = []
-    for number, values in enumerate(itertools.islice(corners, _MOST_CHECKED)):
+    for number, values in enumerate(itertools.islice(points, _MOST_CHECKED)):
         trial = new_trial(spec, base.storage, number, values)
         experiment = swept_experiment(spec, base, trial)
         # Whatever it is called: 1e-3 and 0.001 are one learning rate.
         other = seen.setdefault(dataclasses.replace(experiment, name=base.name, wandb=base.wandb), trial.name)
-        if spec.method in ("grid", "list") and len(seen) == len(experiments):
+        if spec.method != "bayes" and len(seen) == len(experiments):
             twice = "comes twice" if other == trial.name else f"is {other} again"
             raise ConfigError(f"trial {trial.name}", f"{twice} in the {spec.method}", "Name every value once.")
         experiments.append(experiment)
@@ -94,10 +96,11 @@ def swept_experiment(spec: SweepSpec, base: Experiment, trial: Trial) -> Experim
     return dataclasses.replace(varied, name=trial.run.removeprefix(f"{base.storage.rstrip('/')}/"), wandb=wandb)
 
 
-def _corners(spec: SweepSpec) -> Iterator[dict[str, Any]]:
+def corners(spec: SweepSpec) -> Iterator[dict[str, Any]]:
     """Yield values that show each parameter at its ends, and every choice."""
     ends: dict[str, Sequence[Any]] = {
-        path: parameter.listed() or (parameter.at(0.0), parameter.at(1.0)) for path, parameter in spec.parameters.items()
+        path: parameter.values if isinstance(parameter, Choice) else (parameter.at(0.0), parameter.at(1.0))
+        for path, parameter in spec.parameters.items()
     }
     first = {path: values[0] for path, values in ends.items()}
     yield first

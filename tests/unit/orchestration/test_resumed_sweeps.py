@@ -49,6 +49,12 @@ def test_a_sweep_of_before_there_was_a_checksum_goes_on(begun):
     assert _new_description(begun, SPEC, base("/lab/knee@1"), 0, catalog(11), resume=True) is None
 
 
+def test_a_setting_that_every_trial_sets_for_itself_may_be_left_out(begun):
+    assert _new_description(begun, SPEC, dataclasses.replace(base("/lab/knee@1"), seed=5), 0, catalog(11), resume=True) is None
+    with pytest.raises(ConfigError, match=r"batch_size was"):
+        _new_description(begun, SPEC, dataclasses.replace(base("/lab/knee@1"), batch_size=7), 0, catalog(11), resume=True)
+
+
 def test_a_sweep_over_catalogs_has_no_rows_of_its_own(tmp_path):
     spec = dataclasses.replace(SPEC, parameters={"data.catalog": Choice(values=("a@1", "b@1"))})
     assert "catalog_checksum" not in _new_description(SweepFolder(LocalStore(tmp_path)), spec, base(""), 0, None, resume=False)

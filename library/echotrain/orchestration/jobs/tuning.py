@@ -52,6 +52,7 @@ from echotrain.sweeps.table import table_csv
 from echotrain.sweeps.trial import SweepFolder, Trial
 from echotrain.training.experiment import Experiment, changed_keys, flatten, science
 from echotrain.training.swept import check_sweep, swept_experiment, swept_metric
+from echotrain.training.without_effect import warn_of_idle_rule
 
 __all__ = ["SweepResult", "run_sweep", "trials_at_a_time", "with_one_catalog"]
 
@@ -125,7 +126,9 @@ def run_sweep(
     catalogs: dict[str, Catalog] = {}
     if "data.catalog" not in spec.parameters:
         base = with_one_catalog(base, folder, catalogs)
-    _check_selections(check_sweep(spec, base, seed=seed), catalogs)
+    trials = check_sweep(spec, base, seed=seed)
+    warn_of_idle_rule(spec, trials)
+    _check_selections(trials, catalogs)
 
     def opened(folder: SweepFolder) -> tuple[dict[str, Any] | None, Book]:
         description = _new_description(folder, spec, base, seed, catalogs.get(base.data.catalog), resume=resume)
@@ -212,6 +215,8 @@ def _new_description(
     if not resume:
         raise ConfigError(folder.uri, "holds a sweep of this name already", "Add --resume to go on with it, or give a new name=.")
     changed = changed_keys(flatten(known["searched"]), flatten(searched))
+    if spec.method != "list":  # What every trial sets for itself has no other value.
+        changed = {path: values for path, values in changed.items() if path not in spec.parameters}
     if changed:
         listed = ", ".join(f"{path} was {before!r}, now {now!r}" for path, (before, now) in changed.items())
         raise ConfigError(folder.uri, f"holds another sweep: {listed}", "Give this one its own name=, or restore the settings.")
