@@ -1,12 +1,16 @@
 """How many workers a cluster holds, now and once it has grown."""
 
 from fractions import Fraction
+from types import SimpleNamespace
 
-from hypothesis import given
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ray.core.generated.autoscaler_pb2 import ClusterConfig
 
+from echotrain.orchestration.runtime import capacity as module
 from echotrain.orchestration.runtime.capacity import Capacity, Node, Shape, capacity_of
-from echotrain.worker_groups import PublishedGroups, WorkerGroup
+from echotrain.worker_groups import GROUPS_VARIABLE, PublishedGroups, WorkerGroup
 
 GIB = 2**30
 
@@ -83,14 +87,42 @@ def test_a_node_of_a_group_that_is_not_published_takes_no_place_of_another_size(
     assert room.workers(Shape(cpus=4)) == 2 + 2
 
 
-def test_a_cluster_of_which_only_the_sums_are_known_holds_what_they_divide_to():
-    room = Capacity.whole(cpus=4, gpus=2)
+@pytest.fixture
+def unpublished(monkeypatch):
+    """Return a way to stand on a cluster whose chart, if it has one, publishes nothing."""
+    monkeypatch.delenv(GROUPS_VARIABLE, raising=False)
+
+    def stand(nodes, config=None):
+        monkeypatch.setattr(module, "nodes_up", lambda: tuple(nodes))
+        monkeypatch.setattr(module, "state", SimpleNamespace(get_cluster_config=lambda: config))
+        return module.capacity()
+
+    return stand
+
+
+@given(st.lists(st.builds(Node, cpus=st.integers(0, 4), gpus=st.integers(0, 2)), max_size=5), SHAPES)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_worker_that_fits_only_the_sum_of_nodes_fits_none(unpublished, nodes, shape):
+    assert unpublished(nodes).workers(shape) == sum(node.holds(shape) for node in nodes)
+
+
+def test_of_an_autoscaler_that_tells_of_its_groups_each_is_counted_by_its_nodes(unpublished):
+    config = ClusterConfig(max_resources={"GPU": 9})
+    config.node_group_configs.add(name="small", resources={"CPU": 2}, max_count=3)
+    config.node_group_configs.add(name="large", resources={"CPU": 8, "GPU": 4}, max_count=-1)
+    room = unpublished([Node(), Node(cpus=2)], config)
+    assert [room.workers(Shape(cpus=cpus)) for cpus in (2, 4, 16)] == [3 + 4 * 2, 2 * 2, 0]
+    assert room.workers(Shape(cpus=1, gpus=4)) == 2
+
+
+def test_a_node_holds_what_its_parts_divide_to():
+    room = Capacity(nodes=(Node(cpus=4, gpus=2),))
     assert [room.workers(Shape(cpus=cpus, gpus=gpus)) for cpus, gpus in ((1, 0), (3, 0), (0.1, 0), (1, 1), (0, 1))] == [4, 1, 40, 2, 2]
-    assert Capacity.whole(cpus=0.3, gpus=0).workers(Shape(cpus=0.1)) == 3
+    assert Capacity(nodes=(Node(cpus=0.3),)).workers(Shape(cpus=0.1)) == 3
 
 
 def test_it_says_what_it_has_and_what_may_come():
     room = capacity_of([Node(), Node(cpus=4, group="data")], published(group("data"), group("h100", cpus=90, gpus=8, most=2)))
     grows = "3 of data (4 CPUs, 8.6 GB a pod), 2 of h100 (90 CPUs, 8 GPUs, 8.6 GB a pod)"
     assert str(room) == f"the cluster has 4 CPUs and 0 GPUs, and may grow by {grows}"
-    assert str(Capacity.whole(cpus=1, gpus=0)) == "the cluster has 1 CPU and 0 GPUs"
+    assert str(Capacity(nodes=(Node(cpus=1),))) == "the cluster has 1 CPU and 0 GPUs"

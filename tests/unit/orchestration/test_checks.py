@@ -46,9 +46,9 @@ def grown(*groups, nodes=()):
 @pytest.mark.parametrize(
     ("room", "settings", "device"),
     [
-        (Capacity.whole(cpus=4, gpus=0), {}, "cpu"),
-        (Capacity.whole(cpus=4, gpus=2), {"workers": 2}, "cuda"),
-        (Capacity.whole(cpus=4, gpus=2), {"workers": 4, "device": "cpu"}, "cpu"),
+        (Capacity(nodes=(Node(cpus=4),)), {}, "cpu"),
+        (Capacity(nodes=(Node(cpus=4, gpus=2),)), {"workers": 2}, "cuda"),
+        (Capacity(nodes=(Node(cpus=4, gpus=2),)), {"workers": 4, "device": "cpu"}, "cpu"),
         (grown(DATA), {"workers": 300}, "cpu"),
         (grown(DATA, A10G), {"workers": 4}, "cuda"),
         (grown(DATA, A10G, nodes=CPUS_UP), {}, "cuda"),
@@ -64,14 +64,14 @@ def test_auto_is_a_gpu_wherever_one_is_or_may_come(monkeypatch, room, settings, 
 @pytest.mark.parametrize(
     ("room", "settings", "said"),
     [
-        (Capacity.whole(cpus=4, gpus=0), {"workers": 5}, "more than the 4 that fit: the cluster has 4 CPUs and 0 GPUs. Set workers=4, or"),
+        (Capacity(nodes=(Node(cpus=4),)), {"workers": 5}, "more than the 4 that fit: the cluster has 4 CPUs and 0 GPUs. Set workers=4, or"),
         (
-            Capacity.whole(cpus=8, gpus=2),
+            Capacity(nodes=(Node(cpus=8, gpus=2),)),
             {"workers": 4},
             "workers=4 of 1 CPU and 1 GPU each: are more than the 2 that fit.*Set workers=2, set device=cpu, or add nodes",
         ),
         (
-            Capacity.whole(cpus=4, gpus=0),
+            Capacity(nodes=(Node(cpus=4),)),
             {"device": "cuda"},
             "more than the 0 that fit.* 0 GPUs. Set device=cpu, or add",
         ),
@@ -88,7 +88,7 @@ def test_what_the_largest_size_of_a_cluster_cannot_hold_is_refused_with_the_numb
 
 def test_a_folder_is_warned_of_where_other_nodes_may_come(monkeypatch, caplog, tmp_path):
     monkeypatch.setattr(checks.ray, "nodes", lambda: [{"Alive": True}])
-    for room, told in ((grown(DATA), "cluster of 21 nodes"), (Capacity.whole(cpus=4, gpus=0), "")):
+    for room, told in ((grown(DATA), "cluster of 21 nodes"), (Capacity(nodes=(Node(cpus=4),)), "")):
         caplog.clear()
         monkeypatch.setattr(checks, "capacity", lambda room=room: room)
         checks.warn_of_unshared_folder(Experiment(storage=str(tmp_path)))

@@ -31,7 +31,7 @@ def grown(*groups: WorkerGroup, nodes: tuple[Node, ...] = NOTHING_YET) -> Capaci
         (grown(DATA, H100, nodes=CPUS_UP), {}, 100, {"concurrency": 8, "num_cpus": 0, "num_gpus": 1}),
         (grown(DATA, H100, nodes=CPUS_UP), {}, 3, {"concurrency": 3, "num_cpus": 0, "num_gpus": 1}),
         (grown(DATA, H100), {"uses_gpu": False, "workers": 20}, 100, {"concurrency": 20, "num_cpus": 1, "num_gpus": 0}),
-        (Capacity.whole(cpus=4, gpus=0), {}, 100, {"concurrency": 4, "num_cpus": 1, "num_gpus": 0}),
+        (Capacity(nodes=(Node(cpus=4),)), {}, 100, {"concurrency": 4, "num_cpus": 1, "num_gpus": 0}),
     ],
 )
 def test_volumes_are_mapped_over_the_gpus_that_may_come_and_over_cpus_where_none_may(monkeypatch, room, method, items, resources):
@@ -40,7 +40,7 @@ def test_volumes_are_mapped_over_the_gpus_that_may_come_and_over_cpus_where_none
     assert actor_resources(asked, items) == resources
 
 
-@pytest.mark.parametrize("room", [grown(DATA), Capacity.whole(cpus=16, gpus=0)])
+@pytest.mark.parametrize("room", [grown(DATA), Capacity(nodes=(Node(cpus=16),))])
 def test_more_workers_than_may_ever_fit_are_refused(monkeypatch, room):
     monkeypatch.setattr(inference, "capacity", lambda: room)
     with pytest.raises(ResourceError, match=r"workers=17: the cluster has .*so 16 fit"):
@@ -55,7 +55,7 @@ def test_more_workers_than_may_ever_fit_are_refused(monkeypatch, room):
         # A worker of three CPUs leaves two GPUs of each pod idle.
         (grown(H100), {"workers": 1, "cpus_per_worker": 3}, 4),
         (grown(DATA, H100, nodes=CPUS_UP), {"workers": 2, "device": "cpu"}, 16),
-        (Capacity.whole(cpus=4, gpus=0), {"workers": 2}, 2),
+        (Capacity(nodes=(Node(cpus=4),)), {"workers": 2}, 2),
     ],
 )
 def test_as_many_trials_run_at_a_time_as_the_largest_cluster_holds(monkeypatch, room, settings, trials):

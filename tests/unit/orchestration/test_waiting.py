@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 
 from echotrain.errors import ResourceError
-from echotrain.orchestration.runtime.capacity import Node, Shape, capacity_of
-from echotrain.orchestration.runtime.waiting import NodeWait
+from echotrain.orchestration.runtime import waiting
+from echotrain.orchestration.runtime.capacity import Capacity, Node, Shape, capacity_of
+from echotrain.orchestration.runtime.waiting import NodeWait, RoomWatch
 from echotrain.sweeps.console import SweepConsole
 from echotrain.sweeps.trial import Trial
 from echotrain.training.console import ConsoleProgress
@@ -72,6 +73,49 @@ def test_without_a_limit_a_wait_is_told_and_not_ended():
 def test_what_no_node_that_may_come_would_hold_is_refused_at_once():
     with pytest.raises(ResourceError, match="5 workers of 1 CPU and 1 GPU: are more than the 4 that fit"):
         waited([(1, 0)], workers=5)
+
+
+@pytest.fixture
+def look(monkeypatch):
+    """Return a way to look for a worker's room at a time, with so many nodes up; and what was told."""
+    told = []
+
+    def at(now, up, *, watch, is_idle=True, groups=None):
+        monkeypatch.setattr(waiting.time, "monotonic", lambda: now)
+        monkeypatch.setattr(waiting, "published_groups", lambda: groups)
+        monkeypatch.setattr(waiting, "capacity", lambda: Capacity(nodes=(Node(), *[Node(cpus=15, gpus=1)] * up)))
+        watch.look(is_idle=is_idle)
+        return told
+
+    at.told = told
+    return at
+
+
+def test_work_that_no_node_is_left_for_is_told_of_though_nobody_knows_what_may_come(look):
+    watch = RoomWatch(SHAPE, look.told.append)
+    assert look(0, 0, watch=watch, is_idle=False) == []
+    for now in range(1, 70):
+        look(now, 0, watch=watch)
+    assert len(look.told) == 3
+    assert look.told[0].startswith("waiting for nodes: 1 worker of 1 CPU and 1 GPU, and those that are up hold 0")
+    look(70, 1, watch=watch, is_idle=False)
+    assert len(look(71, 0, watch=watch)) == 4
+
+
+def test_a_worker_that_starts_is_no_wait_and_one_that_does_not_is_told_of(look):
+    watch, other = RoomWatch(SHAPE, look.told.append), RoomWatch(SHAPE, look.told.append, is_starting_told=False)
+    for now in range(29):
+        assert look(now, 1, watch=watch) == look(now, 1, watch=other) == []
+    for now in range(29, 40):
+        look(now, 1, watch=other)
+        look(now, 1, watch=watch)
+    assert [told.partition(":")[0] for told in look.told] == ["waiting for other work"]
+
+
+def test_where_it_is_known_what_may_come_the_wait_has_an_end(look):
+    watch = RoomWatch(SHAPE, look.told.append)
+    with pytest.raises(ResourceError, match="are more than the 0 that fit"):
+        look(0, 0, watch=watch, groups=PUBLISHED)
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])

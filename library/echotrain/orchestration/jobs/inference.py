@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from echotrain.errors import ConfigError, ResourceError
 from echotrain.log import setup_logging
 from echotrain.orchestration.runtime.capacity import Shape, capacity
 from echotrain.orchestration.runtime.checks import located
-from echotrain.orchestration.runtime.cluster import DriverEnvironment
+from echotrain.orchestration.runtime.cluster import DriverEnvironment, reserved_gpus
 from echotrain.setting_text import as_typed
 from echotrain.shapes import Magnitude
 from echotrain.sweeps.best import best_run
@@ -148,13 +149,30 @@ class InferenceConfig:
         return dataclasses.replace(self, run=found.uri, checkpoint=f"{_PINNED}{found.sha256}"), subject
 
     def load(self) -> TrainedModel:
-        """Load the model onto this process's device."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        """Load the model onto this process's device.
+
+        Raises:
+            ResourceError: It has a GPU of the cluster's, of which torch knows nothing.
+        """
+        device = _device(reserved_gpus())
         if device.type == "cpu":
             torch.set_num_threads(self.threads_per_worker)
         if self.checkpoint.startswith(_PINNED):
             return load_published(self.run, self.overrides, sha256=self.checkpoint.removeprefix(_PINNED), device=device)
         return load_trained(self.run, self.checkpoint, self.overrides, device=device)
+
+
+def _device(gpus: float) -> torch.device:
+    """Return the device of a worker that has reserved so many GPUs; on a CPU it would keep them from others, and be slow without a word."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if gpus:
+        raise ResourceError(
+            f"a worker on {socket.gethostname()} has reserved {gpus:g} GPU{'s' * (gpus != 1)}",
+            f"torch {torch.__version__} sees none",
+            "Use an image whose torch fits the node's driver (see nvidia-smi there), or a cluster whose nodes declare no GPUs.",
+        )
+    return torch.device("cpu")
 
 
 def _model_settings(experiment: Experiment) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import collections
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import ray
 
@@ -16,6 +15,8 @@ __all__ = ["Capacity", "Node", "Shape", "capacity", "capacity_of", "nodes_up"]
 # Ray's label of a node; KubeRay says the group in the pod's environment.
 _GROUP_LABEL = "ray.io/node-group"
 _ROUNDING = 1e-9
+# Nodes of a group that may grow for ever.
+_NO_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +70,6 @@ class Capacity:
     nodes: tuple[Node, ...]
     coming: tuple[tuple[WorkerGroup, int], ...] = ()
 
-    @classmethod
-    def whole(cls, *, cpus: float, gpus: float) -> Self:
-        """Return that of a cluster of which only the sums are known: as if it were one node."""
-        return cls(nodes=(Node(cpus=cpus, gpus=gpus),))
-
     @property
     def gpus(self) -> float:
         """All of them, those that may come included."""
@@ -100,18 +96,12 @@ class Capacity:
 
 
 def capacity() -> Capacity:
-    """Return that of the cluster that this process is connected to.
+    """Return that of the cluster that this process is connected to: of the chart's groups, or of those that Ray's autoscaler tells of.
 
     Raises:
         ConfigError: What is published of its groups cannot be read.
     """
-    published = published_groups()
-    if published is not None:
-        return capacity_of(nodes_up(), published)
-    growable: dict[str, float] = state.get_max_resources_from_cluster_config() or {}
-    present: dict[str, float] = ray.cluster_resources()
-    cpus, gpus = (max(float(growable.get(kind, 0)), float(present.get(kind, 0))) for kind in ("CPU", "GPU"))
-    return Capacity.whole(cpus=cpus, gpus=gpus)
+    return capacity_of(nodes_up(), published_groups() or PublishedGroups(groups=_told_by_ray(), node_timeout_s=0))
 
 
 def capacity_of(nodes: Sequence[Node], published: PublishedGroups) -> Capacity:
@@ -142,6 +132,21 @@ def nodes_up() -> tuple[Node, ...]:
         for node in ray.nodes()
         if node["Alive"]
     )
+
+
+def _told_by_ray() -> tuple[WorkerGroup, ...]:
+    """Return the groups that an autoscaler has left word of in the cluster; most leave none."""
+    config = state.get_cluster_config()
+    if config is None:
+        return ()
+    limits, found = dict(config.max_resources), []
+    for group in config.node_group_configs:
+        has = dict(group.resources)
+        # Without a limit of its own, -1, a group has that of the cluster, if it has one.
+        counts = [group.max_count if group.max_count >= 0 else _NO_LIMIT, *(limits[kind] // has[kind] for kind in limits if has.get(kind))]
+        sizes = {"cpus": has.get("CPU", 0), "gpus": has.get("GPU", 0), "memory": has.get("memory", 0)}
+        found.append(WorkerGroup(name=group.name, **sizes, min=group.min_count, max=min(counts)))
+    return tuple(found)
 
 
 def _pod(group: WorkerGroup) -> Node:

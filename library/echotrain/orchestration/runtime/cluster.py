@@ -10,7 +10,7 @@ import ray
 from echotrain.errors import ResourceError
 from echotrain.orchestration.runtime.private_ray import kv_get
 
-__all__ = ["DriverEnvironment", "connect", "has_dashboard", "is_on_cluster"]
+__all__ = ["DriverEnvironment", "connect", "has_dashboard", "is_on_cluster", "reserved_gpus"]
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -74,6 +74,12 @@ class DriverEnvironment:
 
     def __repr__(self) -> str:
         return f"DriverEnvironment({', '.join(sorted(self._values))})"
+
+
+def reserved_gpus() -> float:
+    """Return the GPUs that Ray keeps for this process, where it is an actor; 0 in any other."""
+    context = ray.get_runtime_context() if ray.is_initialized() else None
+    return float(context.get_assigned_resources().get("GPU", 0)) if context is not None and context.get_actor_id() else 0.0
 
 
 def has_dashboard() -> bool:

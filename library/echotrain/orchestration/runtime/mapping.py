@@ -1,8 +1,10 @@
 """One worker over many items: Ray hands them out, typed errors come back as they were raised."""
 
 import contextlib
+import functools
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +15,7 @@ from ray.exceptions import RayActorError
 from echotrain import errors
 from echotrain.errors import EchotrainError, ResourceError
 from echotrain.orchestration.runtime.capacity import Shape
-from echotrain.orchestration.runtime.waiting import await_nodes
+from echotrain.orchestration.runtime.waiting import RoomWatch, await_nodes
 from echotrain.worker_groups import published_groups
 
 __all__ = ["Result", "map_items"]
@@ -24,6 +26,7 @@ Work = Callable[..., Any]
 _Told = dict[str, Any]
 # Deaths of workers with no item done between them.
 _MOST_DEATHS = 3
+_LOOK_EVERY_S = 1.0
 # An actor that has done an item finds the next one there already.
 _ITEMS_AHEAD = 2
 
@@ -47,32 +50,46 @@ def map_items(items: Sequence[dict[str, Any]], work: Work, *arguments: Any, **re
 
     Raises:
         EchotrainError: As a worker raised it.
-        ResourceError: A cluster of no workers grows by none; or workers that keep an instance of a class died again and again.
+        ResourceError: A cluster of no workers grows by none; or workers that keep an instance of a class died again and again, or lost
+            their nodes, and none has come.
     """
     if not items:
         return
-    _await_first_node(Shape(cpus=resources.get("num_cpus", 1) or 0, gpus=resources.get("num_gpus") or 0))
+    shape = Shape(cpus=resources.get("num_cpus", 1) or 0, gpus=resources.get("num_gpus") or 0)
+    _await_first_node(shape)
     texts = [json.dumps(item) for item in items]
-    told = _on_actors(texts, work, arguments, **resources) if isinstance(work, type) else _by_ray_data(texts, work, arguments, **resources)
+    if isinstance(work, type):
+        told = _on_actors(texts, work, arguments, RoomWatch(shape, logger.warning), **resources)
+    else:
+        told = _by_ray_data(texts, work, arguments, RoomWatch(shape, logger.warning, is_starting_told=False), **resources)
     for row in told:
         if row["error"]:
             raise _restored(row["error"])
         yield Result(json.loads(row["values"]), row["data"])
 
 
-def _by_ray_data(texts: Sequence[str], work: Work, arguments: tuple[Any, ...], **resources: float | None) -> Iterator[_Told]:
+def _by_ray_data(
+    texts: Sequence[str], work: Work, arguments: tuple[Any, ...], watch: RoomWatch, **resources: float | None
+) -> Iterator[_Told]:
     """Yield what a function says of every item: a task each, which Ray does again elsewhere where a node is lost."""
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     rows = [{"item": text} for text in texts]
-    with DataContext.current(context), _quiet("ray.data"):
+    with DataContext.current(context), _quiet("ray.data"), _looking(watch):
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
         yield from dataset.map(_call_row, fn_args=(work, arguments), **resources).iter_rows()
 
 
 def _on_actors(
-    texts: Sequence[str], work: type, arguments: tuple[Any, ...], *, concurrency: float, num_cpus: float = 1, num_gpus: float = 0
+    texts: Sequence[str],
+    work: type,
+    arguments: tuple[Any, ...],
+    watch: RoomWatch,
+    *,
+    concurrency: float,
+    num_cpus: float = 1,
+    num_gpus: float = 0,
 ) -> Iterator[_Told]:
     """Yield what instances of a class say of every item.
 
@@ -93,7 +110,11 @@ def _on_actors(
         start()
     left = len(texts)
     while left:
-        (ref,), _ = ray.wait(list(given))
+        found, _ = ray.wait(list(given), timeout=_LOOK_EVERY_S)
+        watch.look(is_idle=not found and not any(text for _, text in given.values()))
+        if not found:
+            continue
+        (ref,) = found
         actor, text = given.pop(ref)
         try:
             row = ray.get(ref)
@@ -129,22 +150,46 @@ def _await_first_node(shape: Shape) -> None:
         await_nodes(shape, 1, published, tell=logger.info)
 
 
+@contextlib.contextmanager
+def _looking(watch: RoomWatch) -> Iterator[None]:
+    """Have it told from a thread that no node is there which could do a task: whoever waits for Ray Data hears nothing."""
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_over.wait(_LOOK_EVERY_S):
+            try:
+                watch.look(is_idle=True)
+            except EchotrainError as error:  # Ray Data is not to be interrupted, and takes a node that comes later as well.
+                logger.warning("%s", error)
+                return
+
+    thread = threading.Thread(target=look, name="room", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
 class _Worker:
-    """Keeps one worker of ours in a process of Ray's."""
+    """Keeps one worker of ours in a process of Ray's; it is made with its first item, so that one that waits for room is told apart."""
 
     def __init__(self, make_worker: Callable[..., Work], arguments: tuple[Any, ...]) -> None:
-        # An error raised here would be wrapped in a traceback; it is told with the first item.
+        self._make = functools.partial(make_worker, *arguments)
+        self._work: Work | None = None
         self._error = ""
-        try:
-            self._work = make_worker(*arguments)
-        except EchotrainError as error:
-            self._error = _as_text(error)
 
     def is_ready(self) -> None:
         """Say that it has started."""
 
     def do(self, text: str) -> _Told:
-        return _told("", b"", self._error) if self._error else _call(text, self._work, ())
+        if self._work is None and not self._error:
+            try:
+                self._work = self._make()
+            except EchotrainError as error:  # Raised, it would be wrapped in a traceback.
+                self._error = _as_text(error)
+        return _told("", b"", self._error) if self._work is None else _call(text, self._work, ())
 
 
 def _call_row(row: dict[str, Any], work: Work, arguments: tuple[Any, ...]) -> _Told:
