@@ -105,7 +105,7 @@ def test_a_run_is_not_resumed_by_another_experiment_or_by_damaged_bytes(experime
     with pytest.raises(CheckpointError, match=r"model\.num_cascades"):
         run(experiment, "model.num_cascades=2")
     store = open_store(first.run_uri)
-    key = f"checkpoints/{find_checkpoint(store).name}/weights.pt"
+    key = find_checkpoint(store).key("weights")
     store.write(key, store.read(key)[:-100])
-    with pytest.raises(CheckpointError, match=r"weights.pt.*is damaged"):
+    with pytest.raises(CheckpointError, match=r"weights-.*is damaged"):
         run(experiment)

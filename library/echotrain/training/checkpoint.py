@@ -5,13 +5,16 @@ A run's folder::
     config.json                          the resolved experiment
     metrics.jsonl                        one line per logged step, one per epoch
     checkpoints/step-000000500/
-        weights.pt                       what evaluation loads: the averaged weights, or the weights where none are averaged
-        train.pt                         optimiser state, and the raw weights where weights.pt holds averages
-        meta.json                        position, science, catalog, scores, size and checksum of both files
+        weights-<token>.pt               what evaluation loads: the averaged weights, or the weights where none are averaged
+        train-<token>.pt                 optimiser state, and the raw weights where the others are averages
+        meta.json                        position, science, catalog, scores; name, size and checksum of both files
     LATEST, BEST                         the names of two checkpoints
 
 ``LATEST`` is written after everything that it names. It alone decides what a restart resumes: Ray may not yet know of a
 checkpoint that is already stored.
+
+A large file goes up in parts, and whoever lost the folder meanwhile may still finish one. So every writer draws a token for the names of
+its files, and what ``meta.json`` vouches for is never replaced. Checkpoints of format 2 have none.
 """
 
 import contextlib
@@ -20,6 +23,7 @@ import logging
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -41,11 +45,13 @@ __all__ = ["CheckpointMeta", "CheckpointWriter", "find_checkpoint", "load_file",
 logger = logging.getLogger(__name__)
 
 Files = Mapping[str, Mapping[str, Any]]
-FORMAT = 2
+FORMAT = 3
+_READABLE = (2, FORMAT)
 # As ``LocalStore`` calls what no listing shows.
 _SCRATCH = ".tmp-checkpoint-"
 # As ``Position.name`` has it.
 _OWN = re.compile(r"checkpoints/step-\d{9}-\d{5}/")
+_OBJECT = re.compile(r"(\w+)-[0-9a-f]{16}\.pt")
 _LARGEST_META, _LARGEST_MARKER = 16 << 20, 4 << 10
 
 
@@ -60,7 +66,7 @@ class CheckpointMeta:
         config: The whole resolved experiment.
         catalog: Identity of the catalog version that the plan was made from.
         scores: Validation metrics of the latest epoch, empty before the first.
-        files: File name to its size and SHA-256.
+        files: Name (``weights.pt``) to the file's own name, size and SHA-256.
     """
 
     name: str
@@ -71,6 +77,18 @@ class CheckpointMeta:
     scores: dict[str, float] = field(default_factory=dict)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     format: int = FORMAT
+
+    def key(self, file: str) -> str:
+        """Return where ``weights`` or ``train`` lies in the run's folder.
+
+        Raises:
+            KeyError, TypeError, ValueError: The description does not say.
+        """
+        name = self.files[f"{file}.pt"].get("object", f"{file}.pt")
+        matched = _OBJECT.fullmatch(name)
+        if name != f"{file}.pt" and (matched is None or matched[1] != file):
+            raise ValueError(f"{name!r} is no name of a file of {file}")
+        return f"checkpoints/{self.name}/{name}"
 
 
 class CheckpointWriter:
@@ -87,6 +105,7 @@ class CheckpointWriter:
     def __init__(self, store: Store, *, keep: int) -> None:
         self._store = store
         self._keep = keep
+        self._token = uuid.uuid4().hex[:16]
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._place = local_path(store.uri)
         if self._place is not None:
@@ -107,7 +126,7 @@ class CheckpointWriter:
             # On the run's own disk, storing a file is giving it its name.
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self._place)))
             require_space(scratch, sum(map(num_bytes, files.values())))
-            paths = {f"{name}.pt": scratch / f"{name}.pt" for name in files}
+            paths = {f"{name}.pt": scratch / f"{name}-{self._token}.pt" for name in files}
             for path, state in zip(paths.values(), files.values(), strict=True):
                 write_state(state, path)
             kept = stack.pop_all()
@@ -136,9 +155,9 @@ class CheckpointWriter:
     ) -> None:
         folder = f"checkpoints/{meta.name}"
         with scratch:
-            checks = {name: file_checks(path) for name, path in paths.items()}
-            for name, path in paths.items():
-                self._store.upload(path, f"{folder}/{name}", consume=True)
+            checks = {name: {"object": path.name, **file_checks(path)} for name, path in paths.items()}
+            for path in paths.values():
+                self._store.upload(path, f"{folder}/{path.name}", consume=True)
         self._store.write(f"{folder}/meta.json", json.dumps({**vars(meta), "files": checks}, indent=1).encode())
         for act in before_marker:
             act()
@@ -156,9 +175,21 @@ class CheckpointWriter:
         names = sorted({key.split("/")[1] for key in objects})
         kept = {name for name in names if name <= latest}
         kept = set(sorted(kept)[-self._keep :]) | {_read_marker(self._store, "BEST") or latest}
-        for key in objects:
-            if key.split("/")[1] not in kept:
-                self._store.delete(key)
+        strays = (stray for name in kept - {latest} for stray in self._strays(name, objects))
+        for key in [*(key for key in objects if key.split("/")[1] not in kept), *strays]:
+            self._store.delete(key)
+
+    def _strays(self, name: str, objects: Sequence[str]) -> list[str]:
+        """Return the files of a checkpoint that others began, and that its description does not name."""
+        found = [key for key in objects if key.startswith(f"checkpoints/{name}/") and _OBJECT.fullmatch(key.split("/", 2)[2])]
+        if len({key.rpartition("-")[0] for key in found}) == len(found):
+            return []
+        try:
+            meta = read_meta(self._store, name)
+            named = {meta.key(file.removesuffix(".pt")) for file in meta.files}
+        except (CheckpointError, KeyError, TypeError, ValueError):
+            return []  # Whoever resumes from it is told.
+        return [key for key in found if key not in named]
 
 
 def find_checkpoint(store: Store, which: Literal["latest", "best"] | str = "latest") -> CheckpointMeta | None:
@@ -185,8 +216,9 @@ def read_meta(store: Store, name: str) -> CheckpointMeta:
         raise CheckpointError(where, "does not exist, although it was named", "Name one that is listed below checkpoints/.") from error
     except (ValueError, TypeError) as error:
         raise CheckpointError(where, f"has a damaged meta.json ({error})", "Remove it, or resume from another checkpoint.") from error
-    if meta.format != FORMAT:
-        raise CheckpointError(where, f"has format {meta.format}, this version reads {FORMAT}", "Use the version that wrote it.")
+    if meta.format not in _READABLE:
+        limit = f"has format {meta.format}, this version reads {' and '.join(map(str, _READABLE))}"
+        raise CheckpointError(where, limit, "Use the version that wrote it.")
     return meta
 
 
@@ -198,12 +230,12 @@ def load_file(store: Store, meta: CheckpointMeta, file: str) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is missing, truncated, altered, or holds more than plain tensors and values.
     """
-    name = f"{file}.pt"
-    key = f"checkpoints/{meta.name}/{name}"
-    where = f"{store.uri}/{key}"
+    where = f"{store.uri}/checkpoints/{meta.name}/{file}.pt"
     remedy = "Remove this checkpoint and the markers that name it, or resume from another."
     try:
-        expected = {"size": int(meta.files[name]["size"]), "sha256": meta.files[name]["sha256"]}
+        said, key = meta.files[f"{file}.pt"], meta.key(file)
+        where = f"{store.uri}/{key}"
+        expected = {"size": int(said["size"]), "sha256": said["sha256"]}
         check_size(where, store.size(key) or 0, expected["size"])
         with as_folder(store.uri, [key]) as folder:
             found = file_checks(folder / key)
@@ -214,7 +246,7 @@ def load_file(store: Store, meta: CheckpointMeta, file: str) -> dict[str, Any]:
     except ObjectMissingError as error:
         raise CheckpointError(where, "is missing", remedy) from error
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(where, f"has no size or checksum in meta.json ({error!r})", remedy) from error
+        raise CheckpointError(where, f"has no name, size or checksum of its own in meta.json ({error!r})", remedy) from error
 
 
 def load_weights(store: Store, meta: CheckpointMeta) -> dict[str, Tensor]:

@@ -4,18 +4,22 @@ import dataclasses
 import hashlib
 import io
 import json
+import threading
 import zipfile
 
 import pytest
 import torch
 from toys import ToyNetwork, run_toy, toy_experiment, toy_meta, toy_state
 
-from echotrain.errors import CheckpointError, StorageError, StorageFullError
+from echotrain.errors import CheckpointError, LeaseError, StorageError, StorageFullError
+from echotrain.storage.guarded import GuardedStore
+from echotrain.storage.lease import held
 from echotrain.storage.local import LocalStore
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import CheckpointWriter, find_checkpoint, load_file, load_weights, read_meta
 from echotrain.training.experiment import changed_keys, science
 from echotrain.training.optim import OptimConfig
+from echotrain.training.state_files import tensors
 
 
 @pytest.fixture
@@ -72,16 +76,15 @@ def test_no_marker_means_no_checkpoint(tmp_path):
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:]])
 def test_a_damaged_file_is_refused_by_name(store, file, damage):
     meta = find_checkpoint(store)
-    key = f"checkpoints/{meta.name}/{file}.pt"
-    store.write(key, damage(store.read(key)))
-    with pytest.raises(CheckpointError, match=f"{meta.name}/{file}.pt.*is damaged"):
+    store.write(meta.key(file), damage(store.read(meta.key(file))))
+    with pytest.raises(CheckpointError, match=f"{meta.key(file)}.*is damaged"):
         load_file(store, meta, file)
 
 
 def repack(store, meta, content):
     """Put other content in the place of a checkpoint's weights, with a description that vouches for it."""
-    store.write(f"checkpoints/{meta.name}/weights.pt", content)
-    files = {**meta.files, "weights.pt": {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}}
+    store.write(meta.key("weights"), content)
+    files = {**meta.files, "weights.pt": {**meta.files["weights.pt"], "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}}
     return dataclasses.replace(meta, files=files)
 
 
@@ -91,11 +94,11 @@ def test_weights_that_unpack_to_more_than_they_are_are_refused_unread(store):
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10_000_000))
     for content, words in ((packed.getvalue(), "packed"), (b"no archive", "not a zip file"), (pickled(print), "code to be run")):
-        with pytest.raises(CheckpointError, match=f"{meta.name}/weights.pt: .* tensors and plain values.*{words}"):
+        with pytest.raises(CheckpointError, match=f"{meta.key('weights')}: .* tensors and plain values.*{words}"):
             load_file(store, repack(store, meta, content), "weights")
     with pytest.raises(StorageError, match="and at most 3 are read"):
-        load_file(store, dataclasses.replace(meta, files={"weights.pt": {"size": 3, "sha256": ""}}), "weights")
-    with pytest.raises(CheckpointError, match="no size or checksum"):
+        load_file(store, dataclasses.replace(meta, files={"weights.pt": {**meta.files["weights.pt"], "size": 3}}), "weights")
+    with pytest.raises(CheckpointError, match="no name, size or checksum"):
         load_file(store, dataclasses.replace(meta, files={}), "weights")
 
 
@@ -107,7 +110,7 @@ def pickled(value):
 
 def test_a_missing_file_and_a_broken_description_are_refused(store):
     meta = find_checkpoint(store)
-    store.delete(f"checkpoints/{meta.name}/weights.pt")
+    store.delete(meta.key("weights"))
     with pytest.raises(CheckpointError, match="is missing"):
         load_weights(store, meta)
     store.write(f"checkpoints/{meta.name}/meta.json", b'{"name": "x"')
@@ -158,7 +161,7 @@ def test_a_store_that_is_full_fails_the_next_save_and_moves_no_marker(tmp_path):
         is_full = False
 
         def upload(self, path, key, **options):
-            if self.is_full and key.endswith("train.pt"):
+            if self.is_full and "/train-" in key:
                 raise StorageFullError(key, "no space left", "Free some.")
             super().upload(path, key, **options)
 
@@ -174,6 +177,69 @@ def test_a_store_that_is_full_fails_the_next_save_and_moves_no_marker(tmp_path):
         writer.close()
     assert find_checkpoint(store).name == "step-000000001-00000"
     assert find_checkpoint(store, "best") is None
+
+
+class Late(LocalStore):
+    """A store whose uploads are finished only when they are let go; as if in a bucket, where nobody clears another's temporary files."""
+
+    uri = "s3://lab/run"
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.began, self.let_go = threading.Event(), threading.Event()
+
+    def upload(self, path, key, **options):
+        self.began.set()
+        assert self.let_go.wait(30)
+        super().upload(path, key, **options)
+
+
+def test_whoever_lost_the_folder_replaces_no_file_of_the_one_that_has_it(tmp_path):
+    experiment, late = toy_experiment(), Late(tmp_path)
+    meta = dataclasses.replace(toy_meta(experiment), name="step-000000001-00000")
+    one, two = toy_state(experiment).files(), toy_state(dataclasses.replace(experiment, seed=5)).files()
+    with held(late, silence_s=60) as lost:
+        loser = CheckpointWriter(GuardedStore(late, lost), keep=2)
+        loser.save(meta, one, is_best=False)
+        assert late.began.wait(30)
+        lost.release()
+        with held(open_store(str(tmp_path)), silence_s=60) as lease:
+            store = GuardedStore(open_store(str(tmp_path)), lease)
+            winner = CheckpointWriter(store, keep=2)
+            winner.save(meta, two, is_best=True)
+            winner.wait()
+            late.let_go.set()
+            with pytest.raises(LeaseError):
+                loser.close()
+            found = find_checkpoint(store)
+            for file, written in two.items():
+                loaded = load_file(store, found, file)
+                assert all(torch.equal(a, b) for a, b in zip(tensors(loaded), tensors(written), strict=True))
+            stray = {info.key for info in store.list(f"checkpoints/{meta.name}/")}
+            assert len(stray) == 4
+            winner.save(dataclasses.replace(meta, name="step-000000002-00000"), two, is_best=False)
+            winner.close()
+            left = {info.key for info in store.list(f"checkpoints/{meta.name}/")}
+            assert left == {found.key("weights"), found.key("train"), f"checkpoints/{meta.name}/meta.json"}
+
+
+@pytest.mark.parametrize("name", ["../../../other/weights.pt", "train-0123456789abcdef.pt", "weights-1.pt", 3, None])
+def test_a_description_names_no_file_but_its_own(store, name):
+    meta = find_checkpoint(store)
+    other = dataclasses.replace(meta, files={"weights.pt": {**meta.files["weights.pt"], "object": name}})
+    with pytest.raises(CheckpointError, match="has no name, size or checksum"):
+        load_weights(store, other)
+
+
+def test_a_checkpoint_whose_files_have_plain_names_is_read(store):
+    meta = find_checkpoint(store)
+    files = {}
+    for name, said in meta.files.items():
+        store.write(f"checkpoints/{meta.name}/{name}", store.read(meta.key(name.removesuffix(".pt"))))
+        files[name] = {key: value for key, value in said.items() if key != "object"}
+        store.delete(f"checkpoints/{meta.name}/{said['object']}")
+    store.write(f"checkpoints/{meta.name}/meta.json", json.dumps({**vars(meta), "files": files, "format": 2}).encode())
+    assert load_weights(store, find_checkpoint(store)).keys() == ToyNetwork().state_dict().keys()
 
 
 def test_what_goes_before_the_marker_is_stored_when_the_marker_is(tmp_path):
@@ -207,11 +273,11 @@ def test_what_has_another_name_than_checkpoints_is_somebodys_own(tmp_path):
     assert folders == {"README.md", "the-good-one", "step-000000001-00000-mine", "step-000000003-00000"}
 
 
-@pytest.mark.parametrize("format", [1, 3])
+@pytest.mark.parametrize("format", [1, 4])
 def test_a_checkpoint_of_another_format_is_refused_with_both(store, format):
     key = f"checkpoints/{find_checkpoint(store).name}/meta.json"
     store.write(key, json.dumps({**json.loads(store.read(key)), "format": format}).encode())
-    with pytest.raises(CheckpointError, match=f"has format {format}, this version reads 2"):
+    with pytest.raises(CheckpointError, match=f"has format {format}, this version reads 2 and 3"):
         find_checkpoint(store)
 
 
