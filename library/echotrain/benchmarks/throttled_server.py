@@ -1,8 +1,11 @@
 """The program behind ``throttled``: a small S3 server over a folder with the latency and the rates of a real one.
 
-It serves GET, HEAD and ListObjectsV2, path-style, and takes any signature. It uses the standard library alone and is run as a file, so
-that its process starts in a tenth of a second and shares no interpreter lock with what it measures. Settings come as one line of
-JSON on the standard input; the port is answered as a line on the standard output; the end of the input is the end of the server.
+It serves GET, HEAD and ListObjectsV2, path-style, and takes any signature. A key is the path of a file: one with empty parts or dots for
+parts is no object here, as none could be written. An ETag is of one writing of a file, and ``If-Match`` is honoured.
+
+It uses the standard library alone and is run as a file, so that its process starts in a tenth of a second and shares no interpreter lock
+with what it measures. Settings come as one line of JSON on the standard input; the port is answered as a line on the standard output; the
+end of the input is the end of the server.
 
 ``POST /__faults`` replaces the list of faults, ``GET /__stats`` returns the counters, ``GET /__ranges`` what was sent of which object, in
 order, and ``POST /__reset`` starts both anew. With a certificate all of it is HTTPS.
@@ -12,6 +15,7 @@ import contextlib
 import email.utils
 import json
 import mmap
+import os
 import socket
 import ssl
 import sys
@@ -41,7 +45,7 @@ class _State:
     requests: int = 0
     sent: int = 0
     ranges: list[tuple[str, int, int]] = field(default_factory=list)
-    mapped: dict[tuple[str, int, int], mmap.mmap] = field(default_factory=dict)
+    mapped: dict[tuple[str, str, int], mmap.mmap] = field(default_factory=dict)
     faults: list[dict[str, Any]] = field(default_factory=list)
 
     def take(self, nbytes: int) -> None:
@@ -59,7 +63,7 @@ class _State:
     def content(self, path: Path) -> memoryview:
         """Return an object's bytes, mapped once for as long as the file stays what it is."""
         found = path.stat()
-        key = (str(path), found.st_mtime_ns, found.st_size)
+        key = (str(path), _etag(found), found.st_size)
         with self.lock:
             if key not in self.mapped:
                 with path.open("rb") as file:
@@ -135,7 +139,7 @@ class _Handler:
     def _serve(self, request: _Request) -> bool:
         """Answer one request; False ends the connection."""
         state = self._state
-        key = request.path.lstrip("/")
+        key = request.path.removeprefix("/")
         fault = state.fault_for(request.method, key)
         kind = fault.get("kind", "")
         with state.lock:
@@ -157,14 +161,18 @@ class _Handler:
             self._list(key, request.query)
             return True
         path = state.root / key
-        # A path must not climb out of the folder that is served.
-        if not path.is_file() or ".." in path.parts:
+        # A file system would fold such a path, or climb out of the folder that is served.
+        if {"", ".", ".."} & set(key.split("/")) or not path.is_file():
             self._refuse(request, "404 Not Found", "NoSuchKey")
+            return True
+        if request.headers.get("if-match", _etag(path.stat())) != _etag(path.stat()):
+            self._refuse(request, "412 Precondition Failed", "PreconditionFailed")
             return True
         return self._send_object(request, path, fault)
 
     def _send_object(self, request: _Request, path: Path, fault: dict[str, Any]) -> bool:
-        size = path.stat().st_size
+        found = path.stat()
+        size = found.st_size
         first, last, status = 0, size - 1, "200 OK"
         wanted = request.headers.get("range", "").removeprefix("bytes=")
         if wanted:
@@ -176,8 +184,8 @@ class _Handler:
                 self._refuse(request, "416 Range Not Satisfiable", "InvalidRange")
                 return True
         headers = [
-            f"HTTP/1.1 {status}", f"Content-Length: {last - first + 1}", "Accept-Ranges: bytes", f'ETag: "{size:x}"',
-            f"Last-Modified: {email.utils.formatdate(path.stat().st_mtime, usegmt=True)}", "Content-Type: application/octet-stream",
+            f"HTTP/1.1 {status}", f"Content-Length: {last - first + 1}", "Accept-Ranges: bytes", f"ETag: {_etag(found)}",
+            f"Last-Modified: {email.utils.formatdate(found.st_mtime, usegmt=True)}", "Content-Type: application/octet-stream",
         ]  # fmt: skip
         if wanted:
             headers.append(f"Content-Range: bytes {first}-{last}/{size}")
@@ -221,11 +229,7 @@ class _Handler:
             self._answer("404 Not Found", b"<Error><Code>NoSuchBucket</Code></Error>")
             return
         keys = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-        entries = "".join(
-            f"<Contents><Key>{escape(key)}</Key><Size>{(root / key).stat().st_size}</Size></Contents>"
-            for key in keys
-            if key.startswith(prefix)
-        )
+        entries = "".join(_entry(key, (root / key).stat()) for key in keys if key.startswith(prefix))
         body = f"<?xml version='1.0'?><ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>"
         self._answer("200 OK", body.encode())
 
@@ -234,6 +238,17 @@ class _Handler:
 
     def _answer(self, status: str, body: bytes) -> None:
         self._connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+
+
+def _etag(found: os.stat_result) -> str:
+    """Return what changes whenever a file is written again, of the same size too."""
+    return f'"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"'
+
+
+def _entry(key: str, found: os.stat_result) -> str:
+    changed = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(found.st_mtime))
+    about = f"<LastModified>{changed}</LastModified><ETag>{escape(_etag(found))}</ETag><Size>{found.st_size}</Size>"
+    return f"<Contents><Key>{escape(key)}</Key>{about}</Contents>"
 
 
 def main() -> None:
