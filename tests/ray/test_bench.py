@@ -22,6 +22,8 @@ def test_the_stream_of_an_own_catalog_is_held_against_bare_reads(catalog_uri, ca
     assert result["name"] == "stream"
     assert result["ours"] > 0
     assert 0 <= result["detail"]["data_wait_share"] <= 1
+    assert result["detail"]["requests_per_turn"] > 0
+    assert result["detail"]["gigabytes_per_turn"] > 0
 
 
 def test_a_setting_that_leaves_nothing_to_resume_from_is_refused(capsys):

@@ -31,7 +31,7 @@ from echotrain.storage.aws import s3_client
 from echotrain.storage.open import join_uri
 from echotrain.storage.ranged import RangeReader
 
-__all__ = ["Measured", "Side", "measure_sides"]
+__all__ = ["R4", "Count", "Measured", "Side", "Source", "Total", "measure_sides", "rank_stream"]
 
 # The epoch before the first one that is measured: connections, processes, threads and memory are there before the clock starts, as they are
 # in the middle of any training. Of ours and of bare reads a few steps are enough; the loader's processes have seen every file after a pass.
@@ -51,7 +51,7 @@ class Side:
         env: Environment while it runs: the S3 endpoint.
         source: Catalog URI, or the folder of the HDF5 files for the loader.
         trusted: What the catalog's rows may point to outside of it.
-        fraction: Share of the catalog's volumes.
+        fraction: Share of the catalog's volumes that are read.
         bucket: The loader reads from this bucket.
         processes: The loader's, per rank.
         prefetch: Batches that each of these reads ahead.
@@ -94,8 +94,8 @@ class Measured:
 
 
 @dataclass
-class _Count:
-    """What one rank has consumed."""
+class Count:
+    """What one rank has consumed: slices, their bytes, bytes fetched, and seconds of waiting."""
 
     slices: int = 0
     nbytes: int = 0
@@ -140,39 +140,19 @@ def _rank_main(config: dict[str, Any]) -> None:
 def _measure(side: Side) -> Measured | None:
     """Run one side on this rank; rank 0 gets the sum."""
     rank, world = dist.get_rank(), dist.get_world_size()
-    source = {"stream": _stream, "loader": _loader, "gets": _gets, "boto3": _gets}[side.kind](side, rank, world)
+    source = {"stream": rank_stream, "loader": _loader, "gets": _gets, "boto3": _gets}[side.kind](side, rank, world)
     for _ in source.epoch(_WARM_UP):
         pass
-    count, seconds, cpu = _Count(), 0.0, 0.0
+    total = Total()
     for epoch in range(_WARM_UP + 1, _WARM_UP + 1 + side.epochs):
-        dist.barrier()
-        started, cpu_started = time.perf_counter(), _cpu_s() + source.cpu_of_others_s()
-        for more in source.epoch(epoch):
-            count.slices += more.slices
-            count.nbytes += more.nbytes
-            count.fetched += more.fetched
-            count.wait_s += more.wait_s
-        cpu += _cpu_s() + source.cpu_of_others_s() - cpu_started
-        dist.barrier()
-        seconds += time.perf_counter() - started
+        total.add_epoch(source, epoch)
     source.close()
-    totals = torch.tensor([count.slices, count.nbytes, count.fetched, count.wait_s, cpu], dtype=torch.float64)
-    dist.reduce(totals, 0)
-    if rank != 0:
-        return None
-    slices, nbytes, fetched, wait_s, cpu_s = totals.tolist()
-    return Measured(
-        mb_s=nbytes / seconds / 1e6,
-        fetched_mb_s=fetched / seconds / 1e6,
-        slices_s=slices / seconds,
-        wait_share=wait_s / seconds / world,
-        cpu_s_per_gb=cpu_s / fetched * 1e9 if fetched else 0.0,
-    )
+    return total.over_ranks()
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A side at work on this rank.
+class Source:
+    """A side at work on a rank.
 
     Attributes:
         epoch: Consumes an epoch, or of the first one what warms up.
@@ -180,20 +160,57 @@ class _Source:
         cpu_of_others_s: CPU seconds of the processes that work for this one.
     """
 
-    epoch: Callable[[int], Generator[_Count, None, None]]
+    epoch: Callable[[int], Generator[Count, None, None]]
     close: Callable[[], None]
     cpu_of_others_s: Callable[[], float] = lambda: 0.0
 
 
-def _stream(side: Side, rank: int, world: int) -> _Source:
+class Total:
+    """What a side has done on this rank, in all measured epochs."""
+
+    def __init__(self) -> None:
+        self._count, self._seconds, self._cpu_s = Count(), 0.0, 0.0
+
+    def add_epoch(self, source: Source, epoch: int) -> None:
+        """Run an epoch on all ranks at once, from the first one's start to the last one's end."""
+        dist.barrier()
+        started, cpu_started = time.perf_counter(), _cpu_s() + source.cpu_of_others_s()
+        for more in source.epoch(epoch):
+            self._count.slices += more.slices
+            self._count.nbytes += more.nbytes
+            self._count.fetched += more.fetched
+            self._count.wait_s += more.wait_s
+        self._cpu_s += _cpu_s() + source.cpu_of_others_s() - cpu_started
+        dist.barrier()
+        self._seconds += time.perf_counter() - started
+
+    def over_ranks(self) -> Measured | None:
+        """Return the sum over all ranks, on the first of them."""
+        count, seconds = self._count, self._seconds
+        totals = torch.tensor([count.slices, count.nbytes, count.fetched, count.wait_s, self._cpu_s], dtype=torch.float64)
+        dist.reduce(totals, 0)
+        if dist.get_rank() != 0:
+            return None
+        slices, nbytes, fetched, wait_s, cpu_s = totals.tolist()
+        return Measured(
+            mb_s=nbytes / seconds / 1e6,
+            fetched_mb_s=fetched / seconds / 1e6,
+            slices_s=slices / seconds,
+            wait_share=wait_s / seconds / dist.get_world_size(),
+            cpu_s_per_gb=cpu_s / fetched * 1e9 if fetched else 0.0,
+        )
+
+
+def rank_stream(side: Side, rank: int, world: int) -> Source:
+    """Return our stream at work on a rank."""
     config = StreamConfig(threads=side.threads)
     data = LinesData(catalog=side.source, trusted=side.trusted, fraction=side.fraction, mask=R4)
     stream = RayStream(data, seed=0, batch_size=world, rank=rank, world_size=world, config=config)
 
-    def epoch_of(epoch: int) -> Generator[_Count, None, None]:
+    def epoch_of(epoch: int) -> Generator[Count, None, None]:
         first_step = max(0, stream.num_steps(epoch) - _WARM_STEPS) if epoch == _WARM_UP else 0
         for step in stream.steps(epoch, first_step):
-            count = _Count(fetched=step.num_bytes, wait_s=step.wait_s)
+            count = Count(fetched=step.num_bytes, wait_s=step.wait_s)
             for batch in step.batches:
                 if batch.weight.any():
                     _touch(batch.kspace)
@@ -201,10 +218,10 @@ def _stream(side: Side, rank: int, world: int) -> _Source:
                     count.nbytes += batch.kspace.nbytes + batch.target.nbytes
             yield count
 
-    return _Source(epoch_of, stream.close)
+    return Source(epoch_of, stream.close)
 
 
-def _loader(side: Side, rank: int, world: int) -> _Source:
+def _loader(side: Side, rank: int, world: int) -> Source:
     loader = FastmriLoader(
         Path(side.source),
         rank=rank,
@@ -215,19 +232,19 @@ def _loader(side: Side, rank: int, world: int) -> _Source:
         bucket=side.bucket,
     )
 
-    def epoch_of(epoch: int) -> Generator[_Count, None, None]:
+    def epoch_of(epoch: int) -> Generator[Count, None, None]:
         waiting = time.perf_counter()
         for kspace, target in loader.epoch(1 / side.passes if epoch == _WARM_UP else 1.0):
             wait_s = time.perf_counter() - waiting
             _touch(kspace)
             nbytes = kspace.nbytes + target.nbytes
-            yield _Count(slices=1, nbytes=nbytes, fetched=nbytes, wait_s=wait_s)
+            yield Count(slices=1, nbytes=nbytes, fetched=nbytes, wait_s=wait_s)
             waiting = time.perf_counter()
 
-    return _Source(epoch_of, loader.close, loader.cpu_s)
+    return Source(epoch_of, loader.close, loader.cpu_s)
 
 
-def _gets(side: Side, rank: int, world: int) -> _Source:
+def _gets(side: Side, rank: int, world: int) -> Source:
     catalog = load_catalog(side.source, trusted=side.trusted)
     rows = catalog.rows(select(catalog.table, splits=("train",), fraction=side.fraction)[rank::world])
     num_threads = side.threads or default_threads(catalog.root)
@@ -249,16 +266,16 @@ def _gets(side: Side, rank: int, world: int) -> _Source:
             at += body.readinto(buffer[at : at + _PIECE])
         return row.nbytes
 
-    def epoch_of(epoch: int) -> Generator[_Count, None, None]:
+    def epoch_of(epoch: int) -> Generator[Count, None, None]:
         wanted = rows[:_WARM_STEPS] if epoch == _WARM_UP else rows
         for nbytes in threads.map(read, range(len(wanted)), wanted):
-            yield _Count(slices=1, nbytes=nbytes, fetched=nbytes)
+            yield Count(slices=1, nbytes=nbytes, fetched=nbytes)
 
     def close() -> None:
         threads.shutdown()
         reader.close()
 
-    return _Source(epoch_of, close)
+    return Source(epoch_of, close)
 
 
 def _touch(kspace: torch.Tensor) -> None:
