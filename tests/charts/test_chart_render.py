@@ -185,6 +185,31 @@ def test_a_job_says_what_a_launcher_must_know(helm4: Helm):
     assert job["spec"]["ttlSecondsAfterFinished"] == 0, "KubeRay counts it to the end of the cluster, whose GPUs idle meanwhile"
 
 
+@pytest.mark.parametrize(
+    ("uri", "keys", "endpoint", "authority"),
+    [
+        ("s3://mri/a", {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"),
+        ("gs://mri_1/a", {"GOOGLE_SERVICE_ACCOUNT_KEY"}, "GOOGLE_BASE_URL", "SSL_CERT_FILE"),
+        ("az://mri/a", {"AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY"}, "AZURE_ENDPOINT", "SSL_CERT_FILE"),
+    ],
+)
+def test_every_store_has_its_own_variables_and_its_keys_by_reference(helm4: Helm, uri: str, keys: set[str], endpoint: str, authority: str):
+    values = [f"storage.uri={uri}", "storage.endpoint=https://store.lab", "storage.caConfigMap=authority", "storage.existingSecret=keys"]
+    text = render(helm4, DEFAULT, *(word for value in values for word in ("--set", value)))
+    seen = []
+    for spec in (spec for document in read_manifests(text) for spec in pods(document).values()):
+        env = {each["name"]: each for each in spec["containers"][0]["env"]}
+        of_store = {name for name in env if name.startswith(("AWS_", "GOOGLE_", "AZURE_", "SSL_"))}
+        if not of_store:
+            continue
+        seen.append(of_store)
+        assert {name: env[name]["valueFrom"]["secretKeyRef"] for name in keys} == {name: {"name": "keys", "key": name} for name in keys}
+        assert of_store - keys == {endpoint, authority} | ({"AWS_REGION"} if uri.startswith("s3") else set())
+        assert env[endpoint]["value"] == "https://store.lab"
+    assert problems(text, NEWEST, []) == []
+    assert seen
+
+
 def test_priorities_are_those_of_pods_without_kueue_and_of_workloads_with_it(helm4: Helm):
     def job(shape: str) -> dict[str, Any]:
         return next(found for document in read_manifests(render(helm4, shape)) if (found := embedded_rayjob(document)))

@@ -101,6 +101,12 @@ REFUSED = {
     "no storage": (["storage.uri="], "storage.uri: is empty", "Set storage.uri=s3://bucket/prefix"),
     "storage unset": (["storage.uri=null"], "storage.uri: is empty", "Set storage.uri=s3://bucket/prefix"),
     "a folder": (["storage.uri=/data"], "storage.uri=/data: pods share no disk", "s3://bucket/prefix"),
+    "a bucket that no store has": (["storage.uri=az://my_runs"], "storage.uri=az://my_runs: pods share no disk", "az://container/prefix"),
+    "the S3 server of the ground for Google": (
+        ["storage.uri=gs://mri"],
+        "storage.endpoint=http://s3.echotrain.svc.cluster.local:9000: is an S3 server",
+        'Set storage.endpoint=""',
+    ),
     "GPUs without tolerations": (
         [f"training.h100={GROUP}"],
         "training.h100: asks for GPUs and does not tolerate the taint nvidia.com/gpu",

@@ -213,6 +213,17 @@ def test_without_ranges_nothing_outside_is_reached_and_services_inside_are(helm4
         assert not here.allows(pod, OUTSIDE, 9000)
 
 
+@pytest.mark.parametrize("uri", ["gs://mri/a", "az://mri/a"])
+@pytest.mark.parametrize("secret", ["", "keys"])
+def test_a_store_of_google_or_azure_is_reached_and_who_gives_an_identity_where_one_is_needed(helm4: Helm, uri: str, secret: str):
+    here = scene(helm4, "default", *settings(f'storage.uri="{uri}"', 'storage.endpoint=""', f'storage.existingSecret="{secret}"'))
+    for pod in here.heads + here.workers:
+        assert here.allows(pod, OUTSIDE, HTTPS)
+        for address in ("169.254.169.254", "169.254.169.252"):
+            assert here.allows(pod, Machine(address=address), 80) == (uri.startswith("gs") and not secret)
+        assert not here.allows(pod, OUTSIDE, 80)
+
+
 def test_a_wandb_server_inside_is_reached_where_it_is_and_where_addresses_are_limited(helm4: Helm):
     url = "http://wandb.curves.svc.cluster.local:8080"
     flags = settings('wandb.existingSecret="wandb"', f'wandb.url="{url}"', 'networkPolicy.egressCIDRs=["10.0.0.0/8"]')

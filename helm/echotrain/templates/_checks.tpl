@@ -69,8 +69,11 @@
 {{- if not .Values.storage.uri -}}
 {{- fail "\n\nstorage.uri: is empty, and runs and catalogs must be kept somewhere. Set storage.uri=s3://bucket/prefix.\n" -}}
 {{- end -}}
-{{- if not (regexMatch "^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/.*)?$" .Values.storage.uri) -}}
-{{- printf "\n\nstorage.uri=%s: pods share no disk, so it must be s3://bucket/prefix. Set storage.endpoint as well where the store is not AWS.\n" .Values.storage.uri | fail -}}
+{{- if not (regexMatch "^(s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]|gs://[a-z0-9][-._a-z0-9]{1,220}[a-z0-9]|az://[a-z0-9][-a-z0-9]{1,61}[a-z0-9])(/.*)?$" .Values.storage.uri) -}}
+{{- printf "\n\nstorage.uri=%s: pods share no disk, so it must be s3://bucket/prefix, gs://bucket/prefix or az://container/prefix. Set storage.endpoint as well where S3 is not AWS.\n" .Values.storage.uri | fail -}}
+{{- end -}}
+{{- if and (not (hasPrefix "s3://" .Values.storage.uri)) (eq .Values.storage.endpoint "http://s3.echotrain.svc.cluster.local:9000") -}}
+{{- printf "\n\nstorage.endpoint=%s: is an S3 server, and storage.uri=%s is not in one. Set storage.endpoint=\"\" for the store's own address.\n" .Values.storage.endpoint .Values.storage.uri | fail -}}
 {{- end -}}
 {{- end -}}
 

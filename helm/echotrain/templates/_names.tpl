@@ -73,11 +73,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* What the store of storage.uri is to pods, as JSON: variables of its Secret, of its endpoint and of its authority, and its public address. */}}
+{{- define "echotrain.store" -}}
+{{- $stores := dict
+  "s3" (dict "keys" (list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY") "endpoint" "AWS_ENDPOINT_URL" "ca" "AWS_CA_BUNDLE" "url" "https://s3.amazonaws.com")
+  "gs" (dict "keys" (list "GOOGLE_SERVICE_ACCOUNT_KEY") "endpoint" "GOOGLE_BASE_URL" "ca" "SSL_CERT_FILE" "url" "https://storage.googleapis.com")
+  "az" (dict "keys" (list "AZURE_STORAGE_ACCOUNT_NAME" "AZURE_STORAGE_ACCOUNT_KEY") "endpoint" "AZURE_ENDPOINT" "ca" "SSL_CERT_FILE" "url" "https://blob.core.windows.net")
+-}}
+{{- $scheme := regexFind "^(s3|gs|az)" (.Values.storage.uri | default "") | default "s3" -}}
+{{- merge (dict "scheme" $scheme) (get $stores $scheme) | toJson -}}
+{{- end -}}
+
 {{/* The Secrets that pods need, as JSON: name to how it is made. */}}
 {{- define "echotrain.secrets" -}}
 {{- $secrets := dict -}}
 {{- with .Values.storage.existingSecret -}}
-{{- $_ := set $secrets . "--from-literal=AWS_ACCESS_KEY_ID=… --from-literal=AWS_SECRET_ACCESS_KEY=…" -}}
+{{- $literals := list -}}
+{{- range (include "echotrain.store" $ | fromJson).keys -}}
+{{- $literals = append $literals (printf "--from-literal=%s=…" .) -}}
+{{- end -}}
+{{- $_ := set $secrets . (join " " $literals) -}}
 {{- end -}}
 {{- with .Values.wandb.existingSecret -}}
 {{- $_ := set $secrets . "--from-literal=WANDB_API_KEY=…" -}}

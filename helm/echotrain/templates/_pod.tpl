@@ -175,12 +175,15 @@ ephemeral-storage: {{ div $disk 1048576 }}Mi
 # A job says itself that it waits for nodes.
 - {name: RAY_SCHEDULER_EVENTS, value: "0"}
 - {name: MPLCONFIGDIR, value: /tmp/matplotlib}
+{{- $store := include "echotrain.store" $root | fromJson }}
+{{- if eq $store.scheme "s3" }}
 - {name: AWS_REGION, value: {{ $values.storage.region | quote }}}
+{{- end }}
 {{- with $values.storage.endpoint }}
-- {name: AWS_ENDPOINT_URL, value: {{ . | quote }}}
+- {name: {{ $store.endpoint }}, value: {{ . | quote }}}
 {{- end }}
 {{- with $values.storage.existingSecret }}
-{{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+{{- range $store.keys }}
 - name: {{ . }}
   valueFrom:
     secretKeyRef:
@@ -189,10 +192,12 @@ ephemeral-storage: {{ div $disk 1048576 }}Mi
 {{- end }}
 {{- end }}
 {{- if $values.storage.caConfigMap }}
-- {name: AWS_CA_BUNDLE, value: /etc/echotrain/ca/ca.crt}
+{{- $authorities := list $store.ca }}
 {{- if $values.wandb.url }}
-- {name: REQUESTS_CA_BUNDLE, value: /etc/echotrain/ca/ca.crt}
-- {name: SSL_CERT_FILE, value: /etc/echotrain/ca/ca.crt}
+{{- $authorities = concat $authorities (list "REQUESTS_CA_BUNDLE" "SSL_CERT_FILE") | uniq }}
+{{- end }}
+{{- range $authorities }}
+- {name: {{ . }}, value: /etc/echotrain/ca/ca.crt}
 {{- end }}
 {{- end }}
 {{- with $values.wandb.existingSecret }}
