@@ -13,7 +13,7 @@ from echotrain.orchestration.jobs.evaluate import evaluate
 from echotrain.orchestration.jobs.inference import InferenceConfig, Method
 from echotrain.orchestration.runtime.parts import Parts
 from echotrain.storage.open import open_store
-from echotrain.training.published import ENDINGS
+from echotrain.training.published import WEIGHTS_ENDINGS
 
 EXAMPLES = """examples:
   python -m ray_jobs.evaluate runs/knee-x4                                     the test split of the run's own catalog
@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
 
 def read(options: argparse.Namespace) -> tuple[Method, str]:
     """Return the method to evaluate, and where its result goes."""
-    if options.run.endswith(ENDINGS) and not options.to:
+    if options.run.endswith(WEIGHTS_ENDINGS) and not options.to:
         raise ConfigError(f"{options.run} without --to", "is a file, and no folder to write into", "Give --to URI.")
     if options.run != ESPIRIT:
         run = InferenceConfig(run=options.run, checkpoint=options.checkpoint, overrides=options.settings, workers=options.workers)

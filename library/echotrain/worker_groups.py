@@ -16,9 +16,17 @@ from typing import Any
 from echotrain.errors import ConfigError
 from echotrain.units import human_bytes
 
-__all__ = ["FORMAT", "GROUPS_VARIABLE", "NODE_TIMEOUT_VARIABLE", "PublishedGroups", "WorkerGroup", "parse_groups", "published_groups"]
+__all__ = [
+    "GROUPS_FORMAT",
+    "GROUPS_VARIABLE",
+    "NODE_TIMEOUT_VARIABLE",
+    "PublishedGroups",
+    "WorkerGroup",
+    "parse_groups",
+    "published_groups",
+]
 
-FORMAT = 1
+GROUPS_FORMAT = 1
 GROUPS_VARIABLE = "ECHOTRAIN_WORKER_GROUPS"
 NODE_TIMEOUT_VARIABLE = "ECHOTRAIN_NODE_TIMEOUT_S"
 _MAX_BYTES = 2**18
@@ -100,8 +108,8 @@ def parse_groups(text: bytes, *, place: str) -> PublishedGroups:
     except (ValueError, RecursionError) as error:
         raise ConfigError(place, f"is no JSON ({error})", _REMEDY) from error
     found = values.get("format") if isinstance(values, dict) else None
-    if type(found) is not int or found != FORMAT:
-        raise ConfigError(f"{place}: format {_short(found)}", f"is not the format {FORMAT} that this echotrain reads", _REMEDY)
+    if type(found) is not int or found != GROUPS_FORMAT:
+        raise ConfigError(f"{place}: format {_short(found)}", f"is not the format {GROUPS_FORMAT} that this echotrain reads", _REMEDY)
     _check_keys(values, ("format", "nodeTimeoutSeconds", "groups"), place)
     timeout_s = _count(values["nodeTimeoutSeconds"], _LONGEST_S, f"{place}: nodeTimeoutSeconds")
     groups = values["groups"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from echotrain.launching.template import Order, fill, parse_template
+from echotrain.launching.template import JobOrder, fill, parse_template
 from echotrain.worker_groups import GROUPS_VARIABLE, PublishedGroups, parse_groups
 from tests.k8s.chart import CHART, SHAPES
 from tests.k8s.helm import Helm
@@ -117,7 +117,7 @@ def test_a_job_is_told_of_the_pods_that_the_launcher_gives_it(helm4: Helm, shape
     assert config_map is not None
     template = parse_template(config_map, version=json.loads(config_map["data"]["platform.json"])["echotrain"])
     for group in (*template.platform.groups, ""):
-        job = fill(template, Order(name="knee", command=("true",), group=group, pods=2 if group else 0))
+        job = fill(template, JobOrder(name="knee", command=("true",), group=group, pods=2 if group else 0))
         cluster = job["spec"]["rayClusterSpec"]
         for pod in pods(cluster):
             assert told(published_to(pod, documents)) == given_to_kuberay(cluster)

@@ -53,7 +53,7 @@ class RecordedLines(LinesData):
     def make_format(self, *, seed: int) -> MakeFormat[LinesBatch]:
         """Return what makes the format, its reads noted."""
         make = super().make_format(seed=seed)
-        return lambda reading: make(dataclasses.replace(reading, ranges=_Recorder(self.ranges)))
+        return lambda reading: make(dataclasses.replace(reading, ranges=_NotingReader(self.ranges)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ def _ranges_of(side: Side, rank: int, world: int) -> list[ReadRange]:
     return data.ranges
 
 
-class _Recorder(RangeReader):
+class _NotingReader(RangeReader):
     """Notes what it reads."""
 
     def __init__(self, ranges: list[ReadRange]) -> None:

@@ -15,7 +15,7 @@ from echotrain.launching.objects import COMMAND, DASHBOARD, LAUNCH, USER, VERB_L
 from echotrain.launching.places import check_places, shared_mounts
 from echotrain.launching.platform import Platform
 from echotrain.launching.sizing import Need, choose_group, num_pods
-from echotrain.launching.template import Order, Template, has_variable
+from echotrain.launching.template import JobOrder, Template, has_variable
 from echotrain.training.experiment import WandbConfig
 
 __all__ = ["Asked", "Choices", "make_order", "storage_of"]
@@ -63,7 +63,7 @@ class Choices:
             raise LaunchError(f"--retries {self.retries}", "must be at least 0", "Leave it out for the operator's.")
 
 
-def make_order(verb: str, asked: Asked, template: Template, choices: Choices, client: KubeClient) -> Order:
+def make_order(verb: str, asked: Asked, template: Template, choices: Choices, client: KubeClient) -> JobOrder:
     """Return what is ordered of the template.
 
     Raises:
@@ -90,7 +90,7 @@ def make_order(verb: str, asked: Asked, template: Template, choices: Choices, cl
         DASHBOARD: dashboard_link(platform, namespace=client.namespace, name=name),
         WANDB: _wandb_link(platform, asked.wandb),
     }
-    return Order(
+    return JobOrder(
         name=name,
         command=command,
         group=group,

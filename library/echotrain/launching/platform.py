@@ -8,9 +8,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from echotrain.errors import LaunchError
 
-__all__ = ["FORMAT", "GroupSize", "Platform", "WandbOffer", "parse_platform"]
+__all__ = ["PLATFORM_FORMAT", "GroupSize", "Platform", "WandbOffer", "parse_platform"]
 
-FORMAT = 1
+PLATFORM_FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +78,10 @@ def parse_platform(values: dict[str, Any], *, place: str, version: str) -> Platf
     Raises:
         LaunchError: The template is of another format or of another echotrain, or says something that makes no sense.
     """
-    if values.get("format") != FORMAT:
+    if values.get("format") != PLATFORM_FORMAT:
         raise LaunchError(
             f"format {values.get('format')!r} of {place}",
-            f"is not the format {FORMAT} that this echotrain ({version}) reads",
+            f"is not the format {PLATFORM_FORMAT} that this echotrain ({version}) reads",
             f"Install echotrain {values.get('echotrain', 'of the chart')} here, or ask the operator for the chart of this version.",
         )
     if values.get("echotrain") != version:

@@ -15,7 +15,7 @@ from echotrain.launching.objects import JOB_LABEL, QUEUE_LABEL
 from echotrain.launching.platform import Platform, parse_platform
 from echotrain.worker_groups import parse_groups
 
-__all__ = ["Order", "Template", "fill", "has_variable", "parse_template", "submit_command"]
+__all__ = ["JobOrder", "Template", "fill", "has_variable", "parse_template", "submit_command"]
 
 _PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 _AUTH_ANNOTATION = "echotrain.io/auth"
@@ -42,7 +42,7 @@ class Template:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class JobOrder:
     """What is asked of a template.
 
     Attributes:
@@ -96,7 +96,7 @@ def parse_template(config_map: Mapping[str, Any], *, version: str) -> Template:
     return parsed
 
 
-def fill(template: Template, order: Order) -> Manifest:
+def fill(template: Template, order: JobOrder) -> Manifest:
     """Return the RayJob; the template is left as it is.
 
     Raises:

@@ -20,9 +20,9 @@ from echotrain.storage.store import Store
 from echotrain.sweeps.space import short_names, trial_name
 from echotrain.sweeps.spec import Metric, SweepSpec
 
-__all__ = ["State", "SweepFolder", "Trial", "folder_name", "new_trial"]
+__all__ = ["SweepFolder", "Trial", "TrialState", "folder_name", "new_trial"]
 
-State = Literal["waiting", "running", "finished", "stopped", "failed"]
+TrialState = Literal["waiting", "running", "finished", "stopped", "failed"]
 
 _DESCRIPTION = "sweep.json"
 _LONGEST = 120
@@ -51,7 +51,7 @@ class Trial:
     name: str
     values: dict[str, Any]
     run: str
-    state: State = "waiting"
+    state: TrialState = "waiting"
     curve: tuple[tuple[int, float], ...] = ()
     epoch: int = 0
     scores: dict[str, float] = field(default_factory=dict)

@@ -38,7 +38,7 @@ from echotrain.storage.folder import as_folder
 from echotrain.storage.object_size import check_size
 from echotrain.storage.open import local_path
 from echotrain.storage.store import Store
-from echotrain.training.state_files import file_checks, num_bytes, read_state, require_space, write_state
+from echotrain.training.state_files import file_checks, map_state, num_bytes, require_space, write_state
 
 __all__ = ["CheckpointMeta", "CheckpointWriter", "find_checkpoint", "load_file", "load_weights", "read_meta"]
 
@@ -242,7 +242,7 @@ def load_file(store: Store, meta: CheckpointMeta, file: str) -> dict[str, Any]:
             if found != expected:
                 limit = f"is damaged: {found['size']} bytes that are not the {expected['size']} that were written"
                 raise CheckpointError(where, limit, remedy)
-            return read_state(folder / key, where, remedy)
+            return map_state(folder / key, where, remedy)
     except ObjectMissingError as error:
         raise CheckpointError(where, "is missing", remedy) from error
     except (KeyError, TypeError, ValueError) as error:

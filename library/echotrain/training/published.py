@@ -23,10 +23,10 @@ from echotrain.training.experiment import Experiment
 from echotrain.training.method import build_method
 from echotrain.training.trained import TrainedModel, as_trained
 
-__all__ = ["ENDINGS", "PublishedWeights", "describe_published", "is_weights_file", "load_published"]
+__all__ = ["WEIGHTS_ENDINGS", "PublishedWeights", "describe_published", "is_weights_file", "load_published"]
 
 # What such files are called; whether one is, its content decides.
-ENDINGS = (".pt", ".pth", ".ckpt")
+WEIGHTS_ENDINGS = (".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from echotrain.training.state_files import tensors
 __all__ = ["check_buffers", "restore_everywhere"]
 
 
-class _Shape(NamedTuple):
+class _TensorShape(NamedTuple):
     """In a tensor's place, where the tensor itself is sent after it."""
 
     shape: tuple[int, ...]
@@ -81,14 +81,14 @@ def _digest(tensor: Tensor) -> bytes:
 
 def _outline(state: Any) -> Any:
     if isinstance(state, Tensor):
-        return _Shape(tuple(state.shape), state.dtype, state.device.type == "cpu")
+        return _TensorShape(tuple(state.shape), state.dtype, state.device.type == "cpu")
     if isinstance(state, dict):
         return {key: _outline(value) for key, value in state.items()}
     return [_outline(value) for value in state] if isinstance(state, list) else state
 
 
 def _allocated(outline: Any, device: torch.device) -> Any:
-    if isinstance(outline, _Shape):
+    if isinstance(outline, _TensorShape):
         return torch.empty(outline.shape, dtype=outline.dtype, device="cpu" if outline.is_on_cpu else device)
     if isinstance(outline, dict):
         return {key: _allocated(value, device) for key, value in outline.items()}

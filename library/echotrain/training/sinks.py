@@ -25,7 +25,7 @@ __all__ = ["CallSink", "JsonLinesSink", "Record", "Sink"]
 logger = logging.getLogger(__name__)
 
 Record = Mapping[str, Any]
-METRICS = "metrics.jsonl"
+METRICS_FILE = "metrics.jsonl"
 
 
 class Sink(Protocol):
@@ -63,7 +63,7 @@ class JsonLinesSink:
         self._written_at = time.monotonic()
         self._lines = self._existing()[:lines] if lines else []
         if len(self._lines) < lines:
-            logger.warning("%s/%s has %d of the %d lines that its checkpoint knows of", store.uri, METRICS, len(self._lines), lines)
+            logger.warning("%s/%s has %d of the %d lines that its checkpoint knows of", store.uri, METRICS_FILE, len(self._lines), lines)
         self._num_stored = len(self._lines)
         self._storing = threading.Lock()
 
@@ -107,13 +107,13 @@ class JsonLinesSink:
         """Write the file as it is now; from any thread, one at a time, so that an older one never comes last."""
         with self._storing:
             lines = list(self._lines)
-            self._store.write(METRICS, "".join(f"{line}\n" for line in lines).encode())
+            self._store.write(METRICS_FILE, "".join(f"{line}\n" for line in lines).encode())
             self._written_at = time.monotonic()
             self._num_stored = len(lines)
 
     def _existing(self) -> list[str]:
         try:
-            return self._store.read(METRICS).decode().splitlines()
+            return self._store.read(METRICS_FILE).decode().splitlines()
         except ObjectMissingError:
             return []
 

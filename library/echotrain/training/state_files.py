@@ -16,7 +16,7 @@ from torch import Tensor
 
 from echotrain.errors import CheckpointError, StorageFullError
 
-__all__ = ["file_checks", "num_bytes", "read_state", "require_space", "tensors", "write_state"]
+__all__ = ["file_checks", "map_state", "num_bytes", "require_space", "tensors", "write_state"]
 
 # Descriptions beside the tensors, and what a disk rounds up.
 _ROOM = 64 << 20
@@ -64,7 +64,7 @@ def file_checks(path: Path) -> dict[str, Any]:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def read_state(path: Path, where: str, remedy: str) -> dict[str, Any]:
+def map_state(path: Path, where: str, remedy: str) -> dict[str, Any]:
     """Return a state whose tensors are the file's own bytes, read when they are used; the file may go, but must not change.
 
     Args:

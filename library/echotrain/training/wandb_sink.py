@@ -15,7 +15,7 @@ from echotrain.storage.store import Store
 from echotrain.tasks.task import Panel, ScoreTable
 from echotrain.training.checkpoint import find_checkpoint
 from echotrain.training.experiment import WandbConfig
-from echotrain.training.pictures import Pixels, as_pictures, decode, picture_key
+from echotrain.training.pictures import Picture, as_pictures, decode, picture_key
 from echotrain.training.sinks import Record
 
 __all__ = ["WandbSink"]
@@ -153,7 +153,7 @@ class WandbSink:
         found = {kind: self._run.summary.get(f"{kind}/global_step") for kind in ("train", "epoch")}
         return {kind: int(step) for kind, step in found.items() if step is not None}
 
-    def _kept_pictures(self, step: int) -> list[tuple[str, Pixels]]:
+    def _kept_pictures(self, step: int) -> list[tuple[str, Picture]]:
         """Return the pictures of a step as far as they are still in the run's folder."""
         return [decode(self._store.read(info.key)) for info in list(self._store.list(picture_key(step, "")))]
 
@@ -210,7 +210,7 @@ def _is_history(key: str) -> bool:
     return key.endswith(".wandb")
 
 
-def _shown(pictures: Sequence[tuple[str, Pixels]]) -> dict[str, Any]:
+def _shown(pictures: Sequence[tuple[str, Picture]]) -> dict[str, Any]:
     import wandb
 
     return {"validation": [wandb.Image(pixels, caption=caption) for caption, pixels in pictures]} if pictures else {}

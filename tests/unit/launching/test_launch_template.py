@@ -14,7 +14,7 @@ from echotrain.errors import LaunchError
 from echotrain.launching.naming import MAX_NAME, check_name, job_name
 from echotrain.launching.ordering import Choices, make_order
 from echotrain.launching.places import check_places, shared_mounts
-from echotrain.launching.template import Order, fill, has_variable, parse_template, submit_command
+from echotrain.launching.template import JobOrder, fill, has_variable, parse_template, submit_command
 from ray_jobs.launchable import VERBS
 from tests.k8s.rayjob_template import VERSION, config_map, rayjob, template
 
@@ -22,7 +22,7 @@ COMMAND = ("python", "-m", "ray_jobs.train", "varnet_mosaic_x8")
 
 
 def order(**changes):
-    return Order(**{"name": "knee-x8", "command": COMMAND, "group": "h100", "pods": 2, **changes})
+    return JobOrder(**{"name": "knee-x8", "command": COMMAND, "group": "h100", "pods": 2, **changes})
 
 
 def as_a_pod_runs_it(entrypoint: str, variables: dict[str, str]) -> list[str]:

@@ -56,7 +56,7 @@ from echotrain.training.without_effect import warn_of_idle_rule
 
 __all__ = ["SweepResult", "run_sweep", "trials_at_a_time", "with_one_catalog"]
 
-_QUIET = {
+_TUNE_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -249,7 +249,7 @@ def _refuse_negative(wanted: int) -> None:
 
 def _run(spec: SweepSpec, base: Experiment, book: Book, at_a_time: int, shown: SweepConsole, is_asked: _Asked) -> None:
     """Have Tune run every trial that has not ended."""
-    for name, value in _QUIET.items():
+    for name, value in _TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)
     settle_ray_data()
     sweep = RunChannel(uuid.uuid4().hex[:12])

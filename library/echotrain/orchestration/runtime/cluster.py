@@ -12,7 +12,7 @@ from echotrain.orchestration.runtime.private_ray import kv_get
 
 __all__ = ["DriverEnvironment", "connect", "has_dashboard", "is_on_cluster", "reserved_gpus"]
 
-_QUIET = {
+_RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -32,7 +32,7 @@ def connect() -> None:
     Raises:
         ResourceError: There is a cluster, and it cannot be joined.
     """
-    for name, value in _QUIET.items():
+    for name, value in _RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     if not ray.is_initialized():
         try:

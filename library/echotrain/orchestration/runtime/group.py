@@ -66,7 +66,7 @@ class Workers:
             ResourceError: No node comes for the workers.
             EchotrainError: As a worker raised it; ``TrainingError`` where workers died more than ``max_failures`` times.
         """
-        shape = _Shape.of(experiment, device)
+        shape = _GroupKind.of(experiment, device)
         if self._group is not None and self._group.shape != shape:
             self.close()
         if self._group is None:
@@ -98,7 +98,7 @@ class Workers:
         self.close(wait=kind is None or issubclass(kind, Exception))
 
 
-class _Shape(NamedTuple):
+class _GroupKind(NamedTuple):
     """What must be the same for two runs to share workers."""
 
     workers: int
@@ -114,7 +114,7 @@ class _Shape(NamedTuple):
 class _Group:
     """One start of Ray Train, in a thread of its own."""
 
-    def __init__(self, shape: _Shape) -> None:
+    def __init__(self, shape: _GroupKind) -> None:
         self.shape = shape
         group_id = uuid.uuid4().hex[:12]
         self._channel = GroupChannel(group_id)
@@ -185,7 +185,7 @@ class _StopAtFatal(UserCallback):  # type: ignore[misc]
                 raise error
 
 
-def _trainer(arguments: WorkerArguments, shape: _Shape, scratch: str) -> QuietTrainer:
+def _trainer(arguments: WorkerArguments, shape: _GroupKind, scratch: str) -> QuietTrainer:
     is_cuda = shape.device == "cuda"
     resources = {"CPU": shape.cpus_per_worker, **({"GPU": 1.0} if is_cuda else {})}
     published = published_groups()

@@ -23,7 +23,7 @@ __all__ = ["Result", "map_items"]
 logger = logging.getLogger(__name__)
 
 Work = Callable[..., Any]
-_Told = dict[str, Any]
+_Answer = dict[str, Any]
 # Deaths of workers with no item done between them.
 _MOST_DEATHS = 3
 _LOOK_EVERY_S = 1.0
@@ -70,7 +70,7 @@ def map_items(items: Sequence[dict[str, Any]], work: Work, *arguments: Any, **re
 
 def _by_ray_data(
     texts: Sequence[str], work: Work, arguments: tuple[Any, ...], watch: RoomWatch, **resources: float | None
-) -> Iterator[_Told]:
+) -> Iterator[_Answer]:
     """Yield what a function says of every item: a task each, which Ray does again elsewhere where a node is lost."""
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
@@ -90,7 +90,7 @@ def _on_actors(
     concurrency: float,
     num_cpus: float = 1,
     num_gpus: float = 0,
-) -> Iterator[_Told]:
+) -> Iterator[_Answer]:
     """Yield what instances of a class say of every item.
 
     Not by Ray Data, whose actors Ray is to start again from what lies in the object store: it cannot promise that, and says so on the
@@ -183,29 +183,29 @@ class _Worker:
     def is_ready(self) -> None:
         """Say that it has started."""
 
-    def do(self, text: str) -> _Told:
+    def do(self, text: str) -> _Answer:
         if self._work is None and not self._error:
             try:
                 self._work = self._make()
             except EchotrainError as error:  # Raised, it would be wrapped in a traceback.
                 self._error = _as_text(error)
-        return _told("", b"", self._error) if self._work is None else _call(text, self._work, ())
+        return _answer("", b"", self._error) if self._work is None else _call(text, self._work, ())
 
 
-def _call_row(row: dict[str, Any], work: Work, arguments: tuple[Any, ...]) -> _Told:
+def _call_row(row: dict[str, Any], work: Work, arguments: tuple[Any, ...]) -> _Answer:
     return _call(row["item"], work, arguments)
 
 
-def _call(text: str, work: Work, arguments: tuple[Any, ...]) -> _Told:
+def _call(text: str, work: Work, arguments: tuple[Any, ...]) -> _Answer:
     """Do one item; an error of ours is carried as text, which Ray would wrap in a traceback."""
     try:
         result = work(json.loads(text), *arguments)
     except EchotrainError as error:
-        return _told("", b"", _as_text(error))
-    return _told(json.dumps(result.values), result.data, "")
+        return _answer("", b"", _as_text(error))
+    return _answer(json.dumps(result.values), result.data, "")
 
 
-def _told(values: str, data: bytes, error: str) -> _Told:
+def _answer(values: str, data: bytes, error: str) -> _Answer:
     return {"values": values, "data": data, "error": error}
 
 
