@@ -129,12 +129,14 @@ class EvaluationInfo:
         name: Title of the evaluation.
         catalog: URI of the data, with its version.
         split: Which part of it.
+        data: What was chosen of that part, and how samples were made of it, as JSON; "" in evaluations that were made before it was kept.
         note: Whatever a reader must know, such as that the data is simulated.
     """
 
     name: str
     catalog: str = ""
     split: str = ""
+    data: str = ""
     note: str = ""
 
 

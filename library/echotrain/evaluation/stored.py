@@ -82,7 +82,7 @@ def read_evaluation(store: Store) -> Evaluation:
         summary = _as_format_2(read_json(store, SUMMARY, _LARGEST_SUMMARY))
         methods = {str(name): MethodInfo(**{key: str(value) for key, value in said.items()}) for name, said in summary["methods"].items()}
         evaluation = Evaluation(
-            info=EvaluationInfo(**{name: str(summary[name]) for name in EvaluationInfo.__dataclass_fields__}),
+            info=EvaluationInfo(**{name: str({"data": "", **summary}[name]) for name in EvaluationInfo.__dataclass_fields__}),
             methods=methods,
             baseline=str(summary["baseline"]),
             volumes=_parse_metrics(read_at_most(store, METRICS, _LARGEST_METRICS).decode(), list(methods), list(summary["metrics"])),

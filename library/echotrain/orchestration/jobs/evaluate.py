@@ -257,7 +257,7 @@ class _Gathered:
         name = job.title or f"{subjects[MODEL].name}, {job.split}"
         examples = sorted(self._examples, key=lambda example: (example.attributes, example.dataset, example.volume))
         return Evaluation(
-            info=EvaluationInfo(name=name, catalog=self._work.catalog_uri, split=job.split, note=job.note),
+            info=EvaluationInfo(name=name, catalog=self._work.catalog_uri, split=job.split, data=_chosen(self._work.data), note=job.note),
             methods={
                 name: MethodInfo(model=subject.model, checkpoint=subject.weights, weights_sha256=subject.sha256)
                 for name, subject in subjects.items()
@@ -403,6 +403,11 @@ def _pictured(volume: _Volume) -> dict[str, Any]:
     kept = np.linspace(0, len(frames) - 1, min(len(frames), _MOST_FRAMES)).round().astype(int)
     moving = {"frames": [frames[position] for position in kept]} if len(frames) > 1 else {}
     return {"pictured": sample.slice, "frame": sample.frame, **moving}
+
+
+def _chosen(data: DataConfig) -> str:
+    """Return what is evaluated of a split, and how samples are made of it."""
+    return json.dumps({**({"where": data.where.chosen} if data.where.chosen else {}), **data.of_samples})
 
 
 def _described(subject: Subject) -> dict[str, Any]:

@@ -29,6 +29,9 @@ __all__ = ["InferenceConfig", "Method", "Reconstructor", "Subject", "WorkerSetup
 logger = logging.getLogger(__name__)
 
 _PINNED = "sha256:"
+# What of an experiment decides images, and which of these paths decide what is trained on alone.
+_HEEDED = ("data", "model", "task")
+_OF_TRAINING = ("data.train_split", "data.subset", "data.fraction", "data.val_follows_fraction", "data.balance.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +122,7 @@ class InferenceConfig:
             return self._published()
         run = best_run(self.run)
         experiment, meta = describe_trained(run, self.checkpoint, self.overrides)
+        _refuse_unheeded(describe_trained(run, self.checkpoint)[0], experiment)
         reconstructing_task(experiment.task.build(), experiment, run)
         model = _model_settings(experiment)
         overrides = [*self.overrides, *(f"{path}={as_typed(value)}" for path, value in model.items())]
@@ -137,6 +141,7 @@ class InferenceConfig:
             raise ConfigError(f"checkpoint={self.checkpoint}", f"has no meaning for {self.run}, a file of weights", "Leave it out.")
         found = describe_published(self.run, self.overrides)
         experiment = found.experiment
+        _refuse_unheeded(describe_published(self.run).experiment, experiment)
         logger.info("%s: %s, SHA-256 %s; samples %s", found.uri, experiment.describe(), found.sha256, experiment.data.of_samples)
         subject = Subject(
             name=experiment.name,
@@ -160,6 +165,15 @@ class InferenceConfig:
         if self.checkpoint.startswith(_PINNED):
             return load_published(self.run, self.overrides, sha256=self.checkpoint.removeprefix(_PINNED), device=device)
         return load_trained(self.run, self.checkpoint, self.overrides, device=device)
+
+
+def _refuse_unheeded(trained: Experiment, changed: Experiment) -> None:
+    """Refuse overrides that no image would follow: those of training, and of the place where that was done."""
+    before, now = flatten(to_dict(trained)), flatten(to_dict(changed))
+    for path in sorted(path for path, value in now.items() if before.get(path) != value):
+        if path.split(".")[0] not in _HEEDED or path.startswith(_OF_TRAINING):
+            limit = "is of training, and changes neither which images are made nor how"
+            raise ConfigError(f"{path}={as_typed(now[path])}", limit, "Leave it out; data.where= and the split choose what is evaluated.")
 
 
 def _device(gpus: float) -> torch.device:
