@@ -12,7 +12,7 @@ from echotrain.orchestration.jobs import embedding, filtering
 from echotrain.orchestration.jobs import prepare as preparing
 from echotrain.orchestration.jobs.filtering import FilterConfig
 from echotrain.orchestration.jobs.prepare import PrepareConfig
-from echotrain.orchestration.runtime.capacity import Capacity
+from echotrain.orchestration.runtime.capacity import Capacity, Node
 from echotrain.recipes.mae import mae_debug
 from tests.dicoms import random_images, write_nifti, write_series
 
@@ -29,7 +29,7 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     for job in (preparing, embedding):
         monkeypatch.setattr(job, "connect", lambda: None)
         monkeypatch.setattr(job, "map_items", map_here)
-    monkeypatch.setattr(embedding, "capacity", lambda: Capacity.whole(cpus=2, gpus=0))
+    monkeypatch.setattr(embedding, "capacity", lambda: Capacity(nodes=(Node(cpus=2),)))
 
 
 @pytest.fixture

@@ -60,7 +60,9 @@ def find_sources(uri: str, *, with_images: bool = False) -> list[ScanSource]:
 
     Args:
         uri: Folder, prefix or file.
-        with_images: Look for images without k-space as well: NIfTI volumes, and folders of DICOM files, each folder one source.
+        with_images: Where no scan is found, look for images without k-space: NIfTI volumes, and folders of DICOM files, each folder one
+            source. Beside scans they are left out, and a warning says so: consoles export both, and nothing that learns from k-space could
+            use a catalog of both as it is.
 
     Raises:
         ConfigError: There is no such folder, or no scan in it.
@@ -85,8 +87,20 @@ def find_sources(uri: str, *, with_images: bool = False) -> list[ScanSource]:
     if not sources:
         raise ConfigError(f"source {uri}", "holds no scans", f"Scans end in {', '.join(endings)}.")
     if with_images and (path is None or path.is_dir()):
-        sources = _in_folders(sources)
+        sources = _in_folders(_without_images_beside_scans(sources))
     return sorted(sources, key=lambda source: source.uri)
+
+
+def _without_images_beside_scans(sources: list[ScanSource]) -> list[ScanSource]:
+    scans = [source for source in sources if _is_scan(source.name, ENDINGS)]
+    if scans and len(scans) < len(sources):
+        logger.warning(
+            "%d files of images without k-space lie beside %d scans and are left out: prepare a folder of them alone, into a catalog of "
+            "its own or into the same",
+            len(sources) - len(scans),
+            len(scans),
+        )
+    return scans or sources
 
 
 def scans_root(uri: str) -> str:

@@ -245,3 +245,15 @@ def test_every_formats_ending_is_a_scans_in_either_case_and_what_lies_beside_the
     for name in ("a.h5", "b.MAT", "c.mat", "d.dat", "e.mrd", "info.csv", ".hidden.mat", "notes.matlab"):
         touch(tmp_path / name)
     assert below(tmp_path) == ["a.h5", "b.MAT", "c.mat", "d.dat", "e.mrd"]
+
+
+def test_images_beside_scans_are_left_out_with_a_warning_and_by_themselves_they_are_found(tmp_path, caplog):
+    for name in ("raw/a.h5", "raw/b.h5", "images/one.nii.gz", "images/series/1.dcm", "images/series/2.dcm"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    assert [source.name for source in find_sources(str(tmp_path), with_images=True)] == ["a.h5", "b.h5"]
+    assert "3 files of images without k-space lie beside 2 scans and are left out" in caplog.text
+    caplog.clear()
+    assert len(find_sources(str(tmp_path / "images"), with_images=True)) == 2
+    assert caplog.text == ""
