@@ -357,7 +357,7 @@ def test_what_travels_to_the_workers_shows_no_secret(monkeypatch):
 def test_a_scan_whose_reader_keeps_dying_is_given_up_with_a_reason(scans, tmp_path):
     store = LocalStore(tmp_path / "to")
     source = find_sources(str(scans))[0]
-    item = {"uri": source.uri, "size": source.size, "version": source.version, "key": "scan-1"}
+    item = {"uri": source.uri, "size": source.size, "version": source.version, "members": [], "key": "scan-1"}
     task = prepare_module._Task(
         store_uri=store.uri,
         config=ConvertConfig(),
