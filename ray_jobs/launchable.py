@@ -68,7 +68,7 @@ def ask_study(arguments: Sequence[str]) -> Asked:
     if options.list or options.show or options.study is None:
         raise _needs_no_cluster("study")
     asked = study.read(options)
-    weights = {"embedder_weights=": asked.embedder_weights} if asked.embedder_weights else {}
+    weights = {"embedder_weights=": named for section in asked.sections if (named := getattr(section, "embedder_weights", ""))}
     return Asked(
         words=f"study {asked.name}",
         arguments=arguments,

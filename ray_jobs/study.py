@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_intermixed_args(argv)
     setup_logging()
     if options.list or options.study is None:
-        for name, study in STUDIES.items():
-            print(f"{name:20} {(study.__doc__ or '').splitlines()[0]}")
+        for name, make in STUDIES.items():
+            print(f"{name:20} {(make.__doc__ or '').splitlines()[0]}")
         return 0
     try:
         study = read(options)

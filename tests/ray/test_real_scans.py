@@ -120,13 +120,13 @@ def test_espirit_zero_filled_and_a_trained_network_stand_in_one_table_with_their
     assert all(cell for row in section.rows for cell in row)
     assert [column for column in comparison.quality.columns if "PSNR" in column] == ["PSNR (dB)\nR = 3, n = 3", "PSNR (dB)\nR = 4, n = 3"]
 
-    shown = {(shared.example.volume, shared.example.attributes.acceleration): shared for shared in comparison.examples}
+    shown = {(shared.volume, shared.attributes.acceleration): shared for shared in comparison.examples}
     volumes = {volume.volume for volume in evaluations[0].volumes}
     assert volumes == {"brain_flash_16ch_cimax3T", "brain_t2_4ch", "phantom_gre_4ch_trio3T"}
     assert set(shown) == {(volume, acceleration) for volume in volumes for acceleration in (3, 4)}
     for shared in comparison.examples:
-        assert list(shared.reconstructions) == [network, espirit]
-        assert {image.shape for image in shared.reconstructions.values()} == {shared.example.target.shape}
+        assert list(shared.images) == ["Zero-filled", network, espirit]
+        assert {image.shape for image in shared.images.values()} == {shared.target.shape}
     page = render_report(evaluations)
     (side_by_side,) = re.findall(r'<section id="comparison">.*?</section>', page, re.DOTALL)
     # Of three methods the image and its error, the target and the masked k-space, for every volume at either acceleration.

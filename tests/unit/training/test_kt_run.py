@@ -42,7 +42,7 @@ def stream_of(experiment, rank=0, world_size=1):
 def new_state(experiment):
     torch.manual_seed(0)
     model = experiment.model.build()
-    return TrainState(model, experiment.optim.build(model.parameters()))
+    return TrainState(model, experiment.optim.build(model))
 
 
 def train(experiment, store, state, **options):
@@ -64,7 +64,7 @@ def test_ten_steps_equal_seven_and_a_resume_and_three_bit_for_bit(experiment, tm
 
 
 def test_a_frame_has_the_same_loss_on_whichever_rank_it_lands(experiment):
-    task, model = experiment.task.build(), new_state(experiment).model
+    task, model = experiment.task.build(), new_state(experiment).network
 
     def losses(world_size):
         found = {}

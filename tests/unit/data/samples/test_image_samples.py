@@ -24,7 +24,7 @@ from tests.images import random_volumes, write_images
 def fetched(catalog: Catalog, *, scaling="slice", side=0, fit="pad", epoch=None, seed=3, rows=None) -> list[ImageBatch]:
     rows = catalog.rows() if rows is None else rows
     make = functools.partial(ImageFormat, scaling=scaling, side=side, fit=fit, seed=seed)
-    fetcher = Fetcher(catalog.root, make)
+    fetcher = Fetcher(catalog, make)
     try:
         (step,) = fetcher.fetch([StepRows(rows, [1.0] * len(rows), len(rows))], epoch=epoch)
         return list(step.batches)
