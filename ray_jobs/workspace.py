@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from echotrain.errors import ConfigError, EchotrainError
 from echotrain.log import setup_logging
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def apply(workspace: object) -> str:
+def apply(workspace: Any) -> str:
     """Save the workspace at W&B and return its address."""
     import wandb
 
