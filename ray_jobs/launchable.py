@@ -68,7 +68,8 @@ def ask_study(arguments: Sequence[str]) -> Asked:
     if options.list or options.show or options.study is None:
         raise _needs_no_cluster("study")
     asked = study.read(options)
-    weights = {"embedder_weights=": named for section in asked.sections if (named := getattr(section, "embedder_weights", ""))}
+    named = [place for section in asked.sections if (place := getattr(section, "embedder_weights", ""))]
+    weights = {"embedder_weights=": named[0]} if named else {}
     return Asked(
         words=f"study {asked.name}",
         arguments=arguments,
