@@ -1,5 +1,6 @@
 """What a study asks: a section says which models it trains, which methods it tests beside them, and how it shows what came out."""
 
+import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -125,7 +126,7 @@ class Findings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
+class Section(abc.ABC):
     """One question of a study; its fields are settings of it.
 
     Attributes:
@@ -136,6 +137,7 @@ class Section:
 
     def check(self, study: Study) -> None:
         """Refuse what can be seen to be wrong without the data."""
+        return
 
     def facts(self, study: Study) -> dict[str, str]:
         """Return what the page says of the study's models because of this section."""
@@ -162,6 +164,6 @@ class Section:
         """Return the tests of methods beside its models."""
         return ()
 
+    @abc.abstractmethod
     def render(self, findings: Findings) -> StudySection:
         """Show what came out; what is missing is named, and the rest stands."""
-        raise NotImplementedError

@@ -1,5 +1,6 @@
 """What the sections of transfer share: models of parts of the data, tested on every part (5.3 to 5.5, Figures 3 and 4, Table 4)."""
 
+import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -31,9 +32,9 @@ class Transfer(LineMasked):
     title: ClassVar[str]
     text: ClassVar[str]
 
+    @abc.abstractmethod
     def parts(self, study: Study, table: pa.Table) -> dict[str, Where]:
         """Return the parts by name, in the order of the rows."""
-        raise NotImplementedError
 
     def models(self, study: Study, table: pa.Table, subset: str) -> Mapping[Any, Values]:
         """Return a model of each part, and one of everything."""
