@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from echotrain.errors import EchotrainError
 from echotrain.log import setup_logging
 from echotrain.orchestration.jobs.study import PAGE, run_study
-from echotrain.recipes.debug_data import STUDY_CATALOG, ensure_study_data
-from echotrain.recipes.registry import STUDIES, find_study
+from echotrain.recipes.debug_catalogs import STUDY_CATALOG
+from echotrain.recipes.debug_data import ensure_study_data
+from echotrain.recipes.studies import STUDIES, find_study
 from echotrain.studies.settings import override_study, study_settings
 from echotrain.studies.study import Study
 from echotrain.sweeps.space import as_shell_words

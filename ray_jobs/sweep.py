@@ -14,7 +14,7 @@ from echotrain.config import override
 from echotrain.errors import EchotrainError
 from echotrain.log import console, setup_logging
 from echotrain.orchestration.jobs.tuning import SweepResult, run_sweep
-from echotrain.recipes.debug_data import ensure_data
+from echotrain.recipes.debug_catalogs import ensure_data
 from echotrain.recipes.registry import find_recipe
 from echotrain.sweeps.space import trial_values
 from echotrain.sweeps.spec import EPOCH, SweepSpec, read_sweep

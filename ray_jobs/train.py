@@ -9,7 +9,7 @@ from echotrain.config import override, to_dict
 from echotrain.errors import EchotrainError
 from echotrain.log import setup_logging
 from echotrain.orchestration.runtime.driver import fit
-from echotrain.recipes.debug_data import ensure_data
+from echotrain.recipes.debug_catalogs import ensure_data
 from echotrain.recipes.registry import RECIPES, find_recipe
 from echotrain.redaction import redacted
 from echotrain.sweeps.space import as_shell_words

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from echotrain.errors import CatalogError, ConfigError, ResourceError
 from echotrain.orchestration.jobs.study import PAGE, run_study
-from echotrain.recipes.registry import find_study
+from echotrain.recipes.studies import find_study
 from echotrain.studies.settings import override_study
 from echotrain.sweeps.console import SweepConsole
 from ray_jobs.study import main

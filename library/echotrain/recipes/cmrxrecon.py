@@ -6,7 +6,7 @@ from echotrain.data.samples.kspace_kt import KtData
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.physics.kt_masks import KtMaskConfig
 from echotrain.recipes.debug import cut_to_seconds
-from echotrain.recipes.debug_data import CINE_CATALOG
+from echotrain.recipes.debug_catalogs import CINE_CATALOG
 from echotrain.training.experiment import Experiment
 from echotrain.training.optim import OptimConfig, ScheduleConfig
 

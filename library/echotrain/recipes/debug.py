@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from echotrain.recipes.debug_data import DEBUG_CATALOG
+from echotrain.recipes.debug_catalogs import DEBUG_CATALOG
 from echotrain.training.experiment import Experiment, ModelConfig
 
 __all__ = ["cut_to_seconds"]

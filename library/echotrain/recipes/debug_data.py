@@ -11,24 +11,11 @@ from echotrain.data.simulation.cine import CINE_DATASET, CineConfig, simulate_ci
 from echotrain.data.simulation.scans import SimulationConfig, simulate
 from echotrain.orchestration.jobs.prepare import PrepareConfig, prepare
 from echotrain.orchestration.runtime.cluster import connect
+from echotrain.recipes.debug_catalogs import CINE_CATALOG, DEBUG_CATALOG, STUDY_CATALOG
 
-__all__ = ["CINE_CATALOG", "DEBUG_CATALOG", "STUDY_CATALOG", "ensure_cine_data", "ensure_data", "ensure_debug_data", "ensure_study_data"]
+__all__ = ["ensure_cine_data", "ensure_debug_data", "ensure_study_data"]
 
 logger = logging.getLogger(__name__)
-
-# Where the debug recipes look for data, unless data.catalog= says otherwise; relative to the working directory.
-DEBUG_CATALOG = "build/debug/prepared"
-# Where those of k-t data do.
-CINE_CATALOG = "build/debug-cine/prepared"
-# Where the simulated edition of the study does.
-STUDY_CATALOG = "build/study/prepared"
-
-
-def ensure_data(catalog: str) -> None:
-    """Make what a debug recipe looks for, unless it is there; any other catalog is left to whoever named it."""
-    made = {DEBUG_CATALOG: ensure_debug_data, CINE_CATALOG: ensure_cine_data}
-    if catalog in made:
-        made[catalog]()
 
 
 def ensure_debug_data(catalog: str = DEBUG_CATALOG) -> None:

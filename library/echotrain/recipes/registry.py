@@ -5,11 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from echotrain.errors import ConfigError
-from echotrain.recipes import cmrxrecon, lbm, mae, studies, varnet
-from echotrain.studies.study import Study
+from echotrain.recipes import cmrxrecon, lbm, mae, varnet
 from echotrain.training.experiment import Experiment
 
-__all__ = ["RECIPES", "STUDIES", "find_recipe", "find_study"]
+__all__ = ["RECIPES", "find_named", "find_recipe"]
 
 T = TypeVar("T")
 
@@ -35,28 +34,17 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
 }
 
 
-STUDIES: dict[str, Callable[[], Study]] = {
-    "mosaic": studies.mosaic,
-    "mosaic_shift": studies.mosaic_shift,
-    "mosaic_simulated": studies.mosaic_simulated,
-}
-
-
 def find_recipe(name: str) -> Callable[[], Experiment]:
     """Return a recipe.
 
     Raises:
         ConfigError: There is none of this name; the nearest is named.
     """
-    return _find("recipe", name, RECIPES)
+    return find_named("recipe", name, RECIPES)
 
 
-def find_study(name: str) -> Callable[[], Study]:
-    """Return a study; errors are those of ``find_recipe``."""
-    return _find("study", name, STUDIES)
-
-
-def _find(kind: str, name: str, known: Mapping[str, T]) -> T:
+def find_named(kind: str, name: str, known: Mapping[str, T]) -> T:
+    """Return what has this name among all that are ``kind``; errors are those of ``find_recipe``."""
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise ConfigError(f"unknown {kind} {name!r}", "is not one of those that --list shows", f"Did you mean {nearest!r}?")

@@ -1,12 +1,14 @@
 """Studies: MosaicMRI's on the real data, its dataset shift, and a small edition on simulated scans."""
 
 import dataclasses
+from collections.abc import Callable
 
 from echotrain.data.catalog.selection import Where
 from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.physics.masks import MaskConfig
-from echotrain.recipes.debug_data import STUDY_CATALOG
+from echotrain.recipes.debug_catalogs import STUDY_CATALOG
+from echotrain.recipes.registry import find_named
 from echotrain.recipes.varnet import varnet_mosaic_x8
 from echotrain.studies.mosaic.anatomies import Anatomies
 from echotrain.studies.mosaic.benchmark import Benchmark
@@ -19,7 +21,7 @@ from echotrain.studies.study import Study
 from echotrain.training.experiment import Experiment
 from echotrain.training.optim import OptimConfig, ScheduleConfig
 
-__all__ = ["mosaic", "mosaic_shift", "mosaic_simulated"]
+__all__ = ["STUDIES", "find_study", "mosaic", "mosaic_shift", "mosaic_simulated"]
 
 _SIMULATED = (
     "Simulated scans: drawn anatomies, modelled coils, added noise. Nothing here was measured on a scanner, and the networks are small "
@@ -126,3 +128,11 @@ def mosaic_simulated() -> Study:
             Filtering(),
         ),
     )
+
+
+STUDIES: dict[str, Callable[[], Study]] = {"mosaic": mosaic, "mosaic_shift": mosaic_shift, "mosaic_simulated": mosaic_simulated}
+
+
+def find_study(name: str) -> Callable[[], Study]:
+    """Return a study; errors are those of ``find_recipe``."""
+    return find_named("study", name, STUDIES)

@@ -19,7 +19,7 @@ from echotrain.orchestration.jobs import study as job
 from echotrain.orchestration.jobs import tuning
 from echotrain.orchestration.jobs.filtering import Filtered
 from echotrain.orchestration.jobs.study import PAGE, run_study
-from echotrain.recipes.registry import find_study
+from echotrain.recipes.studies import find_study
 from echotrain.studies.settings import override_study
 
 BEFORE = Path(__file__).parent / "of_2d0091e" / "study.json.gz"

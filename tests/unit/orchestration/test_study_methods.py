@@ -8,7 +8,7 @@ from echotrain.config import override
 from echotrain.errors import ResourceError
 from echotrain.orchestration.jobs import study as job
 from echotrain.orchestration.jobs.espirit import EspiritMethod, EspiritSettings
-from echotrain.recipes.registry import STUDIES, find_study
+from echotrain.recipes.studies import STUDIES, find_study
 from echotrain.studies.settings import override_study
 
 

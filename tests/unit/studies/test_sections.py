@@ -14,7 +14,7 @@ import pytest
 import echotrain
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.evaluation.study_page import StudySection
-from echotrain.recipes.registry import STUDIES, find_study
+from echotrain.recipes.studies import STUDIES, find_study
 from echotrain.studies.mosaic import line_masked
 from echotrain.studies.page import study_facts, study_sections
 from echotrain.studies.registry import SECTIONS

@@ -11,7 +11,8 @@ import pytest
 from echotrain.config import override
 from echotrain.data.catalog.selection import Where
 from echotrain.errors import CatalogError, ConfigError
-from echotrain.recipes.registry import STUDIES, find_recipe, find_study
+from echotrain.recipes.registry import find_recipe
+from echotrain.recipes.studies import STUDIES, find_study
 from echotrain.studies.settings import override_study
 from echotrain.studies.study import plan_study, study_points
 from echotrain.sweeps.space import as_settings

@@ -8,7 +8,7 @@ from echotrain.data.catalog.identity import SampleId
 from echotrain.data.catalog.subsets import save_subset
 from echotrain.evaluation.results import Evaluation, EvaluationInfo, MethodInfo, VolumeAttributes, VolumeResult
 from echotrain.orchestration.jobs.filtering import Filtered, PatchCounts
-from echotrain.recipes.registry import find_study
+from echotrain.recipes.studies import find_study
 from echotrain.studies.page import study_facts, study_sections
 from echotrain.studies.results import StudyResults
 from echotrain.studies.settings import override_study

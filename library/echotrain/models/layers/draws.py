@@ -131,7 +131,8 @@ def repeated() -> tuple[AbstractContextManager[None], AbstractContextManager[Non
     return contextlib.nullcontext(), contextlib.nullcontext() if current is None else _Entered(current.as_now())
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+# As torch.compiler.disable, which imports the compiler at once: a second of every process that only defines a network.
+@torch._disable_dynamo
 def draw(layer: DrawingLayer, x: Tensor, count: int) -> Float[Tensor, "row count"]:
     """Return ``count`` numbers in [0, 1) for each row of ``x``, on its device.
 
