@@ -12,7 +12,7 @@ from typing import Generic
 
 import torch
 
-from echotrain.data.catalog.rows import Catalog
+from echotrain.data.catalog.rows import Catalog, SliceRow
 from echotrain.data.config import StreamConfig
 from echotrain.data.samples.sample_format import B_co, MakeFormat, Reading, StepRows
 from echotrain.data.samples.slots import SlotPool
@@ -58,6 +58,9 @@ class Fetcher(Generic[B_co]):
         catalog: The rows, and what their relative URIs are below.
         make_format: Makes the kind of sample that rows become.
         config: Threads, prefetch, retries.
+
+    Attributes:
+        pool: Gives the memory of batches.
     """
 
     def __init__(self, catalog: Catalog, make_format: MakeFormat[B_co], *, config: StreamConfig | None = None) -> None:
@@ -65,7 +68,8 @@ class Fetcher(Generic[B_co]):
         retry = RetryPolicy(attempts=self._config.attempts)
         self._ranges = RangeReader(timeout_s=self._config.timeout_s, retry=retry)
         pin = torch.cuda.is_available() if self._config.pin_memory is None else self._config.pin_memory
-        self._format = make_format(Reading(root=catalog.root, table=catalog.table, ranges=self._ranges, pool=SlotPool(pin=pin)))
+        self.pool = SlotPool(pin=pin)
+        self._format = make_format(Reading(root=catalog.root, table=catalog.table, ranges=self._ranges, pool=self.pool))
         num_threads = self._config.threads or default_threads(catalog.root)
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="echotrain-fetch")
 
@@ -95,6 +99,10 @@ class Fetcher(Generic[B_co]):
                 for read in step.reads:
                     read.cancel()
 
+    def memory_nbytes(self, rows: Sequence[SliceRow]) -> int:
+        """Return about how much memory some rows will take."""
+        return self._format.memory_nbytes(rows)
+
     def close(self) -> None:
         """End the threads and the connections; reads under way are finished first."""
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -105,7 +113,7 @@ class Fetcher(Generic[B_co]):
         if not pending:
             return True
         in_use = sum(step.memory_nbytes for step in pending)
-        more = self._format.memory_nbytes(upcoming.rows)
+        more = self.memory_nbytes(upcoming.rows)
         return len(pending) <= self._config.prefetch_steps and in_use + more <= self._config.prefetch_mb * 1e6
 
     def _begin(self, step: StepRows, epoch: int | None) -> _Pending[B_co]:

@@ -3,10 +3,11 @@
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from echotrain.data.catalog.examples import choose_examples
 from echotrain.data.catalog.identity import SampleId
@@ -24,12 +25,26 @@ from echotrain.data.samples.sample_format import StepRows
 from echotrain.data.stream import StepData
 from echotrain.errors import ConfigError
 
-__all__ = ["PlannedStream", "cut"]
+__all__ = ["PlannedStream", "StepPlan", "cut"]
 
 Cut = Callable[[pa.Table, int], Iterator[pa.Table]]
 
 _POSITION, _WEIGHT = "position", "weight"
 _ROWS_PER_PIECE = 64
+
+
+class StepPlan(NamedTuple):
+    """One rank's part of one step, before anything of it is read.
+
+    Attributes:
+        positions: Rows of the catalog.
+        weights: 1 for a row that counts, 0 for a filler.
+        num_global_samples: Rows that count over all ranks.
+    """
+
+    positions: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    num_global_samples: int
 
 
 def cut(table: pa.Table, num_rows: int) -> Iterator[pa.Table]:
@@ -96,6 +111,13 @@ class PlannedStream:
         rows = ahead[1].result() if ahead is not None and is_ready else self._epoch_rows(epoch, first_step)
         yield from self._fetcher.fetch(self._then_open_next(rows, epoch), epoch=epoch)
 
+    def plan(self, epoch: int, first_step: int = 0) -> Iterator[StepPlan]:
+        """Yield this rank's part of the epoch's steps from ``first_step`` on, of which nothing is read."""
+        planned, per_step, samples = self._planned(epoch, first_step)
+        for number, count in enumerate(samples):
+            part = slice(number * per_step, (number + 1) * per_step)
+            yield StepPlan(planned.indices[part], planned.weights[part], count)
+
     def evaluation(self, split: str = "val") -> Iterator[Any]:
         """Yield this rank's share of a split: each slice once over all ranks, no fillers, masks of the volume alone.
 
@@ -122,11 +144,15 @@ class PlannedStream:
 
     def _epoch_rows(self, epoch: int, first_step: int) -> Iterator[StepRows]:
         """Plan an epoch and yield this rank's steps of it, still as rows."""
+        return self._steps_of(*self._planned(epoch, first_step))
+
+    def _planned(self, epoch: int, first_step: int) -> tuple[RankRows, int, Iterator[int]]:
+        """Return this rank's rows of the catalog in an epoch, how many of them a step has, and the samples of each step over all ranks."""
         order, place = self._order(epoch), {"batch_size": self._batch_size, "rank": self._rank, "world_size": self._world_size}
         mine = rank_rows(order, first_step, **place, as_neighbours=self._groups is not None)
         per_step = max(1, len(range(self._rank, self._batch_size, self._world_size)))
         samples = (num_global_samples(len(order), self._batch_size, step) for step in range(first_step, self.num_steps(epoch)))
-        return self._steps_of(RankRows(self._train[mine.indices], mine.weights), per_step, samples)
+        return RankRows(self._train[mine.indices], mine.weights), per_step, samples
 
     def _then_open_next(self, rows: Iterator[StepRows], epoch: int) -> Iterator[StepRows]:
         """Yield an epoch's rows and, when the last has been taken, have the next epoch's first ones made ready meanwhile.

@@ -15,6 +15,7 @@ from contextvars import ContextVar, Token
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from echotrain.errors import TrainingError
 from echotrain.seeding import derive_seed, uniforms
@@ -132,7 +133,7 @@ def repeated() -> tuple[AbstractContextManager[None], AbstractContextManager[Non
 
 
 # As torch.compiler.disable, which imports the compiler at once: a second of every process that only defines a network.
-@torch._disable_dynamo
+@_disable_dynamo
 def draw(layer: DrawingLayer, x: Tensor, count: int) -> Float[Tensor, "row count"]:
     """Return ``count`` numbers in [0, 1) for each row of ``x``, on its device.
 

@@ -40,6 +40,7 @@ from echotrain.orchestration.runtime.checks import (
     worker_shape,
 )
 from echotrain.orchestration.runtime.cluster import DriverEnvironment, connect
+from echotrain.orchestration.runtime.sample_actors import describe_need, with_actors, workers_that_fit
 from echotrain.orchestration.runtime.signals import catch_signals
 from echotrain.orchestration.runtime.streaming import settle_ray_data
 from echotrain.storage.guarded import GuardedStore
@@ -151,7 +152,9 @@ def run_sweep(
             warn_of_unshared_folder(base)
             shown = stack.enter_context(contextlib.closing(console or SweepConsole()))
             shown.begin(spec.name, book.trials, total=book.total, at_a_time=at_a_time)
-            _run(spec, base, book, at_a_time, shown, _Asked(asked, lease))
+            shape = worker_shape(base, is_cuda=choose_device(base) == "cuda")
+            placed = with_actors(base, capacity(), shape, at_a_time=at_a_time)
+            _run(spec, placed, book, at_a_time, shown, _Asked(asked, lease))
         folder.write("table.csv", table_csv(list(spec.parameters), book.trials).encode())
     return SweepResult(folder=folder.uri, metric=metric, trials=tuple(book.trials), is_finished=book.is_finished)
 
@@ -235,9 +238,9 @@ def trials_at_a_time(base: Experiment, wanted: int) -> int:
     """
     _refuse_negative(wanted)
     room, shape = capacity(), worker_shape(base, is_cuda=choose_device(base) == "cuda")
-    fit = room.workers(shape) // base.workers
+    fit = workers_that_fit(base, room, shape) // base.workers
     if wanted > fit:
-        value = f"{wanted} trials at a time, {base.workers} worker(s) of {shape} each"
+        value = f"{wanted} trials at a time, {base.workers} worker(s) of {describe_need(base, shape)} each"
         raise ResourceError(value, f"the cluster holds {fit}: {room}", "Lower --concurrency, or add nodes.")
     return wanted or fit
 

@@ -80,6 +80,11 @@ class Capacity:
         """All of them, those that may come included."""
         return len(self.nodes) + sum(count for _, count in self.coming)
 
+    def cpus(self, group: str = "") -> float:
+        """Return all CPUs, or those of one group, those that may come included."""
+        up = sum(node.cpus for node in self.nodes if group in ("", node.group))
+        return up + sum(each.cpus * count for each, count in self.coming if group in ("", each.name))
+
     def workers(self, shape: Shape) -> int:
         """Return how many workers of a shape fit once every node that may come is there."""
         return self.workers_now(shape) + sum(count * _pod(group).holds(shape) for group, count in self.coming)

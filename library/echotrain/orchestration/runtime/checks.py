@@ -22,6 +22,7 @@ from echotrain.data.samples.data_config import DataConfig
 from echotrain.errors import CheckpointError, ConfigError, ResourceError
 from echotrain.models.pretrained import NamesWeights
 from echotrain.orchestration.runtime.capacity import Capacity, Shape, capacity
+from echotrain.orchestration.runtime.sample_actors import describe_need, workers_that_fit
 from echotrain.orchestration.runtime.workers import catalog_identity
 from echotrain.storage.open import absolute_uri, local_path
 from echotrain.storage.store import Store
@@ -111,9 +112,9 @@ def choose_device(experiment: Experiment) -> Literal["cpu", "cuda"]:
     room = capacity()
     is_cuda = experiment.device == "cuda" or (experiment.device == "auto" and room.gpus > 0)
     shape = worker_shape(experiment, is_cuda=is_cuda)
-    fit = room.workers(shape)
+    fit = workers_that_fit(experiment, room, shape)
     if fit < experiment.workers:
-        value = f"workers={experiment.workers} of {shape} each"
+        value = f"workers={experiment.workers} of {describe_need(experiment, shape)} each"
         raise ResourceError(value, f"are more than the {fit} that fit: {room}", _remedy(experiment, room, fit, is_cuda=is_cuda))
     return "cuda" if is_cuda else "cpu"
 
@@ -125,6 +126,8 @@ def worker_shape(experiment: Experiment, *, is_cuda: bool) -> Shape:
 
 def _remedy(experiment: Experiment, room: Capacity, fit: int, *, is_cuda: bool) -> str:
     ways = [f"set workers={fit}"] if fit else ["lower cpus_per_worker"] if room.gpus or not is_cuda else []
+    if experiment.stream.where == "cluster" and room.workers(worker_shape(experiment, is_cuda=is_cuda)) >= experiment.workers:
+        ways.append("set stream.where=rank")
     if is_cuda and room.workers(worker_shape(experiment, is_cuda=False)) >= experiment.workers:
         ways.append("set device=cpu")
     return f"{', '.join([*ways, 'or add nodes']).capitalize()}."

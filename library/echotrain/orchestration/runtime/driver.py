@@ -14,6 +14,7 @@ from rich.console import Console
 from echotrain.config import to_dict
 from echotrain.errors import EchotrainError
 from echotrain.log import console as default_console
+from echotrain.orchestration.runtime.capacity import capacity
 from echotrain.orchestration.runtime.checks import (
     check_groups,
     check_resumable,
@@ -22,10 +23,12 @@ from echotrain.orchestration.runtime.checks import (
     warn_of_unshared_folder,
     with_absolute_paths,
     with_pinned_catalog,
+    worker_shape,
 )
 from echotrain.orchestration.runtime.cluster import connect, has_dashboard
 from echotrain.orchestration.runtime.group import Workers
 from echotrain.orchestration.runtime.prometheus import count_failed_run
+from echotrain.orchestration.runtime.sample_actors import with_actors
 from echotrain.orchestration.runtime.signals import catch_signals
 from echotrain.orchestration.runtime.streaming import settle_ray_data
 from echotrain.storage.guarded import GuardedStore
@@ -125,7 +128,9 @@ def fit(
         run_id = _describe_run(GuardedStore(store, lease), experiment)
         group = workers if workers is not None else stack.enter_context(Workers())
         try:
-            outcome = group.run(experiment, device=device, run_id=run_id, lease=lease.token, asked=stop, show=show)
+            shape = worker_shape(experiment, is_cuda=device == "cuda")
+            placed = with_actors(experiment, capacity(), shape)
+            outcome = group.run(placed, device=device, run_id=run_id, lease=lease.token, asked=stop, show=show)
             if lease.lost.is_set():
                 lease.check()
         except EchotrainError as error:

@@ -12,9 +12,9 @@ import ray
 from ray.data import DataContext
 from ray.exceptions import RayActorError
 
-from echotrain import errors
 from echotrain.errors import EchotrainError, ResourceError
 from echotrain.orchestration.runtime.capacity import Shape
+from echotrain.orchestration.runtime.error_text import as_text, restored
 from echotrain.orchestration.runtime.waiting import RoomWatch, await_nodes
 from echotrain.worker_groups import published_groups
 
@@ -64,7 +64,7 @@ def map_items(items: Sequence[dict[str, Any]], work: Work, *arguments: Any, **re
         told = _by_ray_data(texts, work, arguments, RoomWatch(shape, logger.warning, is_starting_told=False), **resources)
     for row in told:
         if row["error"]:
-            raise _restored(row["error"])
+            raise restored(row["error"])
         yield Result(json.loads(row["values"]), row["data"])
 
 
@@ -188,7 +188,7 @@ class _Worker:
             try:
                 self._work = self._make()
             except EchotrainError as error:  # Raised, it would be wrapped in a traceback.
-                self._error = _as_text(error)
+                self._error = as_text(error)
         return _answer("", b"", self._error) if self._work is None else _call(text, self._work, ())
 
 
@@ -201,23 +201,12 @@ def _call(text: str, work: Work, arguments: tuple[Any, ...]) -> _Answer:
     try:
         result = work(json.loads(text), *arguments)
     except EchotrainError as error:
-        return _answer("", b"", _as_text(error))
+        return _answer("", b"", as_text(error))
     return _answer(json.dumps(result.values), result.data, "")
 
 
 def _answer(values: str, data: bytes, error: str) -> _Answer:
     return {"values": values, "data": data, "error": error}
-
-
-def _as_text(error: EchotrainError) -> str:
-    public = next(kind for kind in type(error).__mro__ if kind.__name__ in errors.__all__)
-    return json.dumps([public.__name__, error.value, error.limit, error.remedy])
-
-
-def _restored(text: str) -> EchotrainError:
-    kind, value, limit, remedy = json.loads(text)
-    cls: type[EchotrainError] = getattr(errors, kind)
-    return cls(value, limit, remedy)
 
 
 @contextlib.contextmanager

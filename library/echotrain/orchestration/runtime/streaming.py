@@ -15,7 +15,7 @@ from echotrain.data.config import StreamConfig
 from echotrain.data.planned import PlannedStream
 from echotrain.data.samples.data_config import DataConfig
 
-__all__ = ["RayStream", "ray_pieces", "settle_ray_data"]
+__all__ = ["RayStream", "hush_ray_data", "ray_pieces", "settle_ray_data"]
 
 _PREFETCH_PIECES = 2
 
@@ -47,11 +47,14 @@ def ray_pieces(table: pa.Table, num_rows: int) -> Iterator[pa.Table]:
     # would start one to look at the block, and wait for ever where the trainers hold every CPU.
     dataset = ray.data.from_blocks([table])
     dataset.context.execution_options.preserve_order = True
-    # An epoch is not news: the trainer shows its own progress.
     dataset.context.enable_progress_bars = False
-    logging.getLogger("ray.data._internal.execution.streaming_executor").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    hush_ray_data()
     yield from dataset.iterator().iter_batches(batch_size=num_rows, batch_format="pyarrow", prefetch_batches=_PREFETCH_PIECES)
+
+
+def hush_ray_data() -> None:
+    """Have Ray Data say errors alone: an epoch is not news, and the trainer shows its own progress."""
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def settle_ray_data() -> None:

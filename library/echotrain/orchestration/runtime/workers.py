@@ -13,10 +13,12 @@ import torch
 
 from echotrain.config import to_dict
 from echotrain.data.catalog.rows import Catalog
+from echotrain.data.planned import PlannedStream
 from echotrain.log import setup_logging
 from echotrain.models.pretrained import NamesWeights
 from echotrain.orchestration.runtime.channel import GroupChannel, Order, RunChannel
 from echotrain.orchestration.runtime.cluster import DriverEnvironment, has_dashboard
+from echotrain.orchestration.runtime.cluster_stream import ClusterStream
 from echotrain.orchestration.runtime.prometheus import PrometheusSink
 from echotrain.orchestration.runtime.signals import WorkerSignals
 from echotrain.orchestration.runtime.streaming import RayStream
@@ -37,7 +39,7 @@ from echotrain.training.sinks import CallSink, JsonLinesSink, Sink
 from echotrain.training.state import TrainState
 from echotrain.training.wandb_sink import WandbSink
 
-__all__ = ["WorkerArguments", "WorkerLeaving", "catalog_identity", "serve"]
+__all__ = ["WorkerArguments", "WorkerLeaving", "catalog_identity", "open_stream", "serve"]
 
 _POLL_S = 0.05
 
@@ -104,14 +106,7 @@ def _train(experiment: Experiment, order: Order, ranks: Ranks) -> Outcome:
     method, state = _begin(experiment, store, ranks)
     channel = RunChannel(order.run_id) if ranks.is_first else None
     signals = WorkerSignals(channel)
-    stream = RayStream(
-        experiment.data,
-        seed=experiment.seed,
-        batch_size=experiment.batch_size,
-        rank=ranks.rank,
-        world_size=ranks.world,
-        config=experiment.stream,
-    )
+    stream = open_stream(experiment, ranks)
     try:
         outcome = Trainer(
             experiment,
@@ -129,6 +124,15 @@ def _train(experiment: Experiment, order: Order, ranks: Ranks) -> Outcome:
     if outcome.signal == Signal.LEAVE:
         raise WorkerLeaving(f"a worker was asked to end; step {outcome.global_step} is saved")
     return outcome
+
+
+def open_stream(experiment: Experiment, ranks: Ranks) -> PlannedStream:
+    """Return a rank's stream of an experiment's data, whose samples are made where the experiment says."""
+    data, seed, batch_size, config = experiment.data, experiment.seed, experiment.batch_size, experiment.stream
+    place = {"rank": ranks.rank, "world_size": ranks.world}
+    if config.where == "cluster":
+        return ClusterStream(data, seed=seed, batch_size=batch_size, epochs=experiment.epochs, config=config, **place)
+    return RayStream(data, seed=seed, batch_size=batch_size, config=config, **place)
 
 
 def catalog_identity(catalog: Catalog) -> dict[str, Any]:

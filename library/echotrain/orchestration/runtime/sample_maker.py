@@ -1,0 +1,135 @@
+"""The far end of ``stream.where=cluster``: an actor that makes samples of planned steps, and the form in which both go through Ray Data."""
+
+import contextlib
+import json
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from echotrain.data.catalog.rows import Catalog
+from echotrain.data.catalog.store import load_catalog
+from echotrain.data.config import StreamConfig
+from echotrain.data.fetch import Fetcher
+from echotrain.data.planned import StepPlan
+from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.data_config import DataConfig
+from echotrain.data.samples.sample_format import StepRows
+from echotrain.data.samples.slots import SlotPool
+from echotrain.data.samples.wire import pack, packed_nbytes, unpack
+from echotrain.data.stream import StepData
+from echotrain.errors import EchotrainError
+from echotrain.log import setup_logging
+from echotrain.orchestration.runtime.cluster import DriverEnvironment
+from echotrain.orchestration.runtime.error_text import as_text, restored
+
+__all__ = ["Piece", "SampleMaker", "piece_table", "steps_made"]
+
+
+class Piece(NamedTuple):
+    """Steps of one epoch that one task makes.
+
+    Attributes:
+        epoch: Of training.
+        steps: In order.
+    """
+
+    epoch: int
+    steps: list[StepPlan]
+
+
+def piece_table(piece: Piece) -> pa.Table:
+    """Return a piece as it travels: a row for each sample."""
+    counts = [len(step.positions) for step in piece.steps]
+    return pa.table(
+        {
+            "epoch": np.full(sum(counts), piece.epoch),
+            "step": np.repeat(np.arange(len(counts)), counts),
+            "num_global_samples": np.repeat([step.num_global_samples for step in piece.steps], counts),
+            "position": np.concatenate([step.positions for step in piece.steps]),
+            "weight": np.concatenate([step.weights for step in piece.steps]),
+        }
+    )
+
+
+class SampleMaker:
+    """Makes samples of pieces; Ray Data keeps one in each actor.
+
+    Args:
+        data: Catalog and kind of sample.
+        seed: The run's.
+        config: Threads, prefetch, retries.
+        environment: The driver's settings of storage.
+    """
+
+    def __init__(self, data: DataConfig, seed: int, config: StreamConfig, environment: DriverEnvironment) -> None:
+        environment.apply()
+        setup_logging("WARNING")
+        self._data, self._seed, self._config = data, seed, config
+        # Made with the first piece: an error of ours that ends a constructor is one of Ray's.
+        self._made: tuple[Catalog, Fetcher[Any]] | None = None
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Return the steps of one piece: a row for each batch, or one with the error that came of it."""
+        try:
+            return _made_table(list(self._make(table)))
+        except EchotrainError as error:
+            return _made_table([], as_text(error))
+
+    def _make(self, table: pa.Table) -> Iterator[StepData[Any]]:
+        if self._made is None:
+            catalog = load_catalog(self._data.catalog, trusted=self._data.trusted)
+            self._made = catalog, Fetcher(catalog, self._data.make_format(seed=self._seed), config=self._config)
+        catalog, fetcher = self._made
+        rows, weights = catalog.rows(table["position"].to_numpy()), table["weight"].to_pylist()
+        _, starts = np.unique(table["step"].to_numpy(), return_index=True)
+        bounds = [*starts.tolist(), len(rows)]
+        counts = table["num_global_samples"].to_numpy()[starts].tolist()
+        steps = (
+            StepRows(rows[start:stop], weights[start:stop], count) for start, stop, count in zip(bounds, bounds[1:], counts, strict=False)
+        )
+        return fetcher.fetch(steps, epoch=table["epoch"][0].as_py())
+
+
+def _made_table(steps: Sequence[StepData[Any]], error: str = "") -> pa.Table:
+    """Return steps as they travel: every body in one buffer, which no reader needs to copy."""
+    if error:
+        return pa.table({"error": [error], "about": [""], "head": [""], "body": pa.array([b""], pa.large_binary())})
+    batches = [(step, number, batch) for step in steps for number, batch in enumerate(step.batches)]
+    ends = np.cumsum([0, *(packed_nbytes(batch) for _, _, batch in batches)])
+    memory = np.empty(ends[-1], np.uint8)
+    heads = [pack(batch, memory[start:end]) for (_, _, batch), start, end in zip(batches, ends, ends[1:], strict=False)]
+    abouts = [
+        json.dumps({"left": len(step.batches) - number - 1, "samples": step.num_global_samples, "nbytes": step.num_bytes})
+        for step, number, _ in batches
+    ]
+    buffers = [None, pa.py_buffer(ends.astype(np.int64)), pa.py_buffer(memory)]
+    bodies = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(batches), buffers)
+    return pa.table({"error": [""] * len(batches), "about": abouts, "head": heads, "body": bodies})
+
+
+def steps_made(tables: Generator[pa.Table], kind: type[Batch], pool: SlotPool) -> Generator[StepData[Any]]:
+    """Yield the steps of what makers return, in order; what is in them is in memory of the pool.
+
+    Raises:
+        EchotrainError: As a maker raised it.
+    """
+    batches: list[Batch] = []
+    with contextlib.closing(tables):
+        for table in tables:
+            errors, abouts, heads = (table[name].to_pylist() for name in ("error", "about", "head"))
+            for error, about, head, body in zip(errors, abouts, heads, table["body"], strict=True):
+                if error:
+                    raise restored(error)
+                batches.append(unpack(head, _bytes_of(body), kind, pool))
+                told = json.loads(about)
+                if not told["left"]:
+                    yield StepData(batches=batches, num_global_samples=told["samples"], wait_s=0.0, num_bytes=told["nbytes"])
+                    batches = []
+
+
+def _bytes_of(body: pa.LargeBinaryScalar) -> NDArray[np.uint8]:
+    """Return where a body lies, as memory that is not to be written to."""
+    return np.frombuffer(body.as_buffer(), np.uint8)
