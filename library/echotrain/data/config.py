@@ -13,28 +13,27 @@ class StreamConfig:
     """Where samples are made, and how payload is fetched. Part of a run's place: none of it changes a sample or the order.
 
     Attributes:
-        where: ``rank``: each training process fetches what it trains on. ``cluster``: actors on other CPUs of the cluster fetch, decode and
+        where: ``rank``: each training process fetches what it trains on. ``cluster``: other processes of the cluster fetch, decode and
             transform what is trained on, and hand it over through Ray's object store; for samples that cost more CPU than the trainers'
             own can give. What is validated on is made in the rank either way.
-        min_actors, max_actors: Of each rank, for ``where=cluster``; how many there are follows the load. 0 for the most takes every CPU
-            that the trainers leave, shared among the ranks.
-        cpus_per_actor: What an actor reserves.
+        makers: Such processes at most that work for one rank at a time; how many do follows the load, and one always may. 0 takes every
+            CPU that the trainers leave, shared among the ranks.
+        cpus_per_maker: What each reserves.
         group: Worker group of the cluster in which they run (``ray.io/node-group``); "" for any node with free CPUs.
         threads: Concurrent range reads per rank. A store gives each connection about 80 MB/s, so a NIC of 1 GB/s wants
             about 16 over all ranks of a node. 0 takes 16 for an object store and 4 for a folder, where more of them only push
             each other's data out of the processor's cache; a folder on a slow network drive may want more.
         prefetch_steps: Steps fetched ahead of the one in use.
         prefetch_mb: Bytes in flight or waiting, per rank, at most; one step is always allowed. With ``where=cluster`` as much again lies in
-            the object store, and beyond it what each actor is at work on: a step, or 32 MB of steps.
+            the object store, and beyond it what each maker is at work on: a step, or eight where frames are shared.
         pin_memory: Fetch into page-locked memory, for asynchronous copies to a GPU; None does so where there is one.
         timeout_s: Longest silence of a connection before the read is tried again.
         attempts: Tries per read.
     """
 
     where: Literal["rank", "cluster"] = "rank"
-    min_actors: int = 1
-    max_actors: int = 0
-    cpus_per_actor: float = 1.0
+    makers: int = 0
+    cpus_per_maker: float = 1.0
     group: str = ""
     threads: int = 0
     prefetch_steps: int = 32
@@ -44,12 +43,9 @@ class StreamConfig:
     attempts: int = 5
 
     def __post_init__(self) -> None:
-        for name, least in (("threads", 0), ("prefetch_steps", 1), ("attempts", 1), ("min_actors", 1), ("max_actors", 0)):
+        for name, least in (("threads", 0), ("prefetch_steps", 1), ("attempts", 1), ("makers", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"stream.{name}={getattr(self, name)}", f"must be at least {least}", "Leave it out for the default.")
-        for name in ("prefetch_mb", "timeout_s", "cpus_per_actor"):
+        for name in ("prefetch_mb", "timeout_s", "cpus_per_maker"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"stream.{name}={getattr(self, name)}", "must be positive", "Leave it out for the default.")
-        if 0 < self.max_actors < self.min_actors:
-            limit = f"is less than stream.min_actors={self.min_actors}"
-            raise ConfigError(f"stream.max_actors={self.max_actors}", limit, "Lower the one or raise the other.")

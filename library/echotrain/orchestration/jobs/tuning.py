@@ -40,7 +40,7 @@ from echotrain.orchestration.runtime.checks import (
     worker_shape,
 )
 from echotrain.orchestration.runtime.cluster import DriverEnvironment, connect
-from echotrain.orchestration.runtime.sample_actors import describe_need, with_actors, workers_that_fit
+from echotrain.orchestration.runtime.maker_room import describe_need, with_makers, workers_that_fit
 from echotrain.orchestration.runtime.signals import catch_signals
 from echotrain.orchestration.runtime.streaming import settle_ray_data
 from echotrain.storage.guarded import GuardedStore
@@ -153,7 +153,7 @@ def run_sweep(
             shown = stack.enter_context(contextlib.closing(console or SweepConsole()))
             shown.begin(spec.name, book.trials, total=book.total, at_a_time=at_a_time)
             shape = worker_shape(base, is_cuda=choose_device(base) == "cuda")
-            placed = with_actors(base, capacity(), shape, at_a_time=at_a_time)
+            placed = with_makers(base, capacity(), shape, at_a_time=at_a_time)
             _run(spec, placed, book, at_a_time, shown, _Asked(asked, lease))
         folder.write("table.csv", table_csv(list(spec.parameters), book.trials).encode())
     return SweepResult(folder=folder.uri, metric=metric, trials=tuple(book.trials), is_finished=book.is_finished)

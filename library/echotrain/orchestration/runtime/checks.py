@@ -22,7 +22,7 @@ from echotrain.data.samples.data_config import DataConfig
 from echotrain.errors import CheckpointError, ConfigError, ResourceError
 from echotrain.models.pretrained import NamesWeights
 from echotrain.orchestration.runtime.capacity import Capacity, Shape, capacity
-from echotrain.orchestration.runtime.sample_actors import describe_need, workers_that_fit
+from echotrain.orchestration.runtime.maker_room import describe_need, workers_that_fit
 from echotrain.orchestration.runtime.workers import catalog_identity
 from echotrain.storage.open import absolute_uri, local_path
 from echotrain.storage.store import Store

@@ -1,8 +1,11 @@
-"""The stream whose samples are made on other CPUs of the cluster, by actors of Ray Data, in the order of the plan.
+"""The stream whose samples are made on other CPUs of the cluster, by Ray Data, in the order of the plan.
 
-What goes to them is positions of rows; what comes back is samples, ready to be trained on, as raw bytes (``data.samples.wire``). A piece is
+What goes there is positions of rows; what comes back is samples, ready to be trained on, as raw bytes (``data.samples.wire``). A piece is
 a task: the same pure function of (sample, seed, epoch) as in the rank, by the same fetcher, so that every number is the same to the bit.
-Ray Data keeps the order, makes again what was lost with a node, and follows the load with the number of its actors.
+Ray Data keeps the order, makes again what was lost with a process or a node, and has as many tasks at work as the bytes that wait allow.
+
+Tasks, not an actor pool: Ray keeps the processes of tasks, and these keep what they work with, from one part of the plan to the next, where
+a pool starts anew (seconds of CPU for each actor). And of every pool Ray says on the console that its arguments might be lost.
 """
 
 import collections
@@ -12,31 +15,31 @@ import itertools
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
+from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
+from ray.exceptions import RayError
 
 from echotrain.data.config import StreamConfig
 from echotrain.data.planned import PlannedStream
 from echotrain.data.samples.data_config import DataConfig
 from echotrain.data.samples.wire import packed_nbytes
 from echotrain.data.stream import StepData
+from echotrain.errors import ResourceError
 from echotrain.orchestration.runtime.cluster import DriverEnvironment
-from echotrain.orchestration.runtime.sample_maker import Piece, SampleMaker, piece_table, steps_made
+from echotrain.orchestration.runtime.sample_maker import Piece, Recipe, make_samples, piece_table, steps_made
 from echotrain.orchestration.runtime.streaming import hush_ray_data
 
 __all__ = ["ClusterStream"]
 
-# A task costs about ten milliseconds besides its work.
-_PIECE_BYTES = 32e6
-_PIECE_STEPS = 8
-# Ray Data takes its input as a whole, and its actors are those of one execution: so it is given as much as it plans in a second.
-_PIECES = 2048
-# Before a part of the plan ends, the actors of the next one start.
-_OPEN_AHEAD = 64
+# Of rows that share bytes, a task makes some steps, so that these are read once; of others one, so that every maker soon has something to do.
+_SHARING_STEPS = 8
+_SHARING_BYTES = 32e6
+# Ray Data takes its input as a whole, and a part of the plan begins when the one before it has ended: that is to be seldom, and soon done.
+_PIECES_PER_MAKER = 128
+_LEAST_MAKERS = 4
 _FAREWELL_S = 15.0
 _GROUP_LABEL = "ray.io/node-group"
 
@@ -51,7 +54,7 @@ class ClusterStream(PlannedStream):
         epochs: At which the run ends; nothing is made beyond them.
         rank: Of this worker.
         world_size: Number of workers.
-        config: Actors, threads, prefetch, retries.
+        config: Makers, threads, prefetch, retries.
 
     Raises:
         CatalogError: There is no such catalog, or the training selection is empty.
@@ -85,7 +88,7 @@ class ClusterStream(PlannedStream):
             yield made
 
     def close(self) -> None:
-        """End the actors, the threads and the connections."""
+        """End the tasks, the threads and the connections."""
         self._stop()
         super().close()
 
@@ -95,99 +98,64 @@ class ClusterStream(PlannedStream):
             making.close()
 
     def _begin(self, epoch: int, first_step: int) -> "_Making":
-        tables = _Execution(self._left_from(epoch, first_step), self._data, self._seed, self._config).tables()
+        recipe = Recipe(self._data, self._seed, self._config, DriverEnvironment.here())
+        tables = _made(self._left_from(epoch, first_step), recipe)
         return _Making(steps_made(tables, self._data.batch, self._fetcher.pool), self._config)
 
     def _left_from(self, epoch: int, first_step: int) -> Iterator[Piece]:
         """Yield what is left of the run, a few steps at a time."""
+        most = _SHARING_STEPS if self.shares_bytes else 1
         for number in range(epoch, max(self._epochs, epoch + 1)):
             piece, nbytes = Piece(number, []), 0.0
             for step in self.plan(number, first_step if number == epoch else 0):
                 piece.steps.append(step)
                 nbytes += self._fetcher.memory_nbytes(self.catalog.rows(step.positions))
-                if nbytes >= _PIECE_BYTES or len(piece.steps) == _PIECE_STEPS:
+                if nbytes >= _SHARING_BYTES or len(piece.steps) == most:
                     yield piece
                     piece, nbytes = Piece(number, []), 0.0
             if piece.steps:
                 yield piece
 
 
-class _Execution:
-    """Has a plan made by Ray Data, as much of it at a time as Ray Data is given at once.
+def _made(pieces: Iterator[Piece], recipe: Recipe) -> Generator[pa.Table]:
+    """Yield what makers return of some pieces, in order; closing this ends the tasks.
 
-    Args:
-        pieces: What is to be made.
-        data: Catalog and kind of sample.
-        seed: The run's.
-        config: Actors, prefetch.
+    Raises:
+        ResourceError: Processes that made samples died again and again.
     """
-
-    def __init__(self, pieces: Iterator[Piece], data: DataConfig, seed: int, config: StreamConfig) -> None:
-        self._pieces, self._config = pieces, config
-        self._arguments = (data, seed, config, DriverEnvironment.here())
-        self._opener = ThreadPoolExecutor(1, thread_name_prefix="echotrain-next-part")
-
-    def tables(self) -> Generator[pa.Table]:
-        """Yield what makers return, in order; closing this ends the actors."""
-        part = self._opened()
-        try:
-            while part is not None:
-                following = None
-                for number, table in enumerate(part.tables):
-                    if number == max(0, part.num_pieces - _OPEN_AHEAD):
-                        following = self._opener.submit(self._opened)
-                    yield table
-                part = following.result() if following is not None else None
-        finally:
-            self._opener.shutdown(wait=True)
-            for each in (part, following.result() if following is not None else None):
-                if each is not None:
-                    each.tables.close()
-
-    def _opened(self) -> "_Part | None":
-        """Have the next part begun, up to its first table; None where nothing is left."""
-        pieces = [piece_table(piece) for piece in itertools.islice(self._pieces, _PIECES)]
-        if not pieces:
-            return None
-        tables = self._made(pieces)
-        return _Part(_preceded(next(tables), tables), len(pieces))
-
-    def _made(self, pieces: Sequence[pa.Table]) -> Generator[pa.Table]:
-        hush_ray_data()
-        config = self._config
-        context = DataContext.get_current().copy()
-        context.enable_progress_bars = context.print_on_execution_start = False
-        context.execution_options.preserve_order = True
-        # Of two parts, one may begin while the other ends.
-        limit = config.prefetch_mb * 1e6 / 2
-        context.execution_options.resource_limits = ExecutionResources.for_limits(
-            cpu=config.max_actors * config.cpus_per_actor, object_store_memory=limit
-        )
-        with DataContext.current(context):
-            dataset = ray.data.from_blocks(list(pieces)).map_batches(
-                SampleMaker,
-                fn_constructor_args=self._arguments,
-                batch_size=None,
-                batch_format="pyarrow",
-                compute=ActorPoolStrategy(min_size=config.min_actors, max_size=config.max_actors),
-                num_cpus=config.cpus_per_actor,
-                label_selector={_GROUP_LABEL: config.group} if config.group else None,
-            )
-            yield from dataset.iterator().iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-
-
-class _Part(NamedTuple):
-    tables: Generator[pa.Table]
-    num_pieces: int
-
-
-def _preceded(first: pa.Table, rest: Generator[pa.Table]) -> Generator[pa.Table]:
-    """Yield a table, and those that follow it; closing this closes them."""
+    hush_ray_data()
+    at_once = _PIECES_PER_MAKER * max(_LEAST_MAKERS, recipe.config.makers)
     try:
-        yield first
-        yield from rest
-    finally:
-        rest.close()
+        while part := [piece_table(piece) for piece in itertools.islice(pieces, at_once)]:
+            yield from _executed(part, recipe)
+    except RayError as error:
+        seen = (str(error).strip().splitlines() or [""])[-1]
+        remedy = "Where memory ran out, lower stream.makers or stream.prefetch_mb; see the logs of Ray's nodes."
+        raise ResourceError(
+            "samples that stream.where=cluster has made", f"did not come ({type(error).__name__}: {seen})", remedy
+        ) from error
+
+
+def _executed(part: Sequence[pa.Table], recipe: Recipe) -> Generator[pa.Table]:
+    """Yield what makers return of a part of the plan, which is one execution of Ray Data."""
+    config = recipe.config
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    context.execution_options.preserve_order = True
+    context.execution_options.resource_limits = ExecutionResources.for_limits(
+        cpu=config.makers * config.cpus_per_maker or None, object_store_memory=config.prefetch_mb * 1e6
+    )
+    with DataContext.current(context):
+        dataset = ray.data.from_blocks(list(part)).map_batches(
+            make_samples,
+            fn_args=(recipe,),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=TaskPoolStrategy(size=min(config.makers or len(part), len(part))),
+            num_cpus=config.cpus_per_maker,
+            label_selector={_GROUP_LABEL: config.group} if config.group else None,
+        )
+        yield from dataset.iterator().iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
 
 
 class _Making:

@@ -27,8 +27,8 @@ from echotrain.orchestration.runtime.checks import (
 )
 from echotrain.orchestration.runtime.cluster import connect, has_dashboard
 from echotrain.orchestration.runtime.group import Workers
+from echotrain.orchestration.runtime.maker_room import with_makers
 from echotrain.orchestration.runtime.prometheus import count_failed_run
-from echotrain.orchestration.runtime.sample_actors import with_actors
 from echotrain.orchestration.runtime.signals import catch_signals
 from echotrain.orchestration.runtime.streaming import settle_ray_data
 from echotrain.storage.guarded import GuardedStore
@@ -129,7 +129,7 @@ def fit(
         group = workers if workers is not None else stack.enter_context(Workers())
         try:
             shape = worker_shape(experiment, is_cuda=device == "cuda")
-            placed = with_actors(experiment, capacity(), shape)
+            placed = with_makers(experiment, capacity(), shape)
             outcome = group.run(placed, device=device, run_id=run_id, lease=lease.token, asked=stop, show=show)
             if lease.lost.is_set():
                 lease.check()

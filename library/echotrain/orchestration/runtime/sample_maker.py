@@ -1,4 +1,4 @@
-"""The far end of ``stream.where=cluster``: an actor that makes samples of planned steps, and the form in which both go through Ray Data."""
+"""The far end of ``stream.where=cluster``: samples made of planned steps in a task, and the form in which both go through Ray Data."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from echotrain.data.catalog.rows import Catalog
+from echotrain.config import to_dict
 from echotrain.data.catalog.store import load_catalog
 from echotrain.data.config import StreamConfig
 from echotrain.data.fetch import Fetcher
@@ -25,7 +25,7 @@ from echotrain.log import setup_logging
 from echotrain.orchestration.runtime.cluster import DriverEnvironment
 from echotrain.orchestration.runtime.error_text import as_text, restored
 
-__all__ = ["Piece", "SampleMaker", "piece_table", "steps_made"]
+__all__ = ["Piece", "Recipe", "make_samples", "piece_table", "steps_made"]
 
 
 class Piece(NamedTuple):
@@ -54,43 +54,69 @@ def piece_table(piece: Piece) -> pa.Table:
     )
 
 
-class SampleMaker:
-    """Makes samples of pieces; Ray Data keeps one in each actor.
+class Recipe(NamedTuple):
+    """What samples are made by.
 
-    Args:
+    Attributes:
         data: Catalog and kind of sample.
         seed: The run's.
         config: Threads, prefetch, retries.
         environment: The driver's settings of storage.
     """
 
-    def __init__(self, data: DataConfig, seed: int, config: StreamConfig, environment: DriverEnvironment) -> None:
-        environment.apply()
+    data: DataConfig
+    seed: int
+    config: StreamConfig
+    environment: DriverEnvironment
+
+
+def make_samples(table: pa.Table, recipe: Recipe) -> pa.Table:
+    """Return the steps of one piece: a row for each batch, or one with the error that came of it.
+
+    A process that has made samples by a recipe keeps its catalog, connections and memory for the next piece.
+    """
+    try:
+        return _made_table(list(_maker(recipe).make(table)))
+    except EchotrainError as error:  # Raised, it would be wrapped in a traceback.
+        return _made_table([], as_text(error))
+
+
+_makers: dict[str, "_Maker"] = {}
+
+
+def _maker(recipe: Recipe) -> "_Maker":
+    """Return this process's maker by a recipe; it keeps one at a time."""
+    key = json.dumps([to_dict(recipe.data), recipe.seed, to_dict(recipe.config)])
+    if key not in _makers:
+        for maker in _makers.values():
+            maker.close()
+        _makers.clear()
+        recipe.environment.apply()
         setup_logging("WARNING")
-        self._data, self._seed, self._config = data, seed, config
-        # Made with the first piece: an error of ours that ends a constructor is one of Ray's.
-        self._made: tuple[Catalog, Fetcher[Any]] | None = None
+        _makers[key] = _Maker(recipe)
+    return _makers[key]
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Return the steps of one piece: a row for each batch, or one with the error that came of it."""
-        try:
-            return _made_table(list(self._make(table)))
-        except EchotrainError as error:
-            return _made_table([], as_text(error))
 
-    def _make(self, table: pa.Table) -> Iterator[StepData[Any]]:
-        if self._made is None:
-            catalog = load_catalog(self._data.catalog, trusted=self._data.trusted)
-            self._made = catalog, Fetcher(catalog, self._data.make_format(seed=self._seed), config=self._config)
-        catalog, fetcher = self._made
-        rows, weights = catalog.rows(table["position"].to_numpy()), table["weight"].to_pylist()
+class _Maker:
+    """Makes samples of pieces."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        data = recipe.data
+        self._catalog = load_catalog(data.catalog, trusted=data.trusted)
+        self._fetcher: Fetcher[Any] = Fetcher(self._catalog, data.make_format(seed=recipe.seed), config=recipe.config)
+
+    def make(self, table: pa.Table) -> Iterator[StepData[Any]]:
+        rows, weights = self._catalog.rows(table["position"].to_numpy()), table["weight"].to_pylist()
         _, starts = np.unique(table["step"].to_numpy(), return_index=True)
         bounds = [*starts.tolist(), len(rows)]
         counts = table["num_global_samples"].to_numpy()[starts].tolist()
         steps = (
             StepRows(rows[start:stop], weights[start:stop], count) for start, stop, count in zip(bounds, bounds[1:], counts, strict=False)
         )
-        return fetcher.fetch(steps, epoch=table["epoch"][0].as_py())
+        return self._fetcher.fetch(steps, epoch=table["epoch"][0].as_py())
+
+    def close(self) -> None:
+        self._fetcher.close()
 
 
 def _made_table(steps: Sequence[StepData[Any]], error: str = "") -> pa.Table:

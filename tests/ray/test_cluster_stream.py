@@ -1,0 +1,133 @@
+"""Samples that are made on other CPUs of the cluster: the same numbers as in the rank, whatever dies on the way."""
+
+import os
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+import torch
+
+from echotrain.benchmarks.throttled import Fault, serve_throttled
+from echotrain.data.config import StreamConfig
+from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.image import ImageData
+from echotrain.data.samples.kspace_kt import KtData
+from echotrain.data.samples.kspace_lines import LinesData
+from echotrain.errors import PayloadError
+from echotrain.orchestration.runtime.cluster_stream import ClusterStream
+from tests.catalogs import write_catalog
+from tests.frame_catalogs import write_frames
+from tests.images import random_volumes, write_images
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
+
+CLUSTER = StreamConfig(where="cluster", makers=2, threads=2)
+
+
+def of_lines(folder):
+    write_catalog(folder, volumes=9, kind="lines", splits=("train", "train", "val"), shapes=((4, 24, 20), (6, 20, 20)))
+    return LinesData(catalog=str(folder), fraction=0.8)
+
+
+def of_frames(folder):
+    write_frames(folder, splits=("train", "train", "val"))
+    return KtData(catalog=str(folder), num_adjacent=3)
+
+
+def of_images(folder):
+    write_images(folder, random_volumes((5, 17, 12), (4, 12, 9)))
+    return ImageData(catalog=str(folder), side=16)
+
+
+def numbers(step):
+    """Return all that is known of a step's samples, as it enters a network."""
+    found = []
+    for batch in step.batches:
+        own = vars(batch) | ({"kspace": tuple(batch.network_input())} if hasattr(batch, "network_input") else {})
+        found.append({name: value for name, value in own.items()})
+    return found
+
+
+def assert_same(one, two):
+    assert one.num_global_samples == two.num_global_samples
+    for first, second in zip(numbers(one), numbers(two), strict=True):
+        assert first.keys() == second.keys()
+        for name, value in first.items():
+            values, others = (each if isinstance(each, tuple) else (each,) for each in (value, second[name]))
+            for mine, other in zip(values, others, strict=True):
+                assert torch.equal(mine, other) if isinstance(mine, torch.Tensor) else mine == other, name
+
+
+@pytest.mark.parametrize("make", [of_lines, of_frames, of_images])
+def test_steps_are_those_of_the_rank_over_epochs_and_from_the_middle_of_one(make, tmp_path):
+    data, place = make(tmp_path), {"seed": 3, "batch_size": 4, "rank": 1, "world_size": 3}
+    on_cluster, in_rank = ClusterStream(data, epochs=4, config=CLUSTER, **place), PlannedStream(data, **place)
+    try:
+        for epoch, first in ((0, 1), (1, 0), (3, 2)):  # The last is not what follows: made anew, from there on.
+            pairs = list(zip(on_cluster.steps(epoch, first), in_rank.steps(epoch, first), strict=True))
+            assert len(pairs) == in_rank.num_steps(epoch) - first > 0
+            for one, two in pairs:
+                assert_same(one, two)
+    finally:
+        on_cluster.close()
+        in_rank.close()
+
+
+def test_an_abandoned_epoch_ends_and_the_next_one_runs(tmp_path):
+    stream = ClusterStream(of_lines(tmp_path), seed=0, batch_size=2, epochs=2, config=CLUSTER)
+    steps = stream.steps(0)
+    next(steps)
+    steps.close()
+    assert len(list(stream.steps(1))) == stream.num_steps(1)
+    stream.close()
+    assert not [thread.name for thread in threading.enumerate() if thread.name == "echotrain-made-steps"]
+
+
+def test_damage_is_told_as_in_the_rank(tmp_path):
+    data = of_lines(tmp_path)
+    for shard in (tmp_path / "shards").iterdir():
+        shard.write_bytes(bytes(shard.stat().st_size))
+    stream = ClusterStream(data, seed=0, batch_size=2, epochs=1, config=CLUSTER)
+    with pytest.raises(PayloadError, match=r"shards/test-\d+\.bin at byte \d+: .*checksum"):
+        list(stream.steps(0))
+    stream.close()
+
+
+def makers():
+    """Return the processes of this cluster that make samples at this moment."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if child.is_running() and "make_samples" in " ".join(child.cmdline())]
+
+
+def test_a_maker_that_dies_and_a_store_that_fails_cost_no_sample(tmp_path):
+    data = of_lines(tmp_path / "bucket")
+    with serve_throttled(tmp_path, first_byte_s=0.05) as server:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in server.env.items():
+                patch.setenv(name, value)
+            far = LinesData(catalog="s3://bucket", fraction=0.8)
+            stream = ClusterStream(far, seed=0, batch_size=1, epochs=3, config=CLUSTER)
+            killed, seen = [], []
+
+            def kill():
+                while not killed:
+                    for process in makers()[:1]:
+                        os.kill(process.pid, signal.SIGKILL)
+                        killed.append(process.pid)
+                    time.sleep(0.01)
+
+            killer = threading.Thread(target=kill, daemon=True)
+            killer.start()
+            for epoch in range(3):
+                seen += list(stream.steps(epoch))
+            killer.join(30)
+            stream.close()
+    assert killed
+    in_rank = PlannedStream(data, seed=0, batch_size=1)
+    for epoch in range(3):
+        for step in in_rank.steps(epoch):
+            assert_same(seen.pop(0), step)
+    assert not seen
+    in_rank.close()
