@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from rich.table import Table
 
-from echotrain.benchmarks import evaluate, prepare, resume, step, stream, sweep
+from echotrain.benchmarks import cluster, evaluate, prepare, resume, step, stream, sweep
 from echotrain.benchmarks.result import BenchResult
 from echotrain.config import parse_arguments
 from echotrain.errors import EchotrainError
@@ -15,6 +15,7 @@ from echotrain.log import console, setup_logging
 
 BENCHMARKS: dict[str, Callable[..., BenchResult]] = {
     "stream": stream.run,
+    "cluster": cluster.run,
     "step": step.run,
     "prepare": prepare.run,
     "evaluate": evaluate.run,
@@ -25,6 +26,7 @@ BENCHMARKS: dict[str, Callable[..., BenchResult]] = {
 EXAMPLES = """examples:
   python -m ray_jobs.bench stream                      does S3 feed the trainer? share of the NIC, ratio to a DataLoader
   python -m ray_jobs.bench stream gigabytes=8 --json   the same on more data, one JSON line
+  python -m ray_jobs.bench cluster                     samples made on other CPUs, against bare processes on as many
   python -m ray_jobs.bench step device=cuda            training step against the public fastMRI VarNet
   python -m ray_jobs.bench prepare                     MB/s per core of preparing, against a bare read and hash
   python -m ray_jobs.bench evaluate                    slices/s of an evaluation, against the network alone

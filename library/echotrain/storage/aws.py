@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
+import botocore.loaders
 import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
@@ -73,18 +74,30 @@ def s3_client(*, timeout_s: float = 20.0) -> Any:
     )
     # An endpoint that is given would be asked for a bucket by path, whatever its name.
     endpoint = None if place.has_default_endpoint else place.endpoint
-    session = boto3.session.Session()
     try:
-        return session.client("s3", region_name=place.region, endpoint_url=endpoint, verify=place.ca_file or None, config=config)
+        return _session().client("s3", region_name=place.region, endpoint_url=endpoint, verify=place.ca_file or None, config=config)
     except (CredentialRetrievalError, PartialCredentialsError) as error:
         remedy = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
         raise CredentialsError("AWS credentials", f"cannot be loaded ({error})", remedy) from error
 
 
+def _session() -> boto3.session.Session:
+    """Return a new session, which sees the environment as it is now; what botocore knows of services is read once."""
+    session = botocore.session.get_session()
+    session.register_component("data_loader", _models(session.get_config_variable("data_path")))
+    return boto3.session.Session(botocore_session=session)
+
+
+@functools.cache
+def _models(path: str | None) -> botocore.loaders.Loader:
+    """Return what reads botocore's own data, and keeps it: megabytes of JSON, a third of a second for every session that reads them anew."""
+    return botocore.loaders.create_loader(path)
+
+
 @functools.lru_cache(maxsize=32)
 def _place(settings: tuple[tuple[str, str], ...]) -> S3Place:
     try:
-        session = boto3.session.Session()
+        session = _session()
         region = dict(settings)["AWS_REGION"] or session.region_name or "us-east-1"
         # Unsigned, so that no credentials are looked for yet.
         asked = Config(signature_version=UNSIGNED)
