@@ -14,6 +14,7 @@ from rich.console import Console
 from echotrain.config import override
 from echotrain.orchestration.runtime.cluster import connect
 from echotrain.orchestration.runtime.driver import FitResult, fit
+from echotrain.orchestration.runtime.group import Workers
 from echotrain.recipes.registry import RECIPES
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint, load_file, load_weights
@@ -49,6 +50,13 @@ def catalog_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 def experiment(catalog_uri: str, tmp_path: Path) -> Experiment:
     """Two short epochs of five steps."""
     return short_experiment(catalog_uri, tmp_path)
+
+
+@pytest.fixture
+def kept(local_ray: None) -> Iterator[Workers]:
+    """Return training workers for several runs of one test: they start once, as those of a sweep do."""
+    with Workers() as workers:
+        yield workers
 
 
 @pytest.fixture(scope="session")

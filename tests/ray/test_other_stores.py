@@ -1,4 +1,4 @@
-"""A run from scans to scores in stores that are not a plain S3: over TLS and through a proxy, and in fakes of Google's and Azure's.
+"""A run from scans to scores in stores that are not a plain S3: over TLS and through a proxy, and from a fake of Google's to one of Azure's.
 
 The fakes are no proof that the services answer so; see ``tests/fake_buckets.py``.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from echotrain.data.catalog.store import load_catalog
+from echotrain.orchestration.runtime.group import Workers
 from echotrain.storage.embedded import serve_folder
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint
@@ -25,9 +26,10 @@ pytestmark = pytest.mark.ray
 
 @dataclass
 class Place:
-    """A prefix to work below, and the proxy on the way to it, if there is one."""
+    """A prefix to read scans and samples below, one to keep runs below, and the proxy on the way to them, if there is one."""
 
     uri: str
+    runs: str
     proxy: Proxy | None = None
     server: str = ""
     keys: list[str] = field(default_factory=list)
@@ -35,9 +37,9 @@ class Place:
 
 @contextlib.contextmanager
 def place(kind: str, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Place]:
-    if kind in ("gs", "az"):
-        with fake_buckets(kind, patch):
-            yield Place(f"{kind}://lab/group")
+    if kind == "gs to az":
+        with fake_buckets("gs", patch), fake_buckets("az", patch):
+            yield Place("gs://lab/group", "az://lab/runs")
         return
     with serve_folder(folder / "s3", tls=True) as server, forwarding() as proxy:
         for name, value in server.env.items():
@@ -47,10 +49,10 @@ def place(kind: str, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Place]
         for name in ("HTTPS_PROXY", "https_proxy"):
             patch.setenv(name, proxy.url)
         bucket = server.create_bucket("lab")
-        yield Place(f"{bucket}/group", proxy, server.endpoint.removeprefix("https://"))
+        yield Place(f"{bucket}/group", f"{bucket}/group/runs", proxy, server.endpoint.removeprefix("https://"))
 
 
-@pytest.mark.parametrize("kind", ["tls", "gs", "az"])
+@pytest.mark.parametrize("kind", ["tls", "gs to az"])
 def test_scans_become_a_catalog_a_run_that_resumes_and_scores(local_ray, tmp_path, monkeypatch, capsys, kind):
     write_simulated_catalog(tmp_path, num_train=4, num_val=2, num_slices=2)
     with place(kind, tmp_path, monkeypatch) as there:
@@ -61,9 +63,10 @@ def test_scans_become_a_catalog_a_run_that_resumes_and_scores(local_ray, tmp_pat
         assert len(catalog.table) == 12
         if there.proxy is not None:
             there.proxy.connected.clear()
-        experiment = short_experiment(catalog.root, f"{there.uri}/runs")
-        half = run(experiment, "workers=2", "epochs=1")
-        whole = run(experiment, "workers=2", "epochs=2")
+        experiment = short_experiment(catalog.root, there.runs)
+        with Workers() as workers:
+            half = run(experiment, "workers=2", "epochs=1", workers=workers)
+            whole = run(experiment, "workers=2", "epochs=2", workers=workers)
         assert whole.run_uri == half.run_uri
         store = open_store(whole.run_uri)
         assert find_checkpoint(store).position["epoch"] == 2
