@@ -1,12 +1,13 @@
-"""Fetching steps ahead of their use: range reads by a pool of threads, straight into the tensors of the batches.
+"""Fetching steps ahead of their use: range reads by a pool of threads, straight into the tensors of the batches, and what batches become.
 
 Knows nothing of Ray, and so is tested and measured without it.
 """
 
 import collections
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic
 
@@ -14,7 +15,7 @@ import torch
 
 from echotrain.data.catalog.rows import Catalog, SliceRow
 from echotrain.data.config import StreamConfig
-from echotrain.data.samples.sample_format import B_co, MakeFormat, Reading, StepRows
+from echotrain.data.samples.sample_format import B_co, Begun, MakeFormat, Reading, StepRows
 from echotrain.data.samples.slots import SlotPool
 from echotrain.data.stream import StepData
 from echotrain.storage.open import local_path
@@ -31,20 +32,54 @@ def default_threads(root: str) -> int:
     return _THREADS_REMOTE if local_path(root) is None else _THREADS_LOCAL
 
 
+class _Filling(Generic[B_co]):
+    """A batch whose reads are under way; the thread that ends the last of them makes of it what it is to become.
+
+    That is done when the last read is: nobody waits for anything else, and an error is that read's. Of a batch that lacks a read, nothing
+    is made.
+    """
+
+    def __init__(self, begun: Begun[B_co], threads: ThreadPoolExecutor) -> None:
+        self.batch = begun.batch
+        self._transform = begun.transform
+        self._lock = threading.Lock()
+        self._num_left = len(begun.reads)
+        self._reads = [threads.submit(self._read, read) for read in begun.reads]
+
+    def wait(self) -> int:
+        """Return the bytes that were fetched, when the batch is what it is to become."""
+        return sum(read.result() for read in self._reads)
+
+    def cancel(self) -> None:
+        """Leave undone what was not begun."""
+        self._transform = None
+        for read in self._reads:
+            read.cancel()
+
+    def _read(self, read: Callable[[], int]) -> int:
+        num_bytes = read()
+        with self._lock:
+            self._num_left -= 1
+            is_last = not self._num_left
+        transform = self._transform
+        if is_last and transform is not None:
+            self.batch = transform(self.batch)
+        return num_bytes
+
+
 @dataclass(frozen=True)
 class _Pending(Generic[B_co]):
     """A step whose reads are under way."""
 
-    batches: Sequence[B_co]
-    reads: list[Future[int]]
+    fillings: Sequence[_Filling[B_co]]
     num_global_samples: int
     memory_nbytes: int
 
     def wait(self) -> StepData[B_co]:
         started = time.perf_counter()
-        num_bytes = sum(read.result() for read in self.reads)
+        num_bytes = sum(filling.wait() for filling in self.fillings)
         return StepData(
-            batches=self.batches,
+            batches=[filling.batch for filling in self.fillings],
             num_global_samples=self.num_global_samples,
             wait_s=time.perf_counter() - started,
             num_bytes=num_bytes,
@@ -96,8 +131,8 @@ class Fetcher(Generic[B_co]):
                 yield pending.popleft().wait()
         finally:
             for step in pending:
-                for read in step.reads:
-                    read.cancel()
+                for filling in step.fillings:
+                    filling.cancel()
 
     def memory_nbytes(self, rows: Sequence[SliceRow]) -> int:
         """Return about how much memory some rows will take."""
@@ -118,5 +153,5 @@ class Fetcher(Generic[B_co]):
 
     def _begin(self, step: StepRows, epoch: int | None) -> _Pending[B_co]:
         begun = self._format.begin(step, epoch=epoch)
-        reads = [self._threads.submit(read) for each in begun for read in each.reads]
-        return _Pending([each.batch for each in begun], reads, step.num_global_samples, sum(each.memory_nbytes for each in begun))
+        fillings = [_Filling(each, self._threads) for each in begun]
+        return _Pending(fillings, step.num_global_samples, sum(each.memory_nbytes for each in begun))

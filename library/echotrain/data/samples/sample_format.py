@@ -1,4 +1,4 @@
-"""What a kind of sample is to the fetcher: how rows are grouped into batches, what memory these take, and which reads fill it.
+"""What a kind of sample is to the fetcher: how rows are grouped into batches, what memory they take, what fills it, and what they become.
 
 A kind is one module beside this one. Whoever fetches, orders and retries knows none of them.
 """
@@ -50,13 +50,16 @@ class Begun(Generic[B_co]):
 
     Attributes:
         batch: Complete but for what the reads bring.
-        reads: Each fills its part, by any thread and in any order, and returns the bytes that it fetched.
-        memory_nbytes: What the batch takes.
+        reads: At least one. Each fills its part, by any thread and in any order, and returns the bytes that it fetched.
+        memory_nbytes: What the batch takes, and besides it what the transform makes.
+        transform: What the filled batch is to become, at the price of a processor's time; called once, by any thread. Of a sample it
+            makes the same bits whatever shares the batch, and whatever else runs. None leaves the batch as it was read.
     """
 
     batch: B_co
     reads: Sequence[Callable[[], int]]
     memory_nbytes: int
+    transform: Callable[[B_co], B_co] | None = None
 
 
 class SampleFormat(Protocol[B_co]):
@@ -66,7 +69,7 @@ class SampleFormat(Protocol[B_co]):
         """Return about how much memory these rows will take, before anything is taken."""
 
     def begin(self, step: StepRows, *, epoch: int | None) -> Sequence[Begun[B_co]]:
-        """Return the batches of a step, whose reads are still to be done; epoch is None outside of training."""
+        """Return the batches of a step, whose reads and transforms are still to be done; epoch is None outside of training."""
 
 
 MakeFormat = Callable[[Reading], SampleFormat[B_co]]
