@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echotrain.errors import ConfigError
+from echotrain.physics.masks import central
 from echotrain.seeding import derive_seed
 
 __all__ = ["KtMaskConfig", "KtMaskKind", "KtSampling", "check_kt_mask", "kt_mask"]
@@ -138,7 +139,7 @@ def kt_mask(
             lines = _gaussian(frames, width, acceleration, config, rng)
         else:
             lines = _lattice(frames, width, int(acceleration), int(start * acceleration), shear=int(kind == "kt_uniform"))
-        lines[:, _center(width, config.acs_lines)] = True
+        lines[:, central(width, config.acs_lines)] = True
         mask = lines[:, None, :]
     mask[..., :padding_left] = False
     mask[..., width if padding_right is None else padding_right :] = False
@@ -172,12 +173,6 @@ def _num_samples(total: int, acceleration: float) -> int:
     return math.floor(total / acceleration + 0.5)
 
 
-def _center(size: int, num: int) -> slice:
-    """Return where the centre's lines lie, as VarNet's sensitivity estimation seeks them."""
-    first = (size - num + 1) // 2
-    return slice(first, first + num)
-
-
 def _lattice(frames: int, width: int, spacing: int, start: int, *, shear: int) -> Mask:
     """Sample every ``spacing``-th line, ``shear`` lines further with each frame: ``1:R:end``, or a sheared lattice."""
     first = start + shear * np.arange(frames)
@@ -193,7 +188,7 @@ def _gaussian(frames: int, width: int, acceleration: float, config: KtMaskConfig
     overdue: R is exact and the density holds in every frame, and a line that is due every n frames comes about every n frames.
     """
     outside = np.ones(width, bool)
-    outside[_center(width, config.acs_lines)] = False
+    outside[central(width, config.acs_lines)] = False
     candidates, count = np.flatnonzero(outside), _num_samples(width, acceleration)
     offset = candidates - width // 2
     per_frame = _rates(_FLOOR + config.alpha / (1 - config.alpha) * np.exp(-((offset / (_WIDTH * width)) ** 2)), count)
@@ -230,7 +225,7 @@ def _radial(frames: int, height: int, width: int, acceleration: float, acs: int,
     spacing = math.pi / max(1, round(count / _points_per_spoke(height, width, acs)))
     radius, turns = np.hypot(y, x), np.arctan2(y, x) / spacing
     square = np.zeros((height, width), bool)
-    square[_center(height, acs), _center(width, acs)] = True
+    square[central(height, acs), central(width, acs)] = True
     masks = np.empty((frames, height, width), bool)
     for frame, mask in enumerate(masks):
         from_spoke = turns - (start + _GOLDEN * frame)

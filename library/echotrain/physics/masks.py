@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from echotrain.errors import ConfigError
 from echotrain.seeding import derive_seed
 
-__all__ = ["LineSampling", "MaskConfig", "MaskKind", "count_low_frequencies", "line_mask"]
+__all__ = ["LineSampling", "MaskConfig", "MaskKind", "central", "count_low_frequencies", "fewest_low_frequencies", "line_mask"]
 
 MaskKind = Literal["random", "equispaced", "equispaced_fraction", "magic", "magic_fraction"]
 Lines = NDArray[np.bool_]
@@ -55,7 +55,7 @@ class MaskConfig:
                 raise ConfigError(
                     f"acceleration={acceleration:g}", f"cannot be sampled by kind={self.kind}", "Use a whole number of at least 1."
                 )
-        for center_fraction, acceleration in self._combinations():
+        for center_fraction, acceleration in self.combinations():
             if not 0 <= center_fraction < 1 / acceleration:
                 raise ConfigError(
                     f"center_fraction={center_fraction:g} at acceleration={acceleration:g}",
@@ -63,7 +63,8 @@ class MaskConfig:
                     "Lower the centre fraction or the acceleration.",
                 )
 
-    def _combinations(self) -> list[tuple[float, float]]:
+    def combinations(self) -> list[tuple[float, float]]:
+        """Return every centre fraction with the accelerations that it may be drawn with."""
         if self.allow_any_combination:
             return [(fraction, acceleration) for fraction in self.center_fractions for acceleration in self.accelerations]
         return list(zip(self.center_fractions, self.accelerations, strict=True))
@@ -118,6 +119,17 @@ def line_mask(
     return sampling
 
 
+def fewest_low_frequencies(config: MaskConfig, width: int) -> int:
+    """Return how many central lines a mask has at least, before those go that were never measured."""
+    return min(_num_low_frequencies(config.kind, width, *each) for each in config.combinations())
+
+
+def central(size: int, num: int) -> slice:
+    """Return where the ``num`` central lines of ``size`` lie, as masks and VarNet's sensitivity estimation have them."""
+    first = (size - num + 1) // 2
+    return slice(first, first + num)
+
+
 def count_low_frequencies(mask: Lines) -> int:
     """Return how many central lines of a given mask are acquired without a gap, symmetrically, at least 1.
 
@@ -148,10 +160,7 @@ def _draw(config: MaskConfig, width: int, rng: np.random.RandomState) -> LineSam
     else:
         choice = rng.randint(len(config.center_fractions))
         center_fraction, acceleration = config.center_fractions[choice], config.accelerations[choice]
-    num_low = round(width * center_fraction)
-    if config.kind == "magic_fraction":
-        num_low = max(min(num_low, round(width / acceleration)), 1)
-
+    num_low = _num_low_frequencies(config.kind, width, center_fraction, acceleration)
     offset = None
     if config.kind == "random":
         lines = _random_lines(width, acceleration, num_low, rng)
@@ -167,9 +176,13 @@ def _draw(config: MaskConfig, width: int, rng: np.random.RandomState) -> LineSam
         remaining = round(width / acceleration) - num_low
         lines = _magic_lines(width, round(width / remaining), rng) if remaining > 0 else np.zeros(width, dtype=bool)
 
-    start = (width - num_low + 1) // 2
-    lines[start : start + num_low] = True
+    lines[central(width, num_low)] = True
     return LineSampling(lines, num_low, acceleration, offset)
+
+
+def _num_low_frequencies(kind: MaskKind, width: int, center_fraction: float, acceleration: float) -> int:
+    num_low = round(width * center_fraction)
+    return max(min(num_low, round(width / acceleration)), 1) if kind == "magic_fraction" else num_low
 
 
 def _random_lines(width: int, acceleration: float, num_low: int, rng: np.random.RandomState) -> Lines:

@@ -23,12 +23,12 @@ from echotrain.data.catalog.identity import SampleId
 from echotrain.data.catalog.rows import SliceRow
 from echotrain.data.plan.consecutive import Groups, group_rows
 from echotrain.data.samples.batch import Batch
-from echotrain.data.samples.data_config import DataConfig
 from echotrain.data.samples.frame_store import FrameStore, StoredFrame
-from echotrain.data.samples.measured import MeasuredBatch, NetworkInput
+from echotrain.data.samples.measured import MeasuredBatch, MeasuredData, NetworkInput
 from echotrain.data.samples.reading import SliceReader
 from echotrain.data.samples.sample_format import Begun, MakeFormat, Reading, StepRows
 from echotrain.data.samples.slots import SlotPool
+from echotrain.data.samples.virtual_coils import Acquired, CoilStatistics, calibrate, num_virtual_coils, to_virtual_coils
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.physics.kt_masks import KtMaskConfig, KtMaskKind, KtSampling, check_kt_mask, kt_mask
 from echotrain.shapes import Calibration, CoilMask, Kspace
@@ -47,7 +47,8 @@ class KtBatch(MeasuredBatch):
     """Windows of frames of one matrix size, all undersampled by whole lines or none; slices with fewer coils are zero-padded.
 
     Attributes:
-        kspace: Measured k-space of every frame that is looked at, each once. What is outside of ``mask`` may be zero.
+        kspace: Measured k-space of every frame that is looked at, each once; of virtual coils, which each window has of its own, each once
+            for every sample that looks at it. What is outside of ``mask`` may be zero.
         mask: What is acquired of each frame, partial-Fourier padding already removed.
         calibration: Fully sampled centre of each frame: lines (frame,), or rows and columns (frame, 2).
         coil_mask: True where a coil is real, False where it is padding.
@@ -80,7 +81,7 @@ class KtBatch(MeasuredBatch):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KtData(DataConfig):
+class KtData(MeasuredData):
     """Windows of frames, undersampled over k and t.
 
     Attributes:
@@ -115,11 +116,12 @@ class KtData(DataConfig):
         return functools.partial(KtFormat, data=self, seed=seed)
 
     def check(self, rows: pa.Table) -> list[str]:
-        """Refuse slices that lack frames or whose frames differ, and masks that do not fit a matrix or cannot be read from a payload."""
+        """Refuse slices that lack frames or whose frames differ, and masks that do not fit a matrix, its coils, or a payload."""
         if not self.subset:  # Of single frames, the others are in the catalog, where they are looked for.
             check_frames(rows)
         for size in rows.group_by(["height", "width"]).aggregate([]).to_pylist():
             check_kt_mask(self.mask, size["height"], size["width"])
+        self.check_centers(rows)
         for row in rows.filter(pc.equal(rows["kind"], "lines")).slice(0, 1).select(["dataset", "volume"]).to_pylist():
             for kind in self.mask.kinds_of_points:
                 raise _not_in_lines(f"{row['dataset']}/{row['volume']}", kind)
@@ -128,6 +130,11 @@ class KtData(DataConfig):
     def together(self, table: pa.Table, positions: NDArray[np.int64]) -> Groups | None:
         """Return the slices, whose frames come one after the other."""
         return group_rows(*slice_codes(table, positions)) if self.consecutive else None
+
+    def fewest_central_points(self, height: int, width: int) -> int:
+        """Return how many points the centre of one frame has at least."""
+        acs = self.mask.acs_lines
+        return acs * (acs if self.mask.kinds_of_points else height)
 
     def acceleration(self, row: SliceRow) -> float:
         """Return by how much a volume is undersampled outside of training."""
@@ -183,7 +190,9 @@ class KtFormat:
     def __init__(self, reading: Reading, data: KtData, *, seed: int) -> None:
         self._data, self._seed = data, seed
         self._pool = reading.pool
-        # Frames are copied from here to batches, so they need no page-locked memory.
+        # What is compressed in this process goes to no device, and needs no page-locked memory.
+        self._read_pool = SlotPool() if data.coils else reading.pool
+        # Nor do frames, which are copied from here to batches.
         self._store_pool = SlotPool(max_idle_bytes=_IDLE_BYTES)
         self._slices = SliceReader(reading.root, reading.ranges)
         self._index = FrameIndex(reading.table)
@@ -191,8 +200,9 @@ class KtFormat:
         self._patterns = functools.lru_cache(maxsize=_PATTERNS_AT_HAND)(self._pattern)
 
     def memory_nbytes(self, rows: Sequence[SliceRow]) -> int:
-        """Return the bytes of the rows' windows, and of one more frame each in the store."""
-        return sum(row.coils * row.height * row.width * 8 * (self._data.num_adjacent + 1) for row in rows)
+        """Return the bytes of the rows' windows, of one more frame each in the store, and of the windows' virtual coils."""
+        num_adjacent = self._data.num_adjacent
+        return sum(row.coils * row.height * row.width * 8 * (num_adjacent + 1) + self._data.made_nbytes(row) * num_adjacent for row in rows)
 
     def begin(self, step: StepRows, *, epoch: int | None) -> list[Begun[KtBatch]]:
         """Return a batch for each matrix size, and for masks of lines and of points; a read is a frame, fetched or copied.
@@ -209,12 +219,12 @@ class KtFormat:
             groups.setdefault(sample.shape, []).append(sample)
         begun = [self._begin(group, frames, epoch) for group in groups.values()]
         # What the step adds to the store is counted once.
-        return [Begun(begun[0].batch, begun[0].reads, begun[0].memory_nbytes + memory), *begun[1:]]
+        return [dataclasses.replace(begun[0], memory_nbytes=begun[0].memory_nbytes + memory), *begun[1:]]
 
     def _begin(self, samples: Sequence[_Sample], frames: Mapping[_Key, StoredFrame], epoch: int | None) -> Begun[KtBatch]:
         places = {row.id: (row, sample.sampling) for sample in samples for row in sample.looks_at}
         numbers = {frame: number for number, frame in enumerate(places)}
-        batch = _empty_batch(samples, list(places.values()), numbers, self._pool, seed=self._seed, epoch=epoch)
+        batch = _empty_batch(samples, list(places.values()), numbers, self._read_pool, seed=self._seed, epoch=epoch)
         kspace, target = batch.kspace.numpy(), batch.target.numpy()
         targets: dict[SampleId, list[NDArray[np.float32]]] = {}
         for position, sample in enumerate(samples):
@@ -223,7 +233,9 @@ class KtFormat:
             functools.partial(frames[_Key(frame, epoch)].copy_to, kspace[number, : row.coils], targets.get(frame, ()))
             for number, (frame, (row, _)) in enumerate(places.items())
         ]
-        return Begun(batch, reads, kspace.nbytes + target.nbytes)
+        made = sum(self._data.made_nbytes(row) for sample in samples for row in {row.id: row for row in sample.looks_at}.values())
+        transform = functools.partial(_compressed, num_coils=self._data.coils, pool=self._pool) if self._data.coils else None
+        return Begun(batch, reads, kspace.nbytes + target.nbytes + made, transform)
 
     def _sample(self, row: SliceRow, weight: float, epoch: int | None) -> _Sample:
         frames = self._index.frames_of(row)
@@ -250,6 +262,35 @@ class KtFormat:
             return key.epoch == epoch and not reach <= (key.frame.frame or 0) <= last - reach and last >= 0
 
         return returns
+
+
+def _compressed(batch: KtBatch, num_coils: int, pool: SlotPool) -> KtBatch:
+    """Return a batch of virtual coils, zero where its masks acquire nothing: each window compressed by what the centres of its frames say.
+
+    A frame that several windows look at is compressed for each: their matrices differ, and each must be the same whatever shares the batch.
+    """
+    kspace, mask, real = batch.kspace.numpy(), batch.mask[:, 0].numpy(), batch.coil_mask.sum(1).numpy()
+    centers = batch.calibration.reshape(len(real), -1).tolist()
+    frames = [Acquired(kspace[n, : real[n]], mask[n], tuple(centers[n])) for n in range(len(real))]
+    found: dict[int, CoilStatistics] = {}
+    looked_at = [list(dict.fromkeys(window)) for window in batch.windows.tolist()]
+    of_frame = np.concatenate(looked_at)
+    num_virtual = num_virtual_coils(num_coils, int(real.max()))
+    out = pool.empty((len(of_frame), num_virtual, *kspace.shape[2:]), torch.complex64)
+    windows, end = np.empty(batch.windows.shape, np.int64), 0
+    for position, (sample, seen) in enumerate(zip(batch.ids, looked_at, strict=True)):
+        start, end = end, end + len(seen)
+        found.update({n: calibrate(frames[n]) for n in seen if n not in found})
+        to_virtual_coils(sample, [frames[n] for n in seen], [found[n] for n in seen], num_coils, list(out[start:end].numpy()))
+        windows[position] = [start + seen.index(n) for n in batch.windows[position].tolist()]
+    return dataclasses.replace(
+        batch,
+        kspace=out,
+        mask=batch.mask[of_frame],
+        calibration=batch.calibration[of_frame],
+        coil_mask=torch.from_numpy(np.arange(num_virtual)[None, :] < real[of_frame][:, None]),
+        windows=torch.from_numpy(windows),
+    )
 
 
 def _not_in_lines(name: str, kind: KtMaskKind) -> CatalogError:

@@ -3,6 +3,7 @@
 Slices of one matrix size share a batch; coils are padded with zeros.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,15 +19,16 @@ from echotrain.data.catalog.rows import SliceRow
 from echotrain.data.formats.deidentify import VOLUME_PREFIX
 from echotrain.data.samples.batch import Batch
 from echotrain.data.samples.data_config import DataConfig
-from echotrain.data.samples.measured import MeasuredBatch, NetworkInput
+from echotrain.data.samples.measured import MeasuredBatch, MeasuredData, NetworkInput
 from echotrain.data.samples.reading import SliceReader
 from echotrain.data.samples.sample_format import Begun, MakeFormat, Reading, StepRows
 from echotrain.data.samples.slots import SlotPool
+from echotrain.data.samples.virtual_coils import Acquired, calibrate, num_virtual_coils, to_virtual_coils
 from echotrain.errors import ConfigError
-from echotrain.physics.masks import LineSampling, MaskConfig, line_mask
+from echotrain.physics.masks import LineSampling, MaskConfig, fewest_low_frequencies, line_mask
 from echotrain.shapes import CoilMask, Counts, Kspace, LineMask
 
-__all__ = ["LinesBatch", "LinesData", "LinesFormat", "as_lines", "empty_batch", "group_by_shape"]
+__all__ = ["LinesBatch", "LinesData", "LinesFormat", "as_lines", "compressed", "empty_batch", "group_by_shape"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class LinesBatch(MeasuredBatch):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinesData(DataConfig):
+class LinesData(MeasuredData):
     """Line-masked slices of k-space.
 
     Attributes:
@@ -64,7 +66,7 @@ class LinesData(DataConfig):
         mask: How phase-encode lines are undersampled in training and validation.
     """
 
-    checked: ClassVar[Sequence[str]] = ("volume",)
+    checked: ClassVar[Sequence[str]] = ("volume", *MeasuredData.sizes)
 
     batch: ClassVar[type[Batch]] = LinesBatch
 
@@ -73,10 +75,11 @@ class LinesData(DataConfig):
 
     def make_format(self, *, seed: int) -> "MakeFormat[LinesBatch]":
         """Return what makes these samples of rows, for a run of that seed."""
-        return functools.partial(LinesFormat, mask=self.mask, seed=seed)
+        return functools.partial(LinesFormat, data=self, seed=seed)
 
     def check(self, rows: pa.Table) -> list[str]:
-        """Warn where masks are to be fastMRI's, which follow from the names of files, and the catalog has pseudonyms in their place."""
+        """Refuse centres too small for virtual coils. Warn where masks are to be fastMRI's, and pseudonyms hide the names they follow."""
+        self.check_centers(rows)
         volumes = pc.unique(rows["volume"])
         num_hidden = pc.sum(pc.starts_with(volumes, VOLUME_PREFIX)).as_py() or 0
         if self.mask.seeding != "fastmri" or not num_hidden:
@@ -85,6 +88,10 @@ class LinesData(DataConfig):
             f"data.mask.seeding=fastmri: {num_hidden} of {len(volumes)} volumes have pseudonyms, so that their masks are not those that "
             "fastMRI's code draws for the files; prepare them into a new place with --safe-names"
         ]
+
+    def fewest_central_points(self, height: int, width: int) -> int:
+        """Return how many points the central lines have at least."""
+        return fewest_low_frequencies(self.mask, width) * height
 
     def acceleration(self, row: SliceRow) -> float:
         """Return by how much a volume is undersampled outside of training."""
@@ -107,19 +114,21 @@ class LinesFormat:
 
     Args:
         reading: What rows are read with.
-        mask: How lines are undersampled.
+        data: How lines are undersampled, and what coils become.
         seed: The run's seed, for training masks.
     """
 
-    def __init__(self, reading: Reading, mask: MaskConfig, *, seed: int) -> None:
-        self._mask = mask
+    def __init__(self, reading: Reading, data: LinesData, *, seed: int) -> None:
+        self._data = data
         self._seed = seed
         self._pool = reading.pool
+        # What is compressed in this process goes to no device, and needs no page-locked memory.
+        self._read_pool = SlotPool() if data.coils else reading.pool
         self._slices = SliceReader(reading.root, reading.ranges)
 
     def memory_nbytes(self, rows: Sequence[SliceRow]) -> int:
-        """Return the bytes of the rows' k-space, by far the most of them."""
-        return sum(row.coils * row.height * row.width * 8 for row in rows)
+        """Return the bytes of the rows' k-space, by far the most of them, and of their virtual coils."""
+        return sum(row.coils * row.height * row.width * 8 + self._data.made_nbytes(row) for row in rows)
 
     def begin(self, step: StepRows, *, epoch: int | None) -> list[Begun[LinesBatch]]:
         """Return a batch for each matrix size; a row is one read."""
@@ -128,17 +137,19 @@ class LinesFormat:
 
     def _begin(self, step: StepRows, group: Sequence[int], samplings: Sequence[LineSampling], epoch: int | None) -> Begun[LinesBatch]:
         rows, weights, chosen = [step.rows[i] for i in group], [step.weights[i] for i in group], [samplings[i] for i in group]
-        batch = empty_batch(rows, chosen, weights, self._pool, seed=self._seed, epoch=epoch)
+        batch = empty_batch(rows, chosen, weights, self._read_pool, seed=self._seed, epoch=epoch)
         kspace, target = batch.kspace.numpy(), batch.target.numpy()
         reads = [
             functools.partial(self._slices.read, row, sampling.mask, kspace[position, : row.coils], target[position])
             for position, (row, sampling) in enumerate(zip(rows, chosen, strict=True))
         ]
-        return Begun(batch, reads, kspace.nbytes + target.nbytes)
+        made = sum(self._data.made_nbytes(row) for row in rows)
+        transform = functools.partial(compressed, num_coils=self._data.coils, pool=self._pool) if self._data.coils else None
+        return Begun(batch, reads, kspace.nbytes + target.nbytes + made, transform)
 
     def _sampling(self, row: SliceRow, epoch: int | None) -> LineSampling:
         return line_mask(
-            self._mask,
+            self._data.mask,
             row.width,
             seed=self._seed,
             dataset=row.dataset,
@@ -148,6 +159,30 @@ class LinesFormat:
             padding_left=row.padding_left,
             padding_right=row.padding_right,
         )
+
+
+def compressed(batch: LinesBatch, num_coils: int, pool: SlotPool) -> LinesBatch:
+    """Return a batch of virtual coils, zero where its masks acquire nothing: each slice compressed by what its own centre says.
+
+    Args:
+        batch: On the CPU.
+        num_coils: As ``data.coils``, at least 1.
+        pool: Gives the memory.
+
+    Raises:
+        ConfigError, PayloadError: As ``to_virtual_coils``.
+    """
+    real = batch.coil_mask.sum(1).numpy()
+    num_virtual = num_virtual_coils(num_coils, int(real.max()))
+    kspace = pool.empty((len(real), num_virtual, *batch.kspace.shape[2:]), torch.complex64)
+    each = zip(
+        batch.ids, batch.kspace.numpy(), batch.mask[:, 0].numpy(), batch.num_low_frequencies.tolist(), real, kspace.numpy(), strict=True
+    )
+    for sample, measured, mask, num_low, coils, out in each:
+        frame = Acquired(measured[:coils], mask, (num_low,))
+        to_virtual_coils(sample, [frame], [calibrate(frame)], num_coils, [out])
+    is_real = np.arange(num_virtual)[None, :] < real[:, None]
+    return dataclasses.replace(batch, kspace=kspace, coil_mask=torch.from_numpy(is_real))
 
 
 def group_by_shape(rows: Sequence[SliceRow]) -> list[list[int]]:

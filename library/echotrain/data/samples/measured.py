@@ -1,13 +1,20 @@
-"""What batches of measured k-space have in common, whatever was measured: all that reconstruction asks of them."""
+"""What batches of measured k-space, and their settings, have in common, whatever was measured: all that reconstruction asks of them."""
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import pyarrow as pa
+
+from echotrain.data.catalog.rows import SliceRow
 from echotrain.data.samples.batch import Batch
+from echotrain.data.samples.data_config import DataConfig
+from echotrain.data.samples.virtual_coils import num_virtual_coils
+from echotrain.errors import ConfigError
 from echotrain.shapes import Calibration, CoilMask, Kspace, KtKspace, KtMask, Magnitude, PerSample, SamplingMask
 
-__all__ = ["MeasuredBatch", "NetworkInput"]
+__all__ = ["MeasuredBatch", "MeasuredData", "NetworkInput"]
 
 
 class NetworkInput(NamedTuple):
@@ -47,3 +54,50 @@ class MeasuredBatch(Batch, abc.ABC):
     @abc.abstractmethod
     def network_input(self) -> NetworkInput:
         """Return what a network reconstructs each sample from, neighbours included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredData(DataConfig, abc.ABC):
+    """Settings of measured k-space, whatever was measured.
+
+    Attributes:
+        coils: Virtual coils that every sample's coils are compressed to, by the fully sampled centre of what its mask acquires; see
+            ``physics.coil_compression``. A sample of fewer coils gets as many as it has, and keeps all of its signal. Targets stay those
+            of all coils. 0 takes the coils as they were measured.
+    """
+
+    # What ``_check_centers`` looks at.
+    sizes: ClassVar[Sequence[str]] = ("coils", "height", "width")
+
+    coils: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.coils < 0:
+            raise ConfigError(f"data.coils={self.coils}", "must be at least 0", "Use 0 for the coils as they were measured.")
+
+    @property
+    def of_samples(self) -> dict[str, Any]:
+        """As of every kind; without virtual coils it is what it was before there were any: parts of evaluations are known by it."""
+        return {name: value for name, value in super().of_samples.items() if name != "coils" or value}
+
+    @abc.abstractmethod
+    def fewest_central_points(self, height: int, width: int) -> int:
+        """Return how many points the centre of a mask has at least."""
+
+    def check_centers(self, rows: pa.Table) -> None:
+        """Refuse rows, with the columns ``sizes``, of which some mask acquires too small a centre to find the virtual coils in.
+
+        Raises:
+            ConfigError: There are such.
+        """
+        for size in rows.group_by(list(self.sizes)).aggregate([]).to_pylist() if self.coils else ():
+            coils, height, width = (size[name] for name in self.sizes)
+            found = self.fewest_central_points(height, width) if coils else 0
+            if found < (wanted := num_virtual_coils(self.coils, coils)):
+                limit = f"{wanted} coils cannot be found in a mask's {found} central points of a {height}x{width} matrix"
+                raise ConfigError(f"data.coils={self.coils}", limit, "Use a mask with a larger centre, or data.coils=0.")
+
+    def made_nbytes(self, row: SliceRow) -> int:
+        """Return the memory of a frame's virtual coils; 0 where none are made."""
+        return num_virtual_coils(self.coils, row.coils) * row.height * row.width * 8 if self.coils else 0

@@ -21,8 +21,10 @@ from echotrain.data.formats.write import write_fastmri
 from echotrain.data.formats.xml_header import header_xml
 from echotrain.data.preparing.convert import reason_of
 from echotrain.data.preparing.curate import acquired_lines
-from echotrain.data.samples.kspace_lines import LinesBatch, as_lines
-from echotrain.errors import ConfigError, ScanError
+from echotrain.data.samples.kspace_lines import LinesBatch, as_lines, compressed
+from echotrain.data.samples.measured import MeasuredData
+from echotrain.data.samples.slots import SlotPool
+from echotrain.errors import ConfigError, PayloadError, ScanError
 from echotrain.evaluation.figures import contact_sheet
 from echotrain.log import track
 from echotrain.orchestration.jobs.inference import InferenceConfig, WorkerSetup, actor_resources
@@ -248,12 +250,23 @@ class _VolumeReconstructor:
             return np.zeros((volume.header.recon_height, volume.header.recon_width), np.float32)
         if not np.isfinite(kspace).all():
             raise ScanError(f"{volume.header.volume}[{index}]", "has k-space that is not finite", "Export the scan again.")
-        batch = _batch(volume.header, index, kspace, sampling.slices[index])
+        batch = self._compressed(_batch(volume.header, index, kspace, sampling.slices[index]))
         image: NDArray[np.float32] = self._trained.reconstruct(batch.to(self._trained.device))[0].cpu().numpy()
         if not np.isfinite(image).all():
             limit = "came out with pixels that are not finite"
             raise ScanError(f"{volume.header.volume}[{index}]", limit, "Look at this scan's centre lines, or use another checkpoint.")
         return image
+
+    def _compressed(self, batch: LinesBatch) -> LinesBatch:
+        """Return a slice with the coils that the network was trained on: virtual ones, where those were."""
+        data = self._experiment.data
+        assert isinstance(data, MeasuredData), "its task makes images of k-space"
+        if not data.coils:
+            return batch
+        try:
+            return compressed(batch, data.coils, SlotPool())
+        except (ConfigError, PayloadError) as error:
+            raise ScanError(error.value, error.limit, error.remedy) from error
 
     def _write(self, name: str, volume: ExaminedVolume, images: NDArray[np.float32]) -> str:
         with tempfile.TemporaryDirectory(prefix="echotrain-reconstruction-") as scratch:
