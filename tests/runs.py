@@ -12,9 +12,9 @@ from echotrain.training.checkpoint import CheckpointMeta, CheckpointWriter
 from echotrain.training.experiment import Experiment, science
 
 
-def write_run(uri: Path | str, model: Any, catalog: str = "s3://b/c") -> str:
-    """Write a run whose only checkpoint is a network as it was initialised, and return its URI."""
-    experiment = Experiment(name=PurePosixPath(uri).name, data=LinesData(catalog=catalog), model=model)
+def write_run(uri: Path | str, model: Any, catalog: str = "s3://b/c", **data: Any) -> str:
+    """Write a run whose only checkpoint is a network as it was initialised, on data of these settings, and return its URI."""
+    experiment = Experiment(name=PurePosixPath(uri).name, data=LinesData(catalog=catalog, **data), model=model)
     store = open_store(str(uri))
     torch.manual_seed(0)
     meta = CheckpointMeta(name="step-000000000", position={}, science=science(experiment), config=to_dict(experiment), catalog={})

@@ -7,32 +7,39 @@ import torch
 
 from echotrain.data.formats import Deidentifier, open_volume
 from echotrain.data.formats.sources import find_sources
+from echotrain.data.planned import PlannedStream
+from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import ConfigError
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.orchestration.jobs.inference import InferenceConfig, WorkerSetup
 from echotrain.orchestration.jobs.reconstruct import _check_place, _VolumeReconstructor, acquired_of
+from echotrain.physics.masks import MaskConfig
+from echotrain.training.trained import TrainedModel
 from tests.runs import write_run
 from tests.scans import header_xml, lines_of, object_kspace, write_ismrmrd, write_scan
+from tests.simulated import write_simulated_catalog
 
 SHAPE = (3, 4, 64, 48)
+TINY = VarNetConfig(num_cascades=2, chans=4, pools=2, sens_chans=3, sens_pools=2)
 CENTER = abs(np.arange(48) - 24 + 0.5) < 5
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Return the URI of a run whose only checkpoint is a network as it was initialised."""
-    model = VarNetConfig(num_cascades=2, chans=4, pools=2, sens_chans=3, sens_pools=2)
-    return write_run(tmp_path_factory.mktemp("run"), model)
+    return write_run(tmp_path_factory.mktemp("run"), TINY)
 
 
 @pytest.fixture
 def reconstruct(run, tmp_path):
     """Return a function that reconstructs a file and returns what became of it, and the images."""
 
-    def once(path, *, undersample=False):
+    def once(path, *, undersample=False, run=run, deidentifier=None):
         config = InferenceConfig(run=run)
         folder = tmp_path / f"out-{path.stem}"
-        worker = _VolumeReconstructor(WorkerSetup(method=config), config, str(folder), undersample, frozenset(), Deidentifier("x"))
+        worker = _VolumeReconstructor(
+            WorkerSetup(method=config), config, str(folder), undersample, frozenset(), deidentifier or Deidentifier("x")
+        )
         (source,) = find_sources(str(path))
         done = worker({"uri": source.uri, "size": source.size, "version": source.version, "suffix": ""}).values
         if done["error"]:
@@ -250,3 +257,41 @@ def test_reconstructions_are_not_written_among_keys(keyed_s3):
         ("s3://lab/scans//", "s3://lab/scans"),
     ):
         _check_place(source, find_sources(source), to)
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """Return the batches that networks are given, as they come."""
+    batches = []
+    reconstruct = TrainedModel.reconstruct
+    monkeypatch.setattr(TrainedModel, "reconstruct", lambda self, batch: batches.append(batch) or reconstruct(self, batch))
+    return batches
+
+
+def test_a_file_is_compressed_to_the_coils_that_the_same_slices_of_a_catalog_are(reconstruct, given, tmp_path):
+    catalog = write_simulated_catalog(tmp_path / "data", num_train=1, num_val=1)
+    data = LinesData(catalog=catalog, coils=3, mask=MaskConfig(center_fractions=(0.2,)))
+    expected = {batch.ids[0][1:3]: batch for batch in PlannedStream(data, seed=0, batch_size=1).evaluation()}
+    run = write_run(tmp_path / "run", TINY, coils=3, mask=data.mask)
+    for path in sorted((tmp_path / "data/scans").rglob("*.h5")):
+        reconstruct(path, undersample=True, run=run, deidentifier=Deidentifier())
+    compared = [(batch, expected[batch.ids[0][1:3]]) for batch in given if batch.ids[0][1:3] in expected]
+    assert len(compared) == len(expected) == 4
+    for batch, of_catalog in compared:
+        assert batch.kspace.shape[1] == 3
+        for mine, theirs in zip(batch.network_input(), of_catalog.network_input(), strict=True):
+            assert torch.equal(mine, theirs)
+
+
+def test_a_file_whose_centre_is_too_small_for_the_virtual_coils_is_told_about(reconstruct, tmp_path):
+    kspace = object_kspace((1, 6, 4, 48))
+    lines = np.arange(48) % 4 == 0  # The centre line alone.
+    path = write_scan(tmp_path / "few.h5", kspace * lines, target=None)
+    done, _ = reconstruct(path, run=write_run(tmp_path / "run", TINY, coils=5))
+    assert "data.coils=5: cannot be found in the 4 points" in done["error"]
+    assert not reconstruct(path, run=write_run(tmp_path / "run4", TINY, coils=4))[0]["error"]
+
+
+def test_a_run_of_before_there_were_virtual_coils_gets_all_coils(reconstruct, given, run, tmp_path):
+    assert reconstruct(write_scan(tmp_path / "full.h5", object_kspace(SHAPE), target=None), undersample=True)[1] is not None
+    assert {batch.kspace.shape[1] for batch in given} == {SHAPE[1]}

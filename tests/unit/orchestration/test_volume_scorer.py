@@ -16,7 +16,7 @@ from echotrain.metrics.collector import VolumeCollector
 from echotrain.orchestration.jobs.evaluate import EvaluationJob, _Gathered, _VolumeScorer, _Work
 from echotrain.orchestration.jobs.inference import Subject, WorkerSetup
 from echotrain.physics.kt_masks import KtMaskConfig
-from echotrain.tasks.reconstruction import zero_filled
+from echotrain.tasks.reconstruction import masked_kspace, zero_filled
 from tests.frame_catalogs import write_frames
 from tests.simulated import write_cine_catalog, write_simulated_catalog
 
@@ -130,3 +130,22 @@ def test_of_a_slice_with_frames_all_are_kept_in_their_order_and_many_evenly(tmp_
 def target_of(catalog, row):
     data = (Path(catalog) / row.target_uri).read_bytes()[row.target_offset : row.target_offset + row.target_nbytes]
     return np.frombuffer(data, np.float32).reshape(row.recon_height, row.recon_width)
+
+
+def test_every_method_and_the_picture_of_kspace_have_the_virtual_coils_that_are_asked_for(catalog, monkeypatch):
+    given, pictured = [], []
+    monkeypatch.setattr(Blurred, "reconstruct", lambda self, batch: given.append(batch) or zero_filled(batch))
+    monkeypatch.setattr("echotrain.orchestration.jobs.evaluate.masked_kspace", lambda batch: pictured.append(batch) or masked_kspace(batch))
+    scorer, items = scorer_of(Blurred(LinesData(catalog=catalog, coils=2)))
+    values = scorer(items[0]).values
+    assert (len(given), len(pictured)) == (4, 1)
+    assert {batch.kspace.shape[1] for batch in (*given, *pictured)} == {2}
+    assert values["model"] == values["zero_filled"]
+
+
+def test_parts_of_an_evaluation_are_those_of_its_virtual_coils(catalog):
+    def identity(**data):
+        return _Work.of(EvaluationJob(method=Blurred(LinesData(catalog=catalog, **data)), split="val"), {}).identity
+
+    assert len({identity(), identity(coils=2), identity(coils=3)}) == 3
+    assert "coils" not in identity(coils=0)

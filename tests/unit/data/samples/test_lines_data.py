@@ -25,10 +25,11 @@ def test_masks_by_file_name_over_pseudonyms_are_told(volumes, seeding, told):
     assert all(words in warning for words, warning in zip(told, warnings, strict=True))
 
 
-def test_what_decides_samples_is_the_mask_alone():
+def test_what_decides_samples_is_the_mask_alone_or_the_virtual_coils_with_it():
     chosen = LinesData(catalog="c", fraction=0.5, mask=MaskConfig(kind="magic"))
     assert list(chosen.of_samples) == ["mask"]
     assert chosen.of_samples["mask"]["kind"] == "magic"
+    assert dict(LinesData(coils=8).of_samples).keys() == {"mask", "coils"}
 
 
 OLD = {"catalog": "c", "datasets": ["mosaic"], "anatomies": ["knee", "hip"], "contrasts": [], "mask": {"kind": "magic"}}
@@ -64,8 +65,10 @@ def test_a_column_that_there_is_not_and_a_value_of_another_type_are_refused(sett
 def test_a_run_of_the_version_before_goes_on_and_one_of_other_data_does_not():
     experiment = Experiment(data=from_dict(LinesData, OLD))
     now = science(experiment)
-    apart = ("data.where.", "data.balance.", "data.kind")
+    apart = ("data.where.", "data.balance.", "data.kind", "data.coils")
+    assert now["data.coils"] == 0
     before = {path: value for path, value in now.items() if not path.startswith(apart)}
     before |= {f"data.{name}": OLD[name] for name in ("datasets", "anatomies", "contrasts")}
     assert changed_keys(before, now) == {}
+    assert changed_keys(before, {**now, "data.coils": 8}) == {"data.coils": (0, 8)}
     assert changed_keys({**before, "data.anatomies": ["hip"]}, now) == {"data.where.anatomy": (["hip"], ["knee", "hip"])}
