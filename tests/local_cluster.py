@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from echotrain.recipes.registry import RECIPES
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint, load_file, load_weights
 from echotrain.training.experiment import Experiment
+from echotrain.training.sinks import Record
 from tests.simulated import write_simulated_catalog
 
 
@@ -77,6 +78,21 @@ def short_experiment(catalog_uri: str, storage: Path) -> Experiment:
 def run(experiment: Experiment, *settings: str, **options: Any) -> FitResult:
     """Train quietly, with a few settings changed."""
     return fit(override(experiment, settings), console=Console(quiet=True), **options)
+
+
+def kill_once(step: int, which: int, number: int) -> tuple[Callable[[Record], None], list[int]]:
+    """Return a record hook that sends a signal to one worker when ``step`` is logged, and the list of whom it sent it to."""
+    done: list[int] = []
+    pids: list[int] = []
+
+    def hook(record: Record) -> None:
+        if record["kind"] == "start":
+            pids[:] = [int(process.split(":")[1]) for process in record["processes"]]
+        elif record["kind"] == "train" and record["global_step"] >= step and not done:
+            done.append(pids[which])
+            os.kill(pids[which], number)
+
+    return hook, done
 
 
 def lines(result: FitResult) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Faults of training: a worker that dies, a loss that is not a number, a run that cannot be, a checkpoint that is another's."""
 
-import os
 import signal
 
 import pytest
@@ -10,24 +9,10 @@ from echotrain.errors import CatalogError, CheckpointError, ConfigError, Resourc
 from echotrain.recipes.registry import RECIPES
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint
-from tests.local_cluster import assert_same_run, lines, run
+from tests.local_cluster import assert_same_run, kill_once, lines, run
 from tests.simulated import write_cine_catalog
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
-
-
-def kill_once(step, which, number):
-    """Return a record hook that sends a signal to one worker when ``step`` is logged, and the list of what it did."""
-    done, pids = [], []
-
-    def hook(record):
-        if record["kind"] == "start":
-            pids[:] = [int(process.split(":")[1]) for process in record["processes"]]
-        elif record["kind"] == "train" and record["global_step"] >= step and not done:
-            done.append(pids[which])
-            os.kill(pids[which], number)
-
-    return hook, done
 
 
 # SIGTERM writes a checkpoint of its own; SIGKILL goes back to the last one.

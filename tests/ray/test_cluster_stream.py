@@ -1,7 +1,11 @@
 """Samples that are made on other CPUs of the cluster: the same numbers as in the rank, whatever dies on the way."""
 
+import dataclasses
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -9,7 +13,7 @@ import psutil
 import pytest
 import torch
 
-from echotrain.benchmarks.throttled import Fault, serve_throttled
+from echotrain.benchmarks.throttled import serve_throttled
 from echotrain.data.config import StreamConfig
 from echotrain.data.planned import PlannedStream
 from echotrain.data.samples.image import ImageData
@@ -17,9 +21,11 @@ from echotrain.data.samples.kspace_kt import KtData
 from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import PayloadError
 from echotrain.orchestration.runtime.cluster_stream import ClusterStream
+from tests import lost_maker
 from tests.catalogs import write_catalog
 from tests.frame_catalogs import write_frames
 from tests.images import random_volumes, write_images
+from tests.local_cluster import assert_same_run, kill_once, run
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
@@ -45,8 +51,9 @@ def numbers(step):
     """Return all that is known of a step's samples, as it enters a network."""
     found = []
     for batch in step.batches:
-        own = vars(batch) | ({"kspace": tuple(batch.network_input())} if hasattr(batch, "network_input") else {})
-        found.append({name: value for name, value in own.items()})
+        # What lies outside of the mask may be anything.
+        acquired = {"kspace": tuple(batch.network_input())} if hasattr(batch, "network_input") else {}
+        found.append(vars(batch) | acquired)
     return found
 
 
@@ -103,27 +110,26 @@ def makers():
 
 def test_a_maker_that_dies_and_a_store_that_fails_cost_no_sample(tmp_path):
     data = of_lines(tmp_path / "bucket")
-    with serve_throttled(tmp_path, first_byte_s=0.05) as server:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in server.env.items():
-                patch.setenv(name, value)
-            far = LinesData(catalog="s3://bucket", fraction=0.8)
-            stream = ClusterStream(far, seed=0, batch_size=1, epochs=3, config=CLUSTER)
-            killed, seen = [], []
+    with serve_throttled(tmp_path, first_byte_s=0.05) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.env.items():
+            patch.setenv(name, value)
+        far = LinesData(catalog="s3://bucket", fraction=0.8)
+        stream = ClusterStream(far, seed=0, batch_size=1, epochs=3, config=CLUSTER)
+        killed, seen = [], []
 
-            def kill():
-                while not killed:
-                    for process in makers()[:1]:
-                        os.kill(process.pid, signal.SIGKILL)
-                        killed.append(process.pid)
-                    time.sleep(0.01)
+        def kill():
+            while not killed:
+                for process in makers()[:1]:
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.append(process.pid)
+                time.sleep(0.01)
 
-            killer = threading.Thread(target=kill, daemon=True)
-            killer.start()
-            for epoch in range(3):
-                seen += list(stream.steps(epoch))
-            killer.join(30)
-            stream.close()
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        for epoch in range(3):
+            seen += list(stream.steps(epoch))
+        killer.join(30)
+        stream.close()
     assert killed
     in_rank = PlannedStream(data, seed=0, batch_size=1)
     for epoch in range(3):
@@ -131,3 +137,31 @@ def test_a_maker_that_dies_and_a_store_that_fails_cost_no_sample(tmp_path):
             assert_same(seen.pop(0), step)
     assert not seen
     in_rank.close()
+
+
+def test_weights_are_those_of_samples_made_in_the_rank_though_a_rank_and_a_maker_die(experiment, kept):
+    """On two ranks, with work on every sample.
+
+    Two makers die with it, which belong to the rank, and are replaced as it is.
+    """
+    settings = ["workers=2", "batch_size=4", "data.coils=3", "checkpoint_every=2"]
+    in_rank = run(experiment, *settings, "name=rank", workers=kept)
+    hook, done = kill_once(3, 1, signal.SIGKILL)
+    on_cluster = run(experiment, *settings, "name=cluster", "stream.where=cluster", on_record=hook, workers=kept)
+    assert done
+    assert_same_run(in_rank, on_cluster)
+
+
+@pytest.mark.slow  # A cluster of three nodes starts, and Ray takes its time until it is sure that one is gone.
+def test_a_node_that_is_lost_with_its_makers_costs_seconds_and_no_sample(experiment, catalog_uri, tmp_path):
+    settings = ["data.coils=3", "epochs=4"]
+    alone = run(experiment, "workers=1", "name=alone", *settings)
+    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "ECHOTRAIN_WORKER_GROUPS")}
+    command = [sys.executable, "-m", lost_maker.__name__, catalog_uri, str(tmp_path / "lost"), *settings]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    found = re.search(r"steps: (\d+), longest wait: ([\d.]+) s", ended.stdout)
+    assert found, ended
+    steps, wait = found.groups()
+    assert int(steps) == alone.global_step == 20
+    assert float(wait) < 20
+    assert_same_run(alone, dataclasses.replace(alone, run_uri=str(tmp_path / "lost" / experiment.name)))

@@ -1,4 +1,4 @@
-"""A run from scans to scores in stores that are not a plain S3: over TLS and through a proxy, and from a fake of Google's to one of Azure's.
+"""From scans to scores in stores that are not a plain S3: over TLS and through a proxy, and from a fake of Google's to one of Azure's.
 
 The fakes are no proof that the services answer so; see ``tests/fake_buckets.py``.
 """

@@ -1,8 +1,8 @@
 """What does it cost to have samples made on other CPUs? ``stream.where=cluster`` against the same function in bare processes.
 
-Both sides make the same slices, on as many CPUs, of local files: each is fetched, checked and worked on for about 0.2 s of CPU. ``ratio`` is
-slices/s of the stream, which carries the samples through Ray's object store to the one process that takes them, over those of processes
-that throw theirs away. ``nic_share`` is the rate without any work, from an S3 server throttled as in ``stream``, over that of its network.
+Both sides make the same slices, on as many CPUs, of local files: each is fetched, checked and worked on for about 0.2 s of CPU. ``ratio``
+is slices/s of the stream, which carries the samples through Ray's object store to the one process that takes them, over those of
+processes that throw theirs away. ``nic_share`` is the rate without any work, from an S3 server throttled as in ``stream``, over that of its network.
 
 Rates are those after the first samples, since a start is paid once a run; ``first_s`` says what it was.
 """

@@ -90,7 +90,7 @@ def _session() -> boto3.session.Session:
 
 @functools.cache
 def _models(path: str | None) -> botocore.loaders.Loader:
-    """Return what reads botocore's own data, and keeps it: megabytes of JSON, a third of a second for every session that reads them anew."""
+    """Return what reads botocore's own data, and keeps it: megabytes of JSON, which every session would read anew."""
     return botocore.loaders.create_loader(path)
 
 

@@ -34,7 +34,7 @@ from echotrain.orchestration.runtime.streaming import hush_ray_data
 
 __all__ = ["ClusterStream"]
 
-# Of rows that share bytes, a task makes some steps, so that these are read once; of others one, so that every maker soon has something to do.
+# Of rows that share bytes a task makes some steps, so that these are read once; of others one, so that every maker soon has work.
 _SHARING_STEPS = 8
 _SHARING_BYTES = 32e6
 # Ray Data takes its input as a whole, and a part of the plan begins when the one before it has ended: that is to be seldom, and soon done.
