@@ -2,11 +2,13 @@
 
 Both sides make the same slices, on as many CPUs, of local files: each is fetched, checked and worked on for about 0.2 s of CPU. ``ratio``
 is slices/s of the stream, which carries the samples through Ray's object store to the one process that takes them, over those of
-processes that throw theirs away. ``nic_share`` is the rate without any work, from an S3 server throttled as in ``stream``, over that of its network.
+processes that throw theirs away. ``nic_share`` is the rate without any work, from an S3 server throttled as in ``stream``, over that of
+its network.
 
 Rates are those after the first samples, since a start is paid once a run; ``first_s`` says what it was.
 """
 
+import dataclasses
 import functools
 import multiprocessing
 import os
@@ -98,7 +100,7 @@ class _WorkedFormat(LinesFormat):
     def begin(self, step: StepRows, *, epoch: int | None) -> list[Begun[LinesBatch]]:
         """Return the batches; whoever reads a slice works on it."""
         return [
-            Begun(begun.batch, [functools.partial(self._read, read, begun.batch) for read in begun.reads], begun.memory_nbytes)
+            dataclasses.replace(begun, reads=[functools.partial(self._read, read, begun.batch) for read in begun.reads])
             for begun in super().begin(step, epoch=epoch)
         ]
 
