@@ -22,7 +22,7 @@ from echotrain.data.samples.sample_format import MakeFormat
 from echotrain.log import setup_logging
 from echotrain.orchestration.runtime.cluster import connect
 from echotrain.orchestration.runtime.streaming import RayStream
-from echotrain.orchestration.runtime.trainer import ERRORS_ONLY, QuietTrainer
+from echotrain.orchestration.runtime.trainer import ERRORS_ONLY, quiet_trainer
 from echotrain.storage.ranged import RangeReader
 
 __all__ = ["OwnStore", "ReadRange", "RecordedLines", "measure_own_store", "replayed"]
@@ -82,7 +82,7 @@ def measure_own_store(side: Side, *, workers: int, folder: Path) -> OwnStore:
     """
     connect()
     report = folder / "own.json"
-    QuietTrainer(
+    quiet_trainer(
         _rank_main,
         train_loop_config={"side": asdict(side), "report": str(report)},
         scaling_config=ray.train.ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),

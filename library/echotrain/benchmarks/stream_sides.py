@@ -25,7 +25,7 @@ from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.log import setup_logging
 from echotrain.orchestration.runtime.cluster import connect
 from echotrain.orchestration.runtime.streaming import RayStream
-from echotrain.orchestration.runtime.trainer import ERRORS_ONLY, QuietTrainer
+from echotrain.orchestration.runtime.trainer import ERRORS_ONLY, quiet_trainer
 from echotrain.physics.masks import MaskConfig
 from echotrain.storage.aws import s3_client
 from echotrain.storage.open import join_uri
@@ -113,7 +113,7 @@ def measure_sides(sides: list[Side], *, workers: int, folder: Path) -> dict[str,
     """
     connect()
     report = folder / "sides.json"
-    QuietTrainer(
+    quiet_trainer(
         _rank_main,
         train_loop_config={"sides": [asdict(side) for side in sides], "report": str(report)},
         scaling_config=ray.train.ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),

@@ -1,7 +1,6 @@
 """How many workers a cluster holds, now and once it has grown."""
 
 from fractions import Fraction
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -94,7 +93,7 @@ def unpublished(monkeypatch):
 
     def stand(nodes, config=None):
         monkeypatch.setattr(module, "nodes_up", lambda: tuple(nodes))
-        monkeypatch.setattr(module, "state", SimpleNamespace(get_cluster_config=lambda: config))
+        monkeypatch.setattr(module, "cluster_config", lambda: config)
         return module.capacity()
 
     return stand

@@ -19,6 +19,7 @@ from echotrain.orchestration.runtime.channel import RunChannel
 from echotrain.orchestration.runtime.cluster import DriverEnvironment, connect
 from echotrain.orchestration.runtime.driver import FitResult, fit
 from echotrain.orchestration.runtime.group import Workers
+from echotrain.orchestration.runtime.notes import Notes
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint
 from echotrain.training.experiment import Experiment
@@ -36,15 +37,15 @@ class TrialDriver(tune.Trainable):  # type: ignore[misc]
     The training workers stay for the next trial. What Tune saves of a trial is not used: a run is resumed by its own folder.
     """
 
-    def setup(self, config: dict[str, Any], *, environment: DriverEnvironment, sweep_id: str) -> None:
+    def setup(self, config: dict[str, Any], *, environment: DriverEnvironment, notes: Notes, sweep_id: str) -> None:
         """Prepare this process and start the first trial."""
         # Tune ends a driver that takes its time to send the workers home. Ray's own handler leaves with 1, which is reported as a crash.
         signal.signal(signal.SIGTERM, _leave)
         environment.apply()
         setup_logging("ERROR")
         connect()
-        self._workers = Workers()
-        self._sweep = RunChannel(sweep_id)
+        self._workers = Workers(notes)
+        self._sweep = RunChannel(notes, sweep_id)
         self._run = _Run(config, self._workers)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

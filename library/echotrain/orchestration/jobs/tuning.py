@@ -41,6 +41,7 @@ from echotrain.orchestration.runtime.checks import (
 )
 from echotrain.orchestration.runtime.cluster import DriverEnvironment, connect
 from echotrain.orchestration.runtime.maker_room import describe_need, with_makers, workers_that_fit
+from echotrain.orchestration.runtime.notes import Notes
 from echotrain.orchestration.runtime.signals import catch_signals
 from echotrain.orchestration.runtime.streaming import settle_ray_data
 from echotrain.storage.guarded import GuardedStore
@@ -255,8 +256,9 @@ def _run(spec: SweepSpec, base: Experiment, book: Book, at_a_time: int, shown: S
     for name, value in _TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)
     settle_ray_data()
-    sweep = RunChannel(uuid.uuid4().hex[:12])
-    driver = tune.with_parameters(TrialDriver, environment=DriverEnvironment.here(), sweep_id=sweep.run_id)
+    notes, sweep_id = Notes(), uuid.uuid4().hex[:12]
+    sweep = RunChannel(notes, sweep_id)
+    driver = tune.with_parameters(TrialDriver, environment=DriverEnvironment.here(), notes=notes, sweep_id=sweep_id)
     # On this node, so that Tune's folder need not be shared, and without a CPU, which a KubeRay head does not offer.
     driver = tune.with_resources(driver, {f"node:{ray.util.get_node_ip_address()}": 0.001})
     with tempfile.TemporaryDirectory(prefix="echotrain-tune-", ignore_cleanup_errors=True) as scratch:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import ray
 
-from echotrain.orchestration.runtime.private_ray import state
+from echotrain.orchestration.runtime.private_ray import cluster_config
 from echotrain.worker_groups import PublishedGroups, WorkerGroup, published_groups
 
 __all__ = ["Capacity", "Node", "Shape", "capacity", "capacity_of", "nodes_up"]
@@ -141,7 +141,7 @@ def nodes_up() -> tuple[Node, ...]:
 
 def _told_by_ray() -> tuple[WorkerGroup, ...]:
     """Return the groups that an autoscaler has left word of in the cluster; most leave none."""
-    config = state.get_cluster_config()
+    config = cluster_config()
     if config is None:
         return ()
     limits, found = dict(config.max_resources), []

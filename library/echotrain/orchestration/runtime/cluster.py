@@ -8,7 +8,6 @@ from typing import Self
 import ray
 
 from echotrain.errors import ResourceError
-from echotrain.orchestration.runtime.private_ray import kv_get
 
 __all__ = ["DriverEnvironment", "connect", "has_dashboard", "is_on_cluster", "reserved_gpus"]
 
@@ -21,6 +20,8 @@ _RAY_SETTINGS = {
     # A dead peer never answers the farewell of its process group; the default waits half a minute for it.
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "3",
 }
+# Where the dashboard is, for actors and workers; empty where there is none.
+_DASHBOARD_VARIABLE = "ECHOTRAIN_DASHBOARD"
 _FORWARDED = ("AWS_", "GOOGLE_", "AZURE_", "WANDB_", "ECHOTRAIN_")
 # In either case, as every client takes them. Where the driver reaches a store through a proxy, its workers do.
 _PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"}
@@ -34,14 +35,18 @@ def connect() -> None:
     """
     for name, value in _RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
-    if not ray.is_initialized():
+    is_joined = ray.is_initialized()
+    if not (is_joined and ray.get_runtime_context().get_actor_id()):  # An actor is told by its driver.
         try:
-            ray.init(logging_level=logging.ERROR, include_dashboard=False)
+            # Where it is joined this changes nothing, and looks for no cluster.
+            address = "local" if is_joined else None
+            context = ray.init(address, logging_level=logging.ERROR, include_dashboard=False, ignore_reinit_error=True)
         except ConnectionError as error:
             where = os.environ.get("RAY_ADDRESS", "the cluster that runs on this machine")
             cause = (str(error.__cause__ or error).strip().splitlines() or [""])[-1]
             remedy = "Check RAY_ADDRESS and RAY_AUTH_TOKEN, or set RAY_ADDRESS=local for a cluster of its own."
             raise ResourceError(where, f"cannot be joined ({cause})", remedy) from error
+        os.environ[_DASHBOARD_VARIABLE] = context.dashboard_url or ""
     if not has_dashboard():
         # A cluster of this machine's own is not preempted; watching for it costs a process.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
@@ -84,5 +89,5 @@ def reserved_gpus() -> float:
 
 def has_dashboard() -> bool:
     """Whether the cluster answers questions about its actors; one that ``connect`` started does not."""
-    # The dashboard leaves its address here; Ray's own way to ask for it guesses one in every process but the driver's.
-    return bool(kv_get("webui:url", namespace="dashboard"))
+    # As the driver has seen it: in every other process Ray's own way to ask for the address guesses one.
+    return bool(os.environ.get(_DASHBOARD_VARIABLE))

@@ -5,32 +5,54 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
+import ray.train
+from ray.exceptions import RayError
+
+from echotrain.errors import TrainingError
 from echotrain.orchestration.runtime.channel import RunChannel
-from echotrain.orchestration.runtime.private_ray import WorkerCallback, get_train_context
 from echotrain.training.outcome import Signal
 
-__all__ = ["CatchSigterm", "WorkerSignals", "catch_signals"]
+__all__ = ["WorkerSignals", "catch_signals", "catch_sigterm", "watch_preemption"]
 
 logger = logging.getLogger(__name__)
 
 _terminated = threading.Event()
+_preempted = threading.Event()
 _EXIT_CODE = 128 + signal.SIGTERM
+# As often as Ray looks.
+_PREEMPTION_POLL_S = 5.0
 
 
-class CatchSigterm(WorkerCallback):  # type: ignore[misc]
-    """Installs a SIGTERM handler in each worker before training starts.
+def catch_sigterm() -> None:
+    """Install a handler of SIGTERM in a worker; in its main thread, before training starts in another.
 
-    Ray runs this in the worker's main thread, the only one that may; the training function itself runs in another. The handler takes
-    effect when the main thread next runs Python, which is at Ray's next health check.
+    The handler takes effect when the main thread next runs Python, which is at Ray's next health check.
     """
+    _terminated.clear()
+    signal.signal(signal.SIGTERM, _on_sigterm)
 
-    def after_init_train_context(self) -> None:
-        """Install the handler."""
-        _terminated.clear()
-        signal.signal(signal.SIGTERM, _on_sigterm)
+
+def watch_preemption(*, period_s: float = _PREEMPTION_POLL_S) -> None:
+    """Have it noted when Ray hears that a node of the group is about to go; on every worker, once for the life of its process.
+
+    From a thread, which waits for those of the other ranks in the place of training: Ray's question is a barrier.
+    """
+    if os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") == "0":
+        return
+
+    def watch() -> None:
+        try:
+            while ray.train.get_preemption_info() is None:
+                time.sleep(period_s)
+        except RayError:  # The group is ending.
+            return
+        _preempted.set()
+
+    threading.Thread(target=watch, name="preemption", daemon=True).start()
 
 
 class WorkerSignals:
@@ -55,9 +77,7 @@ class WorkerSignals:
             return Signal.STOP
         if _terminated.is_set():
             return Signal.LEAVE
-        # The public ``ray.train.get_preemption_info`` is a barrier over workers; the trainer agrees on signals by itself.
-        is_preempted = get_train_context().preemption_context.preemption_info is not None
-        return Signal.SAVE if is_preempted else Signal.NONE
+        return Signal.SAVE if _preempted.is_set() else Signal.NONE
 
     def close(self) -> None:
         """Stop listening."""
@@ -67,7 +87,11 @@ class WorkerSignals:
 
     def _listen(self, channel: RunChannel, period_s: float) -> None:
         while not self._closed.wait(period_s):
-            if channel.is_stop_requested():
+            try:
+                is_asked = channel.is_stop_requested()
+            except TrainingError:  # Nobody hears of the run any more; the next question ends it.
+                is_asked = True
+            if is_asked:
                 self._stop.set()
                 return
 

@@ -1,24 +1,40 @@
-"""Ray's trainer as this platform uses it: workers that are kept alive, and a console that is left to us."""
+"""Ray's trainer as this platform uses it: a console that is left to us, and workers that are told of SIGTERM."""
 
 from typing import Any
 
 from ray.train import LoggingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from echotrain.orchestration.runtime.cluster import has_dashboard
-from echotrain.orchestration.runtime.private_ray import PlacementGroupCleanerCallback
+from echotrain.orchestration.runtime.private_ray import WithoutCleaner
+from echotrain.orchestration.runtime.signals import catch_sigterm
 
-__all__ = ["ERRORS_ONLY", "QuietTrainer"]
+__all__ = ["ERRORS_ONLY", "TorchWithSigterm", "quiet_trainer"]
 
 ERRORS_ONLY = LoggingConfig(log_level="ERROR")
 
 
-class QuietTrainer(TorchTrainer):  # type: ignore[misc]
-    """Without Ray's watch over placement groups where it cannot work: it asks the dashboard, and complains where there is none.
+def quiet_trainer(*arguments: Any, **options: Any) -> TorchTrainer:
+    """Return a ``TorchTrainer`` that does not complain of a dashboard which is not there."""
+    return (TorchTrainer if has_dashboard() else _TrainerWithoutCleaner)(*arguments, **options)
 
-    What it guards against, a controller that dies while the cluster lives on, cannot happen on a cluster that lives as long as the driver.
-    """
 
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks: list[Any] = super()._create_default_callbacks()
-        return callbacks if has_dashboard() else [each for each in callbacks if not isinstance(each, PlacementGroupCleanerCallback)]
+class TorchWithSigterm(TorchConfig):  # type: ignore[misc]
+    """The process group of torch's backends, in workers that catch SIGTERM."""
+
+    @property
+    def backend_cls(self) -> type[Any]:
+        """Return what sets up the workers."""
+        return _BackendWithSigterm
+
+
+class _BackendWithSigterm(TorchConfig().backend_cls):  # type: ignore[misc]
+    """Ray calls a backend in the worker's main thread, the only one that may install a handler; training runs in another."""
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        worker_group.execute(catch_sigterm)
+        super().on_start(worker_group, backend_config)
+
+
+class _TrainerWithoutCleaner(WithoutCleaner, TorchTrainer):  # type: ignore[misc]
+    pass

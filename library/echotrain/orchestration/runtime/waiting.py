@@ -7,18 +7,14 @@ placement group is asked for before them, and let go as soon as it stands: what 
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
-from ray.train.v2.api.exceptions import ControllerError
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from echotrain.errors import ResourceError
 from echotrain.orchestration.runtime.capacity import Capacity, Shape, capacity, capacity_of, nodes_up
-from echotrain.orchestration.runtime.channel import GroupChannel
-from echotrain.orchestration.runtime.private_ray import WorkerGroupCallback
 from echotrain.worker_groups import NODE_TIMEOUT_VARIABLE, PublishedGroups, published_groups
 
-__all__ = ["GaveUpWaitingError", "NodeWait", "RoomWatch", "WaitForNodes", "await_nodes"]
+__all__ = ["GaveUpWaitingError", "NodeWait", "RoomWatch", "await_nodes"]
 
 _POLL_S = 1.0
 _TELL_EVERY_S = 30.0
@@ -30,39 +26,6 @@ _START_S = 30.0
 
 class GaveUpWaitingError(Exception):
     """Whoever waits for nodes was asked to stop; there is nothing to save."""
-
-
-class WaitForNodes(WorkerGroupCallback):  # type: ignore[misc]
-    """Waits, in Ray Train's controller, before workers are started or started again; the driver is told over the group's line.
-
-    Args:
-        group_id: Of that line.
-        published: What may come.
-    """
-
-    def __init__(self, group_id: str, published: PublishedGroups) -> None:
-        self._channel = GroupChannel(group_id)
-        self._published = published
-
-    def before_worker_group_start(self, worker_group_context: Any) -> None:
-        """Return once there is room for the workers; raises Ray's ``ControllerError`` around one of ours where there is not."""
-        resources = worker_group_context.resources_per_worker
-        shape = Shape(cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
-        remedy = "lower workers, or set device=cpu" if shape.gpus else "lower workers"
-        try:
-            await_nodes(
-                shape,
-                worker_group_context.num_workers,
-                self._published,
-                tell=self._channel.tell_waiting,
-                is_given_up=self._channel.is_given_up,
-                remedy=remedy,
-            )
-        except (ResourceError, GaveUpWaitingError) as error:
-            # In this wrapping it ends the run, and Ray logs no traceback of it.
-            raise ControllerError(error) from error
-        finally:
-            self._channel.tell_waiting("")
 
 
 def await_nodes(

@@ -19,8 +19,9 @@ from echotrain.models.pretrained import NamesWeights
 from echotrain.orchestration.runtime.channel import GroupChannel, Order, RunChannel
 from echotrain.orchestration.runtime.cluster import DriverEnvironment, has_dashboard
 from echotrain.orchestration.runtime.cluster_stream import ClusterStream
+from echotrain.orchestration.runtime.notes import Notes
 from echotrain.orchestration.runtime.prometheus import PrometheusSink
-from echotrain.orchestration.runtime.signals import WorkerSignals
+from echotrain.orchestration.runtime.signals import WorkerSignals, watch_preemption
 from echotrain.orchestration.runtime.streaming import RayStream
 from echotrain.ranks import Ranks
 from echotrain.seeding import derive_seed
@@ -42,6 +43,8 @@ from echotrain.training.wandb_sink import WandbSink
 __all__ = ["WorkerArguments", "WorkerLeaving", "catalog_identity", "open_stream", "serve"]
 
 _POLL_S = 0.05
+# Of all ranks together; a process that answers them can do some thousands.
+_MOST_POLLS_PER_S = 500
 
 
 class WorkerLeaving(Exception):
@@ -53,10 +56,12 @@ class WorkerArguments:
     """What the driver tells its workers when it starts them; everything else comes as orders.
 
     Attributes:
+        notes: Of the job.
         group_id: Of the line over which orders come.
         environment: Storage and W&B settings of the driver's environment.
     """
 
+    notes: Notes
     group_id: str
     environment: DriverEnvironment
 
@@ -75,12 +80,14 @@ def serve(arguments: WorkerArguments) -> None:
     # DDP notes once that the gradient of a 1x1 convolution has other strides of the same layout; the sums are right.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     ranks = Ranks.of_process_group(ray.train.torch.get_device())
-    channel = GroupChannel(arguments.group_id)
+    watch_preemption()
+    channel = GroupChannel(arguments.notes, arguments.group_id)
     if ranks.is_first:
         channel.count_start()
     done, _ = channel.answered()
-    while (order := _next_order(channel, after=done)).experiment is not None:
-        outcome = _train(order.experiment, order, ranks)
+    poll_s = max(_POLL_S, ranks.world / _MOST_POLLS_PER_S)
+    while (order := _next_order(channel, after=done, poll_s=poll_s)).experiment is not None:
+        outcome = _train(order.experiment, order, ranks, RunChannel(arguments.notes, order.run_id) if ranks.is_first else None)
         done = order.number
         if ranks.is_first:
             channel.answer(done, dataclasses.asdict(outcome))
@@ -88,14 +95,14 @@ def serve(arguments: WorkerArguments) -> None:
             torch.cuda.empty_cache()
 
 
-def _next_order(channel: GroupChannel, *, after: int) -> Order:
+def _next_order(channel: GroupChannel, *, after: int, poll_s: float) -> Order:
     """Wait for an order. Every rank looks for itself: to wait for rank 0 in a collective would end at its time limit."""
     while (order := channel.order()) is None or order.number <= after:
-        time.sleep(_POLL_S)
+        time.sleep(poll_s)
     return order
 
 
-def _train(experiment: Experiment, order: Order, ranks: Ranks) -> Outcome:
+def _train(experiment: Experiment, order: Order, ranks: Ranks, channel: RunChannel | None) -> Outcome:
     """Train the experiment of an order; return how that came back."""
     if ranks.device.type == "cpu":
         torch.set_num_threads(experiment.threads_per_worker)
@@ -104,7 +111,6 @@ def _train(experiment: Experiment, order: Order, ranks: Ranks) -> Outcome:
         # From here on no earlier rank 0 of this run writes: one that the cluster has lost, and that still trains somewhere.
         store = GuardedStore(store, join(store, order.lease))
     method, state = _begin(experiment, store, ranks)
-    channel = RunChannel(order.run_id) if ranks.is_first else None
     signals = WorkerSignals(channel)
     stream = open_stream(experiment, ranks)
     try:
