@@ -9,10 +9,11 @@ DATA   ?=
 DEMO   ?=
 TESTS  ?=
 SETTINGS ?=
+RAY    ?=
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install bart tools api-server demo study test test-charts lint format bench chart-readme pipeline lock clean
+.PHONY: help install bart tools api-server demo study test test-charts test-ray lint format bench chart-readme pipeline lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -66,6 +67,9 @@ test: $(READY) $(BART) $(TOOLS)  ## run every test that this machine can run, in
 
 test-charts: $(READY) tools api-server  ## test the Helm chart and what stands on Kubernetes, on a real API server where it can be had
 	@$(RUN) -m pytest tests/charts
+
+test-ray: $(READY)  ## run the tests that need Ray against another one, in an environment of its own (RAY=newest or RAY=2.59.0; TESTS=...)
+	@.ci/test_ray $(VENV) '$(RAY)' $(TESTS)
 
 lint: $(READY)  ## ruff, mypy --strict, import-linter
 	$(VENV)/bin/ruff check .

@@ -3,9 +3,12 @@
 import signal
 
 import pytest
+import ray
 
 from echotrain.config import override
 from echotrain.errors import CatalogError, CheckpointError, ConfigError, ResourceError, StorageError, TrainingError
+from echotrain.orchestration.runtime.group import Workers
+from echotrain.orchestration.runtime.notes import Notes
 from echotrain.recipes.registry import RECIPES
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint
@@ -32,6 +35,18 @@ def test_a_worker_that_is_ended_is_replaced_and_the_run_ends_as_if_nothing_had_h
     assert starts[1]["global_step"] >= least
     assert_same_run(whole, cut)
     assert [line["global_step"] for line in lines(cut)] == [line["global_step"] for line in lines(whole)]
+
+
+def test_a_run_whose_driver_is_cut_off_from_its_workers_ends_with_the_reason_and_is_resumed(experiment, whole):
+    notes = Notes()
+
+    def cut(record):
+        if record["kind"] == "train" and record["global_step"] == 3:
+            ray.kill(notes._keeper)
+
+    with Workers(notes) as workers, pytest.raises(TrainingError, match="between the command and its workers: died"):
+        run(experiment, "name=cut-off", "workers=2", "checkpoint_every=2", workers=workers, on_record=cut)
+    assert_same_run(whole, run(experiment, "name=cut-off", "workers=2", "checkpoint_every=2"))
 
 
 @pytest.fixture(scope="module")

@@ -128,6 +128,7 @@ def _train(experiment: Experiment, order: Order, ranks: Ranks, channel: RunChann
         signals.close()
         stream.close()
     if outcome.signal == Signal.LEAVE:
+        ranks.share(None)  # Ray ends every rank as soon as one has raised, rank 0 in the midst of saving.
         raise WorkerLeaving(f"a worker was asked to end; step {outcome.global_step} is saved")
     return outcome
 
