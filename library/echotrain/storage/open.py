@@ -1,9 +1,7 @@
 """From a URI to a store."""
 
 from echotrain.errors import ConfigError
-from echotrain.storage.bucket_store import BucketStore
 from echotrain.storage.local import LocalStore
-from echotrain.storage.s3 import S3Store
 from echotrain.storage.store import Store
 from echotrain.storage.uri import SCHEMES, local_path, split_uri
 
@@ -27,7 +25,14 @@ def open_store(uri: str) -> Store:
         raise ConfigError(repr(uri), "is neither a folder nor in a bucket", remedy)
     if not bucket:
         raise ConfigError(repr(uri), "names no bucket", f"Write it as {scheme}://bucket/prefix.")
-    return S3Store(uri) if scheme == "s3" else BucketStore(uri)
+    # Their clients take half a second to import, which whoever works in folders alone need not wait for, nor have.
+    if scheme == "s3":
+        from echotrain.storage.s3 import S3Store
+
+        return S3Store(uri)
+    from echotrain.storage.bucket_store import BucketStore
+
+    return BucketStore(uri)
 
 
 def store_of(uri: str) -> tuple[Store, str]:

@@ -1,28 +1,27 @@
 """Reading pieces of large objects straight into memory that the caller owns, with a checksum on the way.
 
 Buckets by ranged GETs through obstore, whose TLS and HTTP run outside of Python; folders by positioned reads. Both come in pieces that are
-hashed, and those of a body copied, while they are still in the processor's cache.
+hashed, and those of a body copied, while they are still in the processor's cache. Who reads folders alone needs no client of a bucket.
 """
 
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import obstore
 import xxhash
-from obstore.exceptions import BaseError, PreconditionError
 
 from echotrain.errors import ObjectMissingError, PayloadError, StorageError
 from echotrain.storage.answers import client_error, is_status
-from echotrain.storage.buckets import Buckets
 from echotrain.storage.retry import RetryPolicy, TransientError, retrying
-from echotrain.storage.s3 import S3Store
 from echotrain.storage.uri import has_dots, local_path, split_uri
 
 if TYPE_CHECKING:
     from obstore import GetOptions
+
+    from echotrain.storage.buckets import Buckets
 
 __all__ = ["RangeReader"]
 
@@ -43,7 +42,8 @@ class RangeReader:
     def __init__(self, *, timeout_s: float = 10.0, retry: RetryPolicy | None = None) -> None:
         self._retry = retry or RetryPolicy()
         self._timeout_s = timeout_s
-        self._buckets = Buckets(timeout_s=timeout_s)
+        self._lock = threading.Lock()
+        self._buckets: Buckets | None = None
 
     def read_into(self, uri: str, offset: int, *buffers: memoryview, version: str | None = None) -> tuple[int, ...]:
         """Fill the buffers, in order, with the object's bytes from ``offset`` on.
@@ -74,18 +74,33 @@ class RangeReader:
 
     def close(self) -> None:
         """Close every connection; the next read opens others."""
-        self._buckets.close()
+        with self._lock:
+            if self._buckets is not None:
+                self._buckets.close()
+
+    def _opener(self) -> "Buckets":
+        with self._lock:
+            if self._buckets is None:
+                from echotrain.storage.buckets import Buckets
+
+                self._buckets = Buckets(timeout_s=self._timeout_s)
+            return self._buckets
 
     def _read_object(self, uri: str, offset: int, progress: "_Progress") -> None:
         scheme, bucket, key = split_uri(uri)
         if scheme == "s3" and has_dots(key):
             # No URL can name it, as obstore would; boto3 sends what it is told.
+            from echotrain.storage.s3 import S3Store
+
             store = S3Store(f"s3://{bucket}", timeout_s=self._timeout_s)
             progress.fill(memoryview(store.read_range(key, offset + progress.done, offset + progress.total - 1)))
             if progress.done < progress.total:
                 raise _ends_early(uri, offset, progress.total)
             return
-        client, path = self._buckets.open(uri)
+        import obstore
+        from obstore.exceptions import BaseError
+
+        client, path = self._opener().open(uri)
         wanted = (offset + progress.done, offset + progress.total)
         is_answered = False
         try:
@@ -105,6 +120,8 @@ class RangeReader:
             raise TransientError(f"the body ended {progress.total - progress.done} bytes early")
 
     def _failure(self, uri: str, offset: int, progress: "_Progress", error: Exception, *, is_answered: bool) -> Exception:
+        from obstore.exceptions import PreconditionError
+
         if is_status(error, 416):
             return _ends_early(uri, offset, progress.total)
         if progress.version and isinstance(error, PreconditionError):
