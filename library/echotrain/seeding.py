@@ -46,7 +46,8 @@ def uniforms(seeds: Sequence[int], count: int, device: torch.device) -> Float[Te
 
     They are the upper 24 bits of what SplitMix64 gives from that state on (Steele et al., OOPSLA 2014, figure 16).
     """
-    states = torch.tensor(seeds, dtype=torch.int64).to(device)[:, None]
+    # Not waited for: memory that is not pinned is copied aside before the call returns.
+    states = torch.tensor(seeds, dtype=torch.int64).to(device, non_blocking=True)[:, None]
     z = states + torch.arange(1, count + 1, device=device) * _GOLDEN
     z = (z ^ _shifted(z, 30)) * _MIX1
     z = (z ^ _shifted(z, 27)) * _MIX2

@@ -98,7 +98,7 @@ class BridgeTask(ReconstructingTask[MeasuredBatch]):
         scale, space = image_scale(image), _space(network, image)
         source = space.encode(normalise(image, scale))
         target = space.encode(normalise(target_image, scale))
-        s = self._draw_times(batch).to(source.device)
+        s = self._draw_times(batch).to(source.device, non_blocking=True)
         x = bridge_point(source, target, s, self.config.noise * _noise(batch, "bridge", source)())
         direction: Channels = network(x, s)
         matching = (direction - (source - target)).square().mean(dim=(1, 2, 3))
@@ -189,4 +189,9 @@ def _space(network: nn.Module, image: Magnitude) -> Space:
 def _noise(batch: MeasuredBatch, purpose: str, like: Channels) -> Callable[[], Channels]:
     """Return what gives unit noise of the codes' shape, anew at each call, from a stream per sample."""
     generators = batch.generators(purpose)
-    return lambda: torch.stack([torch.randn(like.shape[1:], generator=generator) for generator in generators]).to(like.device)
+
+    def draw() -> Channels:
+        noise = torch.stack([torch.randn(like.shape[1:], generator=generator) for generator in generators])
+        return noise.to(like.device, non_blocking=True)
+
+    return draw

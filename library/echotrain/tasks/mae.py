@@ -113,7 +113,7 @@ class MaeTask(Task[ImageBatch]):
     def _run(self, network: nn.Module, images: Channels, batch: ImageBatch) -> Masked:
         count = _network(network).config.num_patches
         noise = torch.stack([torch.rand(count, generator=generator) for generator in batch.generators("mae mask")])
-        result: Masked = network(images, noise.to(images.device))
+        result: Masked = network(images, noise.to(images.device, non_blocking=True))
         return result
 
     def _loss(self, images: Channels, result: Masked, patch: int) -> PerSample:

@@ -8,6 +8,7 @@ import torch
 
 from echotrain.errors import ConfigError
 from echotrain.models.layers.norm_unet import NormUnet
+from echotrain.models.unrolled import sensitivity
 from echotrain.models.unrolled.sensitivity import center_lines, count_center_lines
 from echotrain.models.unrolled.varnet import VarNetConfig
 from echotrain.physics.coils import rss
@@ -44,6 +45,13 @@ def test_a_size_below_one_is_refused(name):
         VarNetConfig(**{name: 0})
 
 
+@pytest.fixture(params=[True, False], ids=["left out", "zeros that stay zero"])
+def _padding(request, monkeypatch):
+    """Treat padded coils as a CPU does, and as a GPU, which is not asked which they are."""
+    monkeypatch.setattr(sensitivity, "_leaves_out_padding", lambda device: request.param)
+
+
+@pytest.mark.usefixtures("_padding")
 def test_padded_coils_change_nothing_with_or_without_a_coil_mask(model):
     kspace, mask, num_low = scan(33, 41, batch=2)
     padded = torch.cat((kspace, torch.zeros_like(kspace[:, :3])), dim=1)
@@ -53,6 +61,7 @@ def test_padded_coils_change_nothing_with_or_without_a_coil_mask(model):
     torch.testing.assert_close(model(padded, mask, num_low), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("_padding")
 def test_samples_with_different_numbers_of_coils_share_a_batch(model):
     kspace, mask, num_low = scan(batch=2)
     kspace[1, 2:] = 0
@@ -61,6 +70,7 @@ def test_samples_with_different_numbers_of_coils_share_a_batch(model):
     torch.testing.assert_close(outputs[1:], model(kspace[1:, :2], mask[1:], num_low[1:]), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("_padding")
 def test_gradients_with_padded_coils_are_finite_and_the_same(model):
     kspace, mask, num_low = scan(batch=2)
     model(kspace, mask, num_low).sum().backward()

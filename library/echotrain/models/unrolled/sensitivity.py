@@ -47,12 +47,13 @@ class SensitivityModel(nn.Module):
         """Return maps whose squared magnitudes sum to 1 over coils; those of padded coils are 0."""
         center = measured * center_of(mask, calibration, measured.shape[-2]) if self.mask_center else measured
         images = space.images(center)
-        is_real = torch.ones(images.shape[:2], dtype=torch.bool) if coil_mask is None else coil_mask
-        if coil_mask is None or bool(coil_mask.all()):
-            maps = self._refine(images.flatten(0, 1), is_real, activation_checkpointing).view(images.shape)
+        if coil_mask is None or not _leaves_out_padding(images.device) or bool(coil_mask.all()):
+            # Padding is zero, and stays so.
+            everyone = torch.ones(images.shape[:2], dtype=torch.bool)
+            maps = self._refine(images.flatten(0, 1), everyone, activation_checkpointing).view(images.shape)
         else:
             maps = torch.zeros_like(images)
-            maps[coil_mask] = self._refine(images[coil_mask], is_real, activation_checkpointing)
+            maps[coil_mask] = self._refine(images[coil_mask], coil_mask, activation_checkpointing)
         return maps / rss(maps).unsqueeze(1)
 
     def _refine(self, images: Image, is_real: CoilMask, activation_checkpointing: bool) -> Image:
@@ -66,6 +67,11 @@ class SensitivityModel(nn.Module):
             with regrouped(lambda part=part: coils()[part]):  # type: ignore[misc]
                 refined.append(run(self.norm_unet, group, checkpointed=activation_checkpointing))
         return torch.cat(refined)
+
+
+def _leaves_out_padding(device: torch.device) -> bool:
+    """Whether it is worth asking which coils are padding: a GPU would be waited for in the middle of a step."""
+    return device.type == "cpu"
 
 
 def center_of(mask: SamplingMask, calibration: Calibration | None, height: int) -> SamplingMask:
