@@ -1,26 +1,29 @@
 """Measure echotrain against named baselines on your own machine or cluster."""
 
 import argparse
+import importlib
 import inspect
 import sys
 from collections.abc import Callable, Sequence
 
 from rich.table import Table
 
-from echotrain.benchmarks import cluster, evaluate, prepare, resume, step, stream, sweep
 from echotrain.benchmarks.result import BenchResult
 from echotrain.config import parse_arguments
 from echotrain.errors import EchotrainError
 from echotrain.log import console, setup_logging
 
-BENCHMARKS: dict[str, Callable[..., BenchResult]] = {
-    "stream": stream.run,
-    "cluster": cluster.run,
-    "step": step.run,
-    "prepare": prepare.run,
-    "evaluate": evaluate.run,
-    "resume": resume.run,
-    "sweep": sweep.run,
+# Modules whose ``run`` it is, imported when it is called: half of them need no Ray, and run where there is none.
+BENCHMARKS = {
+    "stream": "echotrain.benchmarks.stream",
+    "cluster": "echotrain.benchmarks.cluster",
+    "step": "echotrain.benchmarks.step",
+    "tricks": "echotrain.benchmarks.tricks",
+    "mae_step": "echotrain.benchmarks.mae_step",
+    "prepare": "echotrain.benchmarks.prepare",
+    "evaluate": "echotrain.benchmarks.evaluate",
+    "resume": "echotrain.benchmarks.resume",
+    "sweep": "echotrain.benchmarks.sweep",
 }
 
 EXAMPLES = """examples:
@@ -28,6 +31,8 @@ EXAMPLES = """examples:
   python -m ray_jobs.bench stream gigabytes=8 --json   the same on more data, one JSON line
   python -m ray_jobs.bench cluster                     samples made on other CPUs, against bare processes on as many
   python -m ray_jobs.bench step device=cuda            training step against the public fastMRI VarNet
+  python -m ray_jobs.bench tricks                      what each of the U-Net's own kernels brings to a step
+  python -m ray_jobs.bench mae_step device=cuda        images/s of a masked autoencoder's step, against the bare network
   python -m ray_jobs.bench prepare                     MB/s per core of preparing, against a bare read and hash
   python -m ray_jobs.bench evaluate                    slices/s of an evaluation, against the network alone
   python -m ray_jobs.bench resume                      seconds from a killed worker to the next step
@@ -38,6 +43,21 @@ settings:
 """
 
 
+class _Settings(argparse.Action):
+    """Prints the settings of every benchmark below the rest of the help; only then are all of them imported."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.epilog = EXAMPLES + "\n".join(f"  {name}: {settings_of(find(name))}" for name in BENCHMARKS)
+        parser.print_help()
+        parser.exit()
+
+
+def find(name: str) -> Callable[..., BenchResult]:
+    """Return a benchmark."""
+    run: Callable[..., BenchResult] = importlib.import_module(BENCHMARKS[name]).run
+    return run
+
+
 def settings_of(benchmark: Callable[..., BenchResult]) -> str:
     """Return the settings of a benchmark as ``name=default``."""
     return " ".join(f"{name}={parameter.default}" for name, parameter in inspect.signature(benchmark).parameters.items())
@@ -45,13 +65,10 @@ def settings_of(benchmark: Callable[..., BenchResult]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one benchmark, or all, and print a table or JSON lines."""
-    settings = "\n".join(f"  {name}: {settings_of(run)}" for name, run in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
-        prog="python -m ray_jobs.bench",
-        description=__doc__,
-        epilog=EXAMPLES + settings,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m ray_jobs.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False
     )
+    parser.add_argument("-h", "--help", action=_Settings, nargs=0, help="show this, with the settings of every benchmark")
     parser.add_argument("name", choices=[*BENCHMARKS, "all"])
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the benchmark")
     parser.add_argument("--quick", action="store_true", help="small sizes: a check that it runs, not a measurement")
@@ -63,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = 0
     for name in names:
         try:
-            result = BENCHMARKS[name](**parse_arguments(BENCHMARKS[name], [*quick, *options.settings]))
+            run = find(name)
+            result = run(**parse_arguments(run, [*quick, *options.settings]))
         except EchotrainError as error:
             print(f"error: {error}", file=sys.stderr)
             status = 2

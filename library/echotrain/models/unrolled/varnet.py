@@ -10,7 +10,7 @@ from echotrain.models.layers.norm_unet import NormUnet
 from echotrain.models.unrolled.loop import UnrolledNetwork
 from echotrain.models.unrolled.sensitivity import SensitivityModel
 
-__all__ = ["VarNet", "VarNetConfig"]
+__all__ = ["VarNet", "VarNetConfig", "compile_unets"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +86,8 @@ class VarNet(UnrolledNetwork):
             compile_unets(self)
 
 
-def compile_unets(network: nn.Module) -> None:
-    """Compile every ``NormUnet``'s real-valued part in place; names in the state_dict stay as they are."""
+def compile_unets(network: nn.Module, *, backend: str = "inductor") -> None:
+    """Compile every ``NormUnet``'s real-valued part in place by a backend of torch's; names in the state_dict stay as they are."""
     for module in network.modules():
         if isinstance(module, NormUnet):
-            module.unet.compile()
+            module.unet.compile(backend=backend)
