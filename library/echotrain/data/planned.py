@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from echotrain.data.catalog.columns import codes_of, taken
 from echotrain.data.catalog.examples import choose_examples
 from echotrain.data.catalog.identity import SampleId
 from echotrain.data.catalog.rows import SPLITS, Catalog
@@ -20,6 +21,7 @@ from echotrain.data.fetch import Fetcher
 from echotrain.data.plan.balance import balance_weights
 from echotrain.data.plan.consecutive import consecutive_order
 from echotrain.data.plan.order import Indices, RankRows, epoch_order, num_global_samples, num_steps, rank_rows
+from echotrain.data.plan.volumes import volume_rows
 from echotrain.data.samples.data_config import DataConfig
 from echotrain.data.samples.sample_format import StepRows
 from echotrain.data.stream import StepData
@@ -65,6 +67,7 @@ class PlannedStream:
         config: Threads, prefetch, retries.
         pieces: Carries the plan here, some steps at a time: positions of rows and their weights.
         catalog: An already loaded catalog, else ``data.catalog`` is loaded.
+        trains: False where only held-out samples are wanted, so that there may be none to train on.
 
     Raises:
         CatalogError: There is no such catalog, or the training selection is empty.
@@ -81,6 +84,7 @@ class PlannedStream:
         config: StreamConfig | None = None,
         pieces: Cut = cut,
         catalog: Catalog | None = None,
+        trains: bool = True,
     ) -> None:
         if batch_size < 1 or world_size < 1 or not 0 <= rank < world_size:
             raise ConfigError(
@@ -93,7 +97,7 @@ class PlannedStream:
         self._pieces = pieces
         self.catalog = load_catalog(data.catalog, trusted=data.trusted) if catalog is None else catalog
         subset = load_subset(self.catalog.root, data.subset) if data.subset else None
-        self._train = self._select(data.train_split, data.fraction, subset)
+        self._train = self._select(data.train_split, data.fraction, subset) if trains else np.empty(0, np.int64)
         self._weights = balance_weights(self.catalog.table, self._train, data.balance)
         self._groups = data.together(self.catalog.table, self._train)
         self._fetcher: Fetcher[Any] = Fetcher(self.catalog, data.make_format(seed=seed), config=config)
@@ -123,14 +127,48 @@ class PlannedStream:
             part = slice(number * per_step, (number + 1) * per_step)
             yield StepPlan(planned.indices[part], planned.weights[part], count)
 
+    @property
+    def trained(self) -> Indices:
+        """The rows that are trained on, as many as an epoch has samples over all ranks."""
+        return self._train
+
+    def samples(self, epoch: int, first: int = 0) -> Iterator[StepData[Any]]:
+        """Yield this rank's samples of an epoch, a step each, for whoever makes batches of them.
+
+        Their order is one over all ranks, whatever their number, and rank ``r`` of ``W`` takes every ``W``-th: so a place in it is all that
+        a resume needs. For the same reason rows that share bytes do not come one after the other. Where the last ones do not suffice for
+        all ranks, the others get a filler.
+
+        Args:
+            epoch: Each has its own order and masks.
+            first: How many the ranks have had together.
+        """
+        order = epoch_order(len(self._train), self._seed, epoch, self._weights)[first:]
+        mine = rank_rows(order, 0, batch_size=self._world_size, rank=self._rank, world_size=self._world_size)
+        yield from self._fetch_each(RankRows(self._train[mine.indices], mine.weights), epoch)
+
+    def held_out(self, split: str = "val") -> RankRows:
+        """Return this rank's rows of a split by whole volumes, fillers at the end: every rank has as many.
+
+        Raises:
+            ConfigError: There is no such split, or it has fewer volumes than there are ranks.
+        """
+        rows = self._held_out(_checked(split))
+        volumes, _ = codes_of(taken(self.catalog.table, rows, ["dataset", "volume"]), ["dataset", "volume"])
+        mine = volume_rows(volumes, rank=self._rank, world_size=self._world_size)
+        return RankRows(rows[mine.indices], mine.weights)
+
+    def held_out_samples(self, split: str = "val", first: int = 0) -> Iterator[StepData[Any]]:
+        """Yield the rows of ``held_out`` from the ``first`` of this rank on, a step each, with masks of the volume alone."""
+        mine = self.held_out(split)
+        yield from self._fetch_each(RankRows(mine.indices[first:], mine.weights[first:]), None)
+
     def evaluation(self, split: str = "val") -> Iterator[Any]:
         """Yield this rank's share of a split: each slice once over all ranks, no fillers, masks of the volume alone.
 
         Of ``val`` it is the share that ``data.val_follows_fraction`` leaves.
         """
-        if split not in SPLITS:
-            raise ConfigError(f"split={split!r}", f"must be one of {', '.join(SPLITS)}", "Name one of these.")
-        mine = self._share(self._held_out(split))
+        mine = self._share(self._held_out(_checked(split)))
         planned = RankRows(mine, np.ones(len(mine), np.float32))
         per_step = max(1, self._batch_size // self._world_size)
         samples = (min(per_step, len(mine) - start) for start in range(0, len(mine), per_step))
@@ -146,6 +184,9 @@ class PlannedStream:
         self._ahead = None
         self._opener.shutdown(wait=True, cancel_futures=True)
         self._fetcher.close()
+
+    def _fetch_each(self, planned: RankRows, epoch: int | None) -> Iterator[StepData[Any]]:
+        return self._fetcher.fetch(self._steps_of(planned, 1, itertools.repeat(1)), epoch=epoch)
 
     def _epoch_rows(self, epoch: int, first_step: int) -> Iterator[StepRows]:
         """Plan an epoch and yield this rank's steps of it, still as rows."""
@@ -203,3 +244,9 @@ class PlannedStream:
             rows, weights = self.catalog.rows(piece[_POSITION].to_numpy()), piece[_WEIGHT].to_pylist()
             for start in range(0, len(rows), per_step):
                 yield StepRows(rows[start : start + per_step], weights[start : start + per_step], next(samples))
+
+
+def _checked(split: str) -> str:
+    if split not in SPLITS:
+        raise ConfigError(f"split={split!r}", f"must be one of {', '.join(SPLITS)}", "Name one of these.")
+    return split

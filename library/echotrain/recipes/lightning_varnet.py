@@ -1,0 +1,70 @@
+"""fastMRI's own Lightning module of VarNet, as Lightning 2 runs it: the example of a loop that is not echotrain's.
+
+Its network, loss, optimiser and metrics are untouched::
+
+    trainer = pytorch_lightning.Trainer(max_epochs=50)
+    trainer.fit(LightningVarNet(num_cascades=8), datamodule=CatalogDataModule("s3://lab/knee"))
+
+Importing this imports fastMRI and what its modules ask for: pytorch_lightning, torchmetrics and runstats.
+"""
+
+from typing import Any
+
+import torch
+from fastmri.pl_modules import VarNetModule
+from torch import Tensor
+
+__all__ = ["LightningVarNet"]
+
+
+class LightningVarNet(VarNetModule):  # type: ignore[misc]
+    """The public module with what Lightning 2 no longer does for it: it hands nobody the outputs of all steps at an epoch's end.
+
+    Fillers, which keep ranks in step, weigh nothing in it. Arguments are those of ``fastmri.pl_modules.VarNetModule``.
+    """
+
+    # Lightning 2 refuses a module that has them; ``VarNetModule``'s are called below.
+    validation_epoch_end = None
+    test_epoch_end = None
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss of a batch; a filler's is 0, so that its rank takes part in the step and changes nothing."""
+        is_real = batch.weight > 0
+        loss: Tensor = super().training_step(_chosen(batch, is_real) if is_real.any() else batch, batch_idx)
+        return loss * is_real.any()
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin a validation; pictures need a logger that takes them."""
+        self._shown: list[Any] = []
+        if not hasattr(getattr(self.logger, "experiment", None), "add_image"):
+            self.val_log_indices = []
+        elif self.val_log_indices is None:
+            num_batches = len(self.trainer.val_dataloaders)
+            self.val_log_indices = torch.randperm(num_batches)[: self.num_log_images].tolist()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Keep the scores of a batch."""
+        if batch.weight.all():
+            self._shown.append(self.validation_step_end(super().validation_step(batch, batch_idx)))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of whole volumes."""
+        VarNetModule.validation_epoch_end(self, self._shown)
+
+    def on_test_epoch_start(self) -> None:
+        """Begin a test."""
+        self._shown = []
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Keep the images of a batch."""
+        if batch.weight.all():
+            self._shown.append(super().test_step(batch, batch_idx))
+
+    def on_test_epoch_end(self) -> None:
+        """Write the images, a file for each volume."""
+        VarNetModule.test_epoch_end(self, self._shown)
+
+
+def _chosen(batch: Any, is_real: Tensor) -> Any:
+    """Return the samples of a batch that are no fillers."""
+    return batch if is_real.all() else type(batch)(*(value[is_real] if isinstance(value, Tensor) else value for value in batch))
