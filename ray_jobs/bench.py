@@ -17,6 +17,7 @@ from echotrain.log import console, setup_logging
 BENCHMARKS = {
     "stream": "echotrain.benchmarks.stream",
     "cluster": "echotrain.benchmarks.cluster",
+    "own_loop": "echotrain.benchmarks.own_loop",
     "step": "echotrain.benchmarks.step",
     "tricks": "echotrain.benchmarks.tricks",
     "mae_step": "echotrain.benchmarks.mae_step",
@@ -30,6 +31,7 @@ EXAMPLES = """examples:
   python -m ray_jobs.bench stream                      does S3 feed the trainer? share of the NIC, ratio to a DataLoader
   python -m ray_jobs.bench stream gigabytes=8 --json   the same on more data, one JSON line
   python -m ray_jobs.bench cluster                     samples made on other CPUs, against bare processes on as many
+  python -m ray_jobs.bench own_loop                    samples/s of a CatalogDataset from S3, against fastMRI's DataLoader on files
   python -m ray_jobs.bench step device=cuda            training step against the public fastMRI VarNet
   python -m ray_jobs.bench tricks                      what each of the U-Net's own kernels brings to a step
   python -m ray_jobs.bench mae_step device=cuda        images/s of a masked autoencoder's step, against the bare network

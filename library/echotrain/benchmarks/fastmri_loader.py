@@ -7,7 +7,7 @@ object per file, with the blocks of metadata that it has read: an opening then c
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,13 +37,23 @@ class FastmriLoader:
         prefetch: Batches that each of them reads ahead.
         passes: How often an epoch has every slice.
         bucket: Read ``scans/<name>`` of this bucket instead of the files.
+        transform: What the public dataset makes of a slice; None takes k-space and target as they are.
 
     Raises:
         ResourceError: The public fastMRI package is not installed.
     """
 
     def __init__(
-        self, scans: Path, *, rank: int, world_size: int, num_workers: int, prefetch: int, passes: int = 1, bucket: str = ""
+        self,
+        scans: Path,
+        *,
+        rank: int,
+        world_size: int,
+        num_workers: int,
+        prefetch: int,
+        passes: int = 1,
+        bucket: str = "",
+        transform: Callable[..., Any] | None = None,
     ) -> None:
         try:
             from fastmri.data import mri_data
@@ -55,7 +65,7 @@ class FastmriLoader:
         self._patch = mock.patch.object(mri_data, "h5py", files if bucket else h5py)
         self._patch.start()
         try:
-            dataset = mri_data.SliceDataset(scans, "multicoil", transform=_as_tensors)
+            dataset = mri_data.SliceDataset(scans, "multicoil", transform=transform or _as_tensors)
         except BaseException:
             self._patch.stop()
             raise
@@ -67,7 +77,7 @@ class FastmriLoader:
             )
         self._processes: list[int] = []
 
-    def epoch(self, share: float = 1.0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def epoch(self, share: float = 1.0) -> Iterator[Any]:
         """Yield the batches of an epoch, or of a share of one."""
         self._order.count = max(1, round(share * self._order.size))
         with _any_number_of_processes():

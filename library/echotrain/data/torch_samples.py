@@ -146,9 +146,10 @@ def collate(samples: list[Any]) -> Any:
 
 def _of_lines(batch: LinesBatch, called: Mapping[str, Any]) -> KspaceSample:
     kspace, mask = batch.kspace.numpy()[0], batch.mask.numpy()[0]
-    # In place, as real numbers: a fifth of what a masked copy takes.
+    # In place, as real numbers: under half of what a masked copy takes. Adding 0 takes the sign off zeros, as the public code does.
     real = kspace.view(np.float32)
     np.multiply(real, np.repeat(mask, 2, axis=-1).astype(np.float32), out=real)
+    np.add(real, np.float32(0), out=real)
     return KspaceSample(
         masked_kspace=torch.view_as_real(batch.kspace[0]),
         mask=batch.mask[0, ..., None],

@@ -1,0 +1,176 @@
+"""fastMRI's own Lightning module of VarNet, trained from a bucket, small; resumed where it was, on one rank and two."""
+
+import importlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from echotrain.benchmarks.throttled import serve_throttled
+from echotrain.data.samples.kspace_lines import LinesData
+from echotrain.errors import ResourceError
+from echotrain.physics.masks import MaskConfig
+from tests.simulated import write_simulated_catalog
+
+pytest.importorskip("fastmri", reason="the public implementation is not installed")
+pl = pytest.importorskip("pytorch_lightning", reason="the extra lightning is not installed")
+
+from fastmri import evaluate  # noqa: E402
+
+from echotrain.data import lightning_data  # noqa: E402
+from echotrain.data.lightning_data import CatalogDataModule  # noqa: E402  (imports Lightning)
+from echotrain.recipes.lightning_varnet import LightningVarNet  # noqa: E402
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning"),
+    # A debug size has few steps, and CI may have many cores.
+    pytest.mark.filterwarnings("ignore:The number of training batches"),
+    # What saved the checkpoint that a test goes on from is not asked for another.
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
+]
+
+SMALL = {"num_cascades": 1, "pools": 2, "chans": 2, "sens_pools": 2, "sens_chans": 2, "lr": 3e-3}
+MASK = MaskConfig(kind="equispaced_fraction", accelerations=(4,), center_fractions=(0.15,))
+NUM_TRAIN, NUM_VAL, NUM_SLICES = 3, 2, 3
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    """Return a catalog in a bucket of a server on this machine."""
+    folder = tmp_path_factory.mktemp("buckets")
+    scans = tmp_path_factory.mktemp("scans")
+    write_simulated_catalog(scans, to=str(folder / "lab" / "knee"), num_train=NUM_TRAIN, num_val=NUM_VAL, num_slices=NUM_SLICES)
+    with serve_throttled(folder) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.env.items():
+            patch.setenv(name, value)
+        yield LinesData(catalog="s3://lab/knee", mask=MASK)
+
+
+class Noting(LightningVarNet):
+    """Notes what it is trained on and shown."""
+
+    def __init__(self, **settings) -> None:
+        super().__init__(**settings)
+        self.trained, self.losses = [], []
+
+    def training_step(self, batch, batch_idx):
+        self.trained.append((self.current_epoch, batch.fname[0], int(batch.slice_num), batch.mask.numpy().tobytes()))
+        loss = super().training_step(batch, batch_idx)
+        self.losses.append(float(loss.detach()))
+        return loss
+
+
+def module() -> Noting:
+    torch.manual_seed(0)
+    return Noting(**SMALL)
+
+
+def trainer(folder: Path, **options):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return pl.Trainer(default_root_dir=folder, **{**quiet, "max_epochs": 2, "num_sanity_val_steps": 1, **options})
+
+
+def test_it_trains_from_a_bucket_and_its_own_metrics_improve(bucket, tmp_path) -> None:
+    made, run = module(), trainer(tmp_path, max_epochs=6)
+    # The module's metrics, once used in inference mode, could not be used outside of it.
+    before = trainer(tmp_path, inference_mode=False).validate(made, datamodule=CatalogDataModule(bucket), verbose=False)[0]
+    run.fit(made, datamodule=CatalogDataModule(bucket))
+    after = {name: float(value) for name, value in run.callback_metrics.items()}
+    assert after["val_metrics/ssim"] > before["val_metrics/ssim"]
+    assert after["validation_loss"] < before["validation_loss"]
+    for epoch in range(6):
+        seen = [sample[1:3] for sample in made.trained if sample[0] == epoch]
+        assert len(set(seen)) == len(seen) == NUM_TRAIN * NUM_SLICES
+    assert len({sample[1:] for sample in made.trained}) > 3 * NUM_TRAIN * NUM_SLICES
+
+
+def test_its_metrics_are_those_of_whole_volumes(bucket, tmp_path) -> None:
+    made = module()
+    found = trainer(tmp_path).validate(made, datamodule=CatalogDataModule(bucket), verbose=False)[0]
+    volumes: dict[str, list] = {}
+    for batch in CatalogDataModule(bucket).val_dataloader():
+        with torch.no_grad():
+            image = made(batch.masked_kspace, batch.mask, batch.num_low_frequencies)
+        volumes.setdefault(batch.fname[0], []).append((batch.target[0].numpy(), image[0].numpy()))
+    assert [len(slices) for slices in volumes.values()] == [NUM_SLICES] * NUM_VAL
+    scores = [evaluate.nmse(*map(np.stack, zip(*slices, strict=True))) for slices in volumes.values()]
+    assert found["val_metrics/nmse"] == pytest.approx(sum(scores) / NUM_VAL, rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def whole(bucket, tmp_path_factory) -> Noting:
+    """Return a module that was trained for three epochs."""
+    made = module()
+    trainer(tmp_path_factory.mktemp("whole"), max_epochs=3, enable_checkpointing=False).fit(made, datamodule=CatalogDataModule(bucket))
+    return made
+
+
+@pytest.mark.parametrize("step", [4, 9])
+def test_a_run_that_was_killed_goes_on_with_the_next_batch_to_the_same_weights(bucket, whole, tmp_path, step) -> None:
+    """Step 4 is in the midst of an epoch of nine, 9 the end of one."""
+    saving = pl.callbacks.ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=step, save_top_k=-1)
+    killed = module()
+    trainer(tmp_path, max_steps=step, max_epochs=3, callbacks=[saving]).fit(killed, datamodule=CatalogDataModule(bucket))
+    assert killed.trained == whole.trained[:step]
+    resumed = module()
+    again = trainer(tmp_path, max_epochs=3, enable_checkpointing=False)
+    again.fit(resumed, datamodule=CatalogDataModule(bucket), ckpt_path=str(tmp_path / f"step={step}.ckpt"), weights_only=False)
+    assert [sample[1:] for sample in killed.trained + resumed.trained] == [sample[1:] for sample in whole.trained]
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+
+
+def test_a_run_that_leaves_epochs_early_goes_on_with_the_next_one(bucket, tmp_path) -> None:
+    options = {"limit_train_batches": 4, "limit_val_batches": 1, "max_epochs": 3}
+    whole = module()
+    trainer(tmp_path / "whole", enable_checkpointing=False, **options).fit(whole, datamodule=CatalogDataModule(bucket))
+    assert len(whole.trained) == 12
+    saving = pl.callbacks.ModelCheckpoint(tmp_path, filename="end", save_on_train_epoch_end=True)
+    killed, resumed = module(), module()
+    trainer(tmp_path, callbacks=[saving], **{**options, "max_epochs": 1}).fit(killed, datamodule=CatalogDataModule(bucket))
+    again = trainer(tmp_path, enable_checkpointing=False, **options)
+    again.fit(resumed, datamodule=CatalogDataModule(bucket), ckpt_path=str(tmp_path / "end.ckpt"), weights_only=False)
+    assert killed.trained + resumed.trained == whole.trained
+
+
+def test_the_test_writes_a_file_for_each_volume(tmp_path) -> None:
+    catalog = write_simulated_catalog(tmp_path, num_train=8, num_val=0, num_slices=2)
+    data = CatalogDataModule(LinesData(catalog=catalog, mask=MASK))
+    trainer(tmp_path).test(module(), datamodule=data, verbose=False)
+    written = sorted((tmp_path / "reconstructions").iterdir())
+    assert written
+    names = {sample.fname for sample in data.test_dataloader().sampler}
+    assert {path.name for path in written} == names
+    for path in written:
+        with h5py.File(path) as file:
+            assert file["reconstruction"].shape[0] == 2
+
+
+def test_a_filler_changes_nothing(bucket, tmp_path) -> None:
+    torch.manual_seed(0)
+    made = LightningVarNet(**SMALL)
+    made.log = lambda *_, **__: None
+    batch = next(iter(CatalogDataModule(bucket).train_dataloader()))
+    one = made.training_step(batch, 0)
+    assert float(one.detach()) != 0
+    filler = batch._replace(weight=torch.zeros(1, dtype=torch.float64))
+    nothing = made.training_step(filler, 0)
+    nothing.backward()
+    assert float(nothing.detach()) == 0
+    assert all(not parameter.grad.any() for parameter in made.parameters() if parameter.grad is not None)
+    brighter = batch._replace(masked_kspace=2 * batch.masked_kspace)
+    pairs = list(zip(batch, brighter, strict=True))
+    both = type(batch)(*(torch.cat(pair) if isinstance(pair[0], torch.Tensor) else pair[0] for pair in pairs))
+    both = both._replace(weight=torch.tensor([1.0, 0.0]))
+    assert made.training_step(both, 0).detach() == pytest.approx(float(one.detach()), rel=1e-5)
+
+
+def test_without_lightning_it_says_what_to_install(monkeypatch) -> None:
+    def missing(name):
+        raise ModuleNotFoundError(name=name.partition(".")[0])
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(ResourceError, match=r"pip install 'echotrain\[lightning\]'"):
+        lightning_data._lightning()
