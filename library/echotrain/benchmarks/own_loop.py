@@ -60,11 +60,11 @@ def run(
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="echotrain-bench-", dir=folder or None)))
         data = write_stream_data(scratch, 0.0 if quick else gigabytes, SMALL if quick else StreamShapes())
-        limits = {"first_byte_s": FIRST_BYTE_S, "connection_mb_s": CONNECTION_MB_S, "nic_mb_s": NIC_MB_S}
+        limits: dict[str, Any] = {"first_byte_s": FIRST_BYTE_S, "connection_mb_s": CONNECTION_MB_S, "nic_mb_s": NIC_MB_S}
         server = stack.enter_context(serve_throttled(scratch, **limits))
         # First, so that its processes are forked from one without threads.
         loader = stack.enter_context(_fastmri(data, loader_processes))
-        sides = {_FILES: loader.epoch}
+        sides: dict[str, Callable[[], Iterator[Any]]] = {_FILES: loader.epoch}
         _timed(loader.epoch, _Total(), loader.cpu_s)
         stack.enter_context(environment(server.env))
         for name, catalog in ((_S3, f"s3://{BUCKET}/{data.packed}"), (_LOCAL, str(data.bucket / data.packed))):

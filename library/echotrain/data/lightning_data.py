@@ -32,9 +32,9 @@ def _lightning() -> Any:
 
 
 class CatalogDataModule(_lightning().LightningDataModule):  # type: ignore[misc]
-    """A catalog's splits for a Lightning trainer, resumed to the batch from its checkpoints.
+    """A catalog's splits for a Lightning trainer, resumed to the batch from its checkpoints; epochs are the trainer's.
 
-    In the middle of an epoch, too, on any number of ranks; epochs are the trainer's.
+    From the end of an epoch a run goes on on any number of ranks, from within one on as many, as Lightning counts each rank's batches.
 
     Args:
         data: Folder, ``s3://bucket/prefix`` or settings, as of ``CatalogDataset``.

@@ -167,6 +167,7 @@ class CatalogDataset(IterableDataset[Any]):
         return {
             "epoch": now.epoch,
             "position": now.position,
+            "num_samples": self._num_samples(),
             "world_size": _place(self._given).world_size,
             "samples": self._fingerprint(),
         }
@@ -203,7 +204,7 @@ class CatalogDataset(IterableDataset[Any]):
     def _samples(self) -> Iterator[Any]:
         place, now = _place(self._given), self._progress
         stream = self._stream(place)
-        total, stride = (len(self), 1) if self._is_held_out else (len(stream.trained), place.world_size)
+        total, stride = self._num_samples(), 1 if self._is_held_out else place.world_size
         now.begin(total)
         turn, epoch = now.turn, now.epoch
         steps = stream.held_out_samples(self._split, now.position) if self._is_held_out else stream.samples(epoch, now.position)
@@ -221,6 +222,10 @@ class CatalogDataset(IterableDataset[Any]):
                     "Iterate over a dataset once at a time, or make two.",
                 )
         now.go_to(epoch + 1, 0, is_named=False)
+
+    def _num_samples(self) -> int:
+        """Return what a position is counted to."""
+        return len(self) if self._is_held_out else len(self._stream(_place(self._given)).trained)
 
     def _next_batch(self, steps: Iterator[Any]) -> Any:
         """Return the next batch of one, or None; where that fails, whoever iterates again goes on with what is left of the epoch."""
@@ -307,8 +312,22 @@ class CatalogLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place behind the last batch."""
-        return self.sampler.state_dict()
+        return {**self.sampler.state_dict(), "batch_size": self.batch_size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on behind the last batch that was taken when ``state`` was; errors are those of the dataset."""
-        self.sampler.load_state_dict(state)
+        """Go on behind the last batch that was taken when ``state`` was.
+
+        Raises:
+            CheckpointError: As the dataset's; or the place is within an epoch of batches of another size, or on another number of ranks:
+                Lightning goes on counting each rank's batches, and would leave the epoch too early.
+        """
+        now = self.state_dict()
+        is_within = 0 < state["position"] < state["num_samples"]
+        if is_within and any(state[name] != now[name] for name in ("world_size", "batch_size")):
+            was, is_ = (f"{each['world_size']} ranks in batches of {each['batch_size']}" for each in (state, now))
+            raise CheckpointError(
+                f"a place within an epoch by {was}",
+                f"is none for {is_}, as batches of a rank are counted",
+                "Go on as it was, or from the end of an epoch; a CatalogDataset itself goes on anywhere.",
+            )
+        self.sampler.load_state_dict({name: value for name, value in state.items() if name != "batch_size"})

@@ -137,7 +137,7 @@ def sample_of(batch: Batch, names: Names) -> KspaceSample | WindowSample | Image
 
 def collate(samples: list[Any]) -> Any:
     """Return samples as a batch, as ``torch.utils.data.default_collate`` does; one alone keeps its memory, which spares a copy."""
-    collated = torch.utils.data.default_collate
+    collated: Any = torch.utils.data.default_collate
     if len(samples) > 1:
         return collated(samples)
     (sample,) = samples

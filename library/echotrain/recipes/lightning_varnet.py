@@ -26,12 +26,14 @@ class LightningVarNet(VarNetModule):  # type: ignore[misc]
     # Lightning 2 refuses a module that has them; ``VarNetModule``'s are called below.
     validation_epoch_end = None
     test_epoch_end = None
+    val_log_indices: list[int] | None
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of a batch; a filler's is 0, so that its rank takes part in the step and changes nothing."""
         is_real = batch.weight > 0
         loss: Tensor = super().training_step(_chosen(batch, is_real) if is_real.any() else batch, batch_idx)
-        return loss * is_real.any()
+        weighed: Tensor = loss * is_real.any()
+        return weighed
 
     def on_validation_epoch_start(self) -> None:
         """Begin a validation; pictures need a logger that takes them."""

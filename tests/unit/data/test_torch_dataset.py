@@ -198,6 +198,13 @@ def test_our_loader_makes_batches_and_resumes_at_any(made) -> None:
     after = CatalogLoader(made())
     after.load_state_dict(loader.state_dict())
     assert had + list(map(key, after)) == list(map(key, made()))
+    for other in (CatalogLoader(made(2, 0)), CatalogLoader(made(), batch_size=2)):
+        with pytest.raises(CheckpointError, match="a place within an epoch by 1 ranks in batches of 1: is none for"):
+            other.load_state_dict(loader.state_dict())
+    list(batches)
+    complete = loader.state_dict()
+    assert (complete["epoch"], complete["position"]) == (1, 0)
+    CatalogLoader(made(2, 0)).load_state_dict(complete)
     with pytest.raises(ConfigError, match="batch_size=0: must be positive"):
         CatalogLoader(made(), batch_size=0)
 
