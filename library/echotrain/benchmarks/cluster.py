@@ -172,8 +172,8 @@ def _bare(data: LinesData, rank: int, makers: int, slices: int) -> float:
 
 def _nic_share(written: StreamData, config: StreamConfig, slices: int) -> _Rate:
     """Return the rate without work, from a throttled server."""
-    limits = {"first_byte_s": FIRST_BYTE_S, "connection_mb_s": CONNECTION_MB_S, "nic_mb_s": NIC_MB_S}
-    with serve_throttled(written.folder, **limits) as server, environment(server.env):
+    throttled = serve_throttled(written.folder, first_byte_s=FIRST_BYTE_S, connection_mb_s=CONNECTION_MB_S, nic_mb_s=NIC_MB_S)
+    with throttled as server, environment(server.env):
         data = LinesData(catalog=f"s3://{BUCKET}/{written.packed}")
         plain = StreamConfig(where="cluster", makers=config.makers)
         return _timed(_cluster_steps(data, plain), slices * PASSES)
