@@ -14,6 +14,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from echotrain.data.catalog.rows import Catalog
 from echotrain.data.config import StreamConfig
+from echotrain.data.plan.balance import BalanceConfig
 from echotrain.data.planned import PlannedStream
 from echotrain.data.samples.batch import Batch
 from echotrain.data.samples.image import ImageData
@@ -79,13 +80,14 @@ def test_all_ranks_together_have_each_sample_once_and_each_as_many(made, world) 
     assert all(len(made(world, rank)) == len(samples) // world for rank in range(world))
 
 
+@pytest.mark.parametrize("by", [(), (("anatomy",),)])
 @pytest.mark.parametrize("world", [1, 2])
-def test_samples_are_those_of_a_run_of_that_seed_in_its_order(made, written, world) -> None:
-    data = LinesData(catalog=written.catalog.root, mask=MASK)
+def test_samples_are_those_of_a_run_of_that_seed_in_its_order(made, written, world, by) -> None:
+    data = LinesData(catalog=written.catalog.root, mask=MASK, balance=BalanceConfig(by=by, strength=1.0))
     for rank in range(world):
         stream = PlannedStream(data, seed=4, batch_size=world, rank=rank, world_size=world, catalog=written.catalog)
         batches = [batch for step in stream.steps(0) for batch in step.batches]
-        for sample, batch in zip(made(world, rank, seed=4), batches, strict=True):
+        for sample, batch in zip(made(world, rank, seed=4, data=data), batches, strict=True):
             assert sample.fname == f"{batch.ids[0].volume}.h5"
             assert torch.equal(torch.view_as_complex(sample.masked_kspace), batch.acquired()[0])
             assert torch.equal(sample.target, batch.target[0])

@@ -151,35 +151,6 @@ def test_the_test_writes_a_file_for_each_volume(tmp_path) -> None:
             assert file["reconstruction"].shape[0] == 2
 
 
-@pytest.mark.slow
-def test_two_ranks_train_on_each_slice_once_and_score_as_one_does(bucket, tmp_path) -> None:
-    made = module()
-    options = {"strategy": "ddp_spawn", "devices": 2, "max_epochs": 1, "callbacks": [Seen(tmp_path)]}
-    two = trainer(tmp_path, enable_checkpointing=False, **options)
-    two.fit(made, datamodule=CatalogDataModule(bucket))
-    ranks = [torch.load(tmp_path / f"seen-{rank}.pt") for rank in range(2)]
-    assert [len(rank) for rank in ranks] == [5, 5]
-    real = [sample[:2] for rank in ranks for sample in rank if sample[2]]
-    assert len(set(real)) == len(real) == NUM_TRAIN * NUM_SLICES
-    # Lightning brings the weights back from its processes.
-    alone = trainer(tmp_path).validate(made, datamodule=CatalogDataModule(bucket), verbose=False)[0]
-    for name, value in alone.items():
-        assert float(two.callback_metrics[name]) == pytest.approx(value, rel=1e-4), name
-
-
-class Seen(pl.Callback):
-    """Writes what a rank is trained on."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._seen = folder, []
-
-    def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
-        self._seen.append((batch.fname[0], int(batch.slice_num), float(batch.weight)))
-
-    def on_train_end(self, trainer, module) -> None:
-        torch.save(self._seen, self._folder / f"seen-{trainer.global_rank}.pt")
-
-
 def test_a_filler_changes_nothing(bucket, tmp_path) -> None:
     torch.manual_seed(0)
     made = LightningVarNet(**SMALL)
@@ -215,3 +186,32 @@ def test_lightning_is_taken_by_the_name_that_the_program_knows_it_by(monkeypatch
     assert lightning_data._lightning() is pl
     monkeypatch.delitem(sys.modules, "pytorch_lightning")
     assert lightning_data._lightning() is other
+
+
+@pytest.mark.slow
+def test_two_ranks_train_on_each_slice_once_and_score_as_one_does(bucket, tmp_path) -> None:
+    made = module()
+    options = {"strategy": "ddp_spawn", "devices": 2, "max_epochs": 1, "callbacks": [Seen(tmp_path)]}
+    two = trainer(tmp_path, enable_checkpointing=False, **options)
+    two.fit(made, datamodule=CatalogDataModule(bucket))
+    ranks = [torch.load(tmp_path / f"seen-{rank}.pt") for rank in range(2)]
+    assert [len(rank) for rank in ranks] == [5, 5]
+    real = [sample[:2] for rank in ranks for sample in rank if sample[2]]
+    assert len(set(real)) == len(real) == NUM_TRAIN * NUM_SLICES
+    # Lightning brings the weights back from its processes.
+    alone = trainer(tmp_path).validate(made, datamodule=CatalogDataModule(bucket), verbose=False)[0]
+    for name, value in alone.items():
+        assert float(two.callback_metrics[name]) == pytest.approx(value, rel=1e-4), name
+
+
+class Seen(pl.Callback):
+    """Writes what a rank is trained on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._seen = folder, []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+        self._seen.append((batch.fname[0], int(batch.slice_num), float(batch.weight)))
+
+    def on_train_end(self, trainer, module) -> None:
+        torch.save(self._seen, self._folder / f"seen-{trainer.global_rank}.pt")
