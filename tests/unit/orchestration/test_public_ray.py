@@ -1,7 +1,10 @@
 """What is taken from Ray: public names alone, but for one file. Each of its names is tested here, so that an upgrade says which is gone."""
 
 import ast
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,13 @@ def test_no_other_file_takes_a_name_of_rays_inside():
 )
 def test_a_name_of_rays_inside_is_known_for_one(line):
     assert private_names(line)
+
+
+@pytest.mark.parametrize(("module", "unneeded"), [("notes", ("ray.train", "torch")), ("mapping", ("ray.train", "torch"))])
+def test_a_process_that_does_not_train_imports_nothing_that_trains(module, unneeded):
+    code = f"import sys, echotrain.orchestration.runtime.{module}; found = set(sys.argv[1:]) & set(sys.modules); assert not found, found"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code, *unneeded], check=True, env=environment)
 
 
 def test_the_autoscalers_limits_are_where_they_were(monkeypatch):
