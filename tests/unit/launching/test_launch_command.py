@@ -197,6 +197,6 @@ def test_help_shows_the_options_and_examples(words, capsys):
 
 def test_every_verb_that_computes_can_be_launched():
     here = {path.stem for path in (ROOT / "ray_jobs").glob("*.py")}
-    elsewhere = {"__init__", "launch", "launchable", "bench", "demo", "export", "submit", "workspace"}  # of this machine
+    elsewhere = {"__init__", "launch", "launchable", "bench", "demo", "export", "gpu_check", "submit", "workspace"}  # of this machine
     assert here - elsewhere == set(VERBS)
     assert Path(launch.__file__).parent == ROOT / "ray_jobs"

@@ -20,7 +20,10 @@ from echotrain.worker_groups import PublishedGroups, WorkerGroup
 
 ROWS = [("v1", "p1", "train"), ("v2", "p1", "val")]
 TABLE = pa.Table.from_pylist(
-    [{"dataset": "d", "volume": volume, "patient": patient, "split": split, "kind": "packed"} for volume, patient, split in ROWS]
+    [
+        {"dataset": "d", "volume": volume, "patient": patient, "split": split, "kind": "packed", "coils": 4, "height": 24, "width": 20}
+        for volume, patient, split in ROWS
+    ]
 )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from echotrain.errors import CredentialsError, EchotrainError, ResourceError, StorageError
 from echotrain.orchestration.runtime import mapping
+from echotrain.orchestration.runtime.error_text import as_text, restored
 
 
 class _PrivateError(StorageError):
@@ -15,7 +16,7 @@ class _PrivateError(StorageError):
 
 @pytest.mark.parametrize(("raised", "arrives"), [(CredentialsError, CredentialsError), (_PrivateError, StorageError)])
 def test_an_error_crosses_processes_as_the_nearest_public_one(raised: type[EchotrainError], arrives: type[EchotrainError]) -> None:
-    found = mapping._restored(mapping._as_text(raised("s3://lab/x", "cannot be", "Do this.")))
+    found = restored(as_text(raised("s3://lab/x", "cannot be", "Do this.")))
     assert type(found) is arrives
     assert str(found) == "s3://lab/x: cannot be. Do this."
 
@@ -52,4 +53,4 @@ def test_a_worker_that_cannot_be_made_says_why_with_its_first_item():
     worker = mapping._Worker(_Broken, (StorageError("s3://lab/x", "cannot be read", "Look."),))
     worker.is_ready()
     for _ in range(2):
-        assert str(mapping._restored(worker.do("{}")["error"])) == "s3://lab/x: cannot be read. Look."
+        assert str(restored(worker.do("{}")["error"])) == "s3://lab/x: cannot be read. Look."

@@ -153,9 +153,7 @@ def run_sweep(
             warn_of_unshared_folder(base)
             shown = stack.enter_context(contextlib.closing(console or SweepConsole()))
             shown.begin(spec.name, book.trials, total=book.total, at_a_time=at_a_time)
-            shape = worker_shape(base, is_cuda=choose_device(base) == "cuda")
-            placed = with_makers(base, capacity(), shape, at_a_time=at_a_time)
-            _run(spec, placed, book, at_a_time, shown, _Asked(asked, lease))
+            _run(spec, _with_shared_makers(base, at_a_time), book, at_a_time, shown, _Asked(asked, lease))
         folder.write("table.csv", table_csv(list(spec.parameters), book.trials).encode())
     return SweepResult(folder=folder.uri, metric=metric, trials=tuple(book.trials), is_finished=book.is_finished)
 
@@ -244,6 +242,13 @@ def trials_at_a_time(base: Experiment, wanted: int) -> int:
         value = f"{wanted} trials at a time, {base.workers} worker(s) of {describe_need(base, shape)} each"
         raise ResourceError(value, f"the cluster holds {fit}: {room}", "Lower --concurrency, or add nodes.")
     return wanted or fit
+
+
+def _with_shared_makers(base: Experiment, at_a_time: int) -> Experiment:
+    """Give each trial its share of the makers of samples, where there are any."""
+    if base.stream.where == "rank":
+        return base
+    return with_makers(base, capacity(), worker_shape(base, is_cuda=choose_device(base) == "cuda"), at_a_time=at_a_time)
 
 
 def _refuse_negative(wanted: int) -> None:
