@@ -25,7 +25,7 @@ class StreamConfig:
             each other's data out of the processor's cache; a folder on a slow network drive may want more.
         prefetch_steps: Steps fetched ahead of the one in use.
         prefetch_mb: Bytes in flight or waiting, per rank, at most; one step is always allowed. With ``where=cluster`` as much again lies in
-            the object store, and beyond it what each maker is at work on: a step, or eight where frames are shared.
+            the object store, and beyond it what each maker is at work on: a step, or up to eight of 64 MB.
         pin_memory: Fetch into page-locked memory, for asynchronous copies to a GPU; None does so where there is one.
         timeout_s: Longest silence of a connection before the read is tried again.
         attempts: Tries per read.

@@ -104,11 +104,6 @@ class PlannedStream:
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="echotrain-next-epoch")
         self._ahead: tuple[int, Future[Iterator[StepRows]]] | None = None
 
-    @property
-    def shares_bytes(self) -> bool:
-        """Whether rows that follow each other are made of the same bytes."""
-        return self._groups is not None
-
     def num_steps(self, epoch: int) -> int:
         """Return the steps of an epoch, the same on every rank."""
         return num_steps(len(self._train), self._batch_size)

@@ -34,9 +34,11 @@ from echotrain.orchestration.runtime.streaming import hush_ray_data
 
 __all__ = ["ClusterStream"]
 
-# Of rows that share bytes a task makes some steps, so that these are read once; of others one, so that every maker soon has work.
-_SHARING_STEPS = 8
-_SHARING_BYTES = 32e6
+# A task makes several steps: it reads them side by side, bytes that they share once, and costs about ten milliseconds of its own.
+_MOST_STEPS = 8
+_MOST_BYTES = 64e6
+# Ray Data lets a task begin where there is room for twice what it may return.
+_COUNTED = 2
 # Ray Data takes its input as a whole, and a part of the plan begins when the one before it has ended: that is to be seldom, and soon done.
 _PIECES_PER_MAKER = 128
 _LEAST_MAKERS = 4
@@ -103,18 +105,23 @@ class ClusterStream(PlannedStream):
         return _Making(steps_made(tables, self._data.batch, self._fetcher.pool), self._config)
 
     def _left_from(self, epoch: int, first_step: int) -> Iterator[Piece]:
-        """Yield what is left of the run, a few steps at a time."""
-        most = _SHARING_STEPS if self.shares_bytes else 1
-        for number in range(epoch, max(self._epochs, epoch + 1)):
-            piece, nbytes = Piece(number, []), 0.0
-            for step in self.plan(number, first_step if number == epoch else 0):
+        """Yield what is left of the run, some steps at a time: first one each, so that the first is soon there."""
+        numbers = itertools.count()
+        for each in range(epoch, max(self._epochs, epoch + 1)):
+            piece, nbytes, most = Piece(each, []), 0.0, self._steps_of_piece(next(numbers))
+            for step in self.plan(each, first_step if each == epoch else 0):
                 piece.steps.append(step)
                 nbytes += self._fetcher.memory_nbytes(self.catalog.rows(step.positions))
-                if nbytes >= _SHARING_BYTES or len(piece.steps) == most:
+                if nbytes >= _MOST_BYTES or len(piece.steps) == most:
                     yield piece
-                    piece, nbytes = Piece(number, []), 0.0
+                    piece, nbytes, most = Piece(each, []), 0.0, self._steps_of_piece(next(numbers))
             if piece.steps:
                 yield piece
+
+    def _steps_of_piece(self, number: int) -> int:
+        """Return the steps of a piece at most: twice as many after every round of all makers."""
+        rounds = number // max(_LEAST_MAKERS, self._config.makers)
+        return min(_MOST_STEPS, 1 << min(rounds, 8))
 
 
 def _made(pieces: Iterator[Piece], recipe: Recipe) -> Generator[pa.Table]:
@@ -138,12 +145,12 @@ def _made(pieces: Iterator[Piece], recipe: Recipe) -> Generator[pa.Table]:
 
 def _executed(part: Sequence[pa.Table], recipe: Recipe) -> Generator[pa.Table]:
     """Yield what makers return of a part of the plan, which is one execution of Ray Data."""
-    config = recipe.config
+    config, makers = recipe.config, max(_LEAST_MAKERS, recipe.config.makers)
     context = DataContext.get_current().copy()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ExecutionResources.for_limits(
-        cpu=config.makers * config.cpus_per_maker or None, object_store_memory=config.prefetch_mb * 1e6
+        cpu=config.makers * config.cpus_per_maker or None, object_store_memory=config.prefetch_mb * 1e6 + makers * _COUNTED * _MOST_BYTES
     )
     with DataContext.current(context):
         dataset = ray.data.from_blocks(list(part)).map_batches(

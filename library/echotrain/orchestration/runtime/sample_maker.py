@@ -27,6 +27,9 @@ from echotrain.orchestration.runtime.error_text import as_text, restored
 
 __all__ = ["Piece", "Recipe", "make_samples", "piece_table", "steps_made"]
 
+# Recipes that a process keeps what it works with for.
+_MOST_MAKERS = 4
+
 
 class Piece(NamedTuple):
     """Steps of one epoch that one task makes.
@@ -85,22 +88,24 @@ _makers: dict[str, "_Maker"] = {}
 
 
 def _maker(recipe: Recipe) -> "_Maker":
-    """Return this process's maker by a recipe; it keeps one at a time."""
+    """Return this process's maker by a recipe; it keeps those of a few, as the trials of a sweep take turns."""
     key = json.dumps([to_dict(recipe.data), recipe.seed, to_dict(recipe.config)])
-    if key not in _makers:
-        for maker in _makers.values():
-            maker.close()
-        _makers.clear()
-        recipe.environment.apply()
+    maker = _makers.pop(key, None)
+    if maker is None:
+        while len(_makers) >= _MOST_MAKERS:
+            _makers.pop(next(iter(_makers))).close()
         setup_logging("WARNING")
-        _makers[key] = _Maker(recipe)
-    return _makers[key]
+        maker = _Maker(recipe)
+    # Last is what was asked for last.
+    _makers[key] = maker
+    return maker
 
 
 class _Maker:
     """Makes samples of pieces."""
 
     def __init__(self, recipe: Recipe) -> None:
+        recipe.environment.apply()
         data = recipe.data
         self._catalog = load_catalog(data.catalog, trusted=data.trusted)
         self._fetcher: Fetcher[Any] = Fetcher(self._catalog, data.make_format(seed=recipe.seed), config=recipe.config)
