@@ -17,6 +17,7 @@ from ray.data._internal.metadata_exporter import sanitize_for_struct
 from echotrain.benchmarks.throttled import Fault, serve_throttled
 from echotrain.config import override
 from echotrain.data.catalog.store import load_catalog
+from echotrain.data.config import StreamConfig
 from echotrain.data.formats.deidentify import PUBLIC_SALT
 from echotrain.data.formats.protocol_kinds import MOSAIC_KINDS, PROTOCOL_KINDS
 from echotrain.data.formats.sources import find_sources
@@ -31,6 +32,7 @@ from echotrain.orchestration.jobs import prepare as prepare_module
 from echotrain.orchestration.jobs.inference import InferenceConfig, WorkerSetup
 from echotrain.orchestration.jobs.prepare import PrepareConfig, prepare
 from echotrain.orchestration.runtime.cluster import DriverEnvironment
+from echotrain.orchestration.runtime.sample_maker import Recipe
 from echotrain.orchestration.runtime.workers import WorkerArguments
 from echotrain.storage.embedded import serve_folder
 from echotrain.storage.local import LocalStore
@@ -347,9 +349,11 @@ def test_what_travels_to_the_workers_shows_no_secret(monkeypatch):
     deidentifier, environment = prepare_module.Deidentifier("hunter2"), DriverEnvironment.here()
     task = prepare_module._Task(store_uri="b", config=ConvertConfig(), limits=limits, deidentifier=deidentifier, environment=environment)
     setup = WorkerSetup(method=InferenceConfig(run="r"))
-    training = WorkerArguments(group_id="g", environment=environment)
-    for told in (task, setup, training):
-        exported = str(sanitize_for_struct(told)) + repr(told) + str(dataclasses.asdict(told))
+    training = WorkerArguments(notes=None, group_id="g", environment=environment)
+    recipe = Recipe(LinesData(catalog="c"), 0, StreamConfig(), environment)
+    for told in (task, setup, training, recipe):
+        fields = recipe._asdict() if told is recipe else dataclasses.asdict(told)
+        exported = str(sanitize_for_struct(told)) + repr(told) + str(fields)
         assert "AWS_SECRET_ACCESS_KEY" in exported
         assert "hunter2" not in exported
 

@@ -54,10 +54,11 @@ def run(*, quick: bool = False, makers: int = 0, cpu_s: float = 0.2, slices: int
         slices: That are counted, of each side.
     """
     makers, slices, cpu_s = makers or os.cpu_count() or 1, 24 if quick else slices, 0.01 if quick else cpu_s
+    rounds = _rounds(cpu_s)  # Before Ray, which works a while as it starts.
     connect()
     with tempfile.TemporaryDirectory(prefix="echotrain-bench-") as scratch:
         written = write_stream_data(Path(scratch), 0.0 if quick else _GIGABYTES, SMALL if quick else _SHAPES)
-        worked = WorkedLines(catalog=str(written.bucket / written.packed), rounds=_rounds(cpu_s))
+        worked = WorkedLines(catalog=str(written.bucket / written.packed), rounds=rounds)
         config = StreamConfig(where="cluster", makers=makers, threads=1)
         ours = _timed(_cluster_steps(worked, config), slices)
         bare = _bare_rate(worked, makers, slices)
