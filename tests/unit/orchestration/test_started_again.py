@@ -1,6 +1,7 @@
 """Workers that lose their room: Ray gives the start up, room is waited for, and failures are counted over all starts."""
 
 import pytest
+from ray.exceptions import RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 
 from echotrain.errors import TrainingError
@@ -63,7 +64,13 @@ def test_room_that_was_lost_to_others_now_and_then_has_none():
 
 
 @pytest.mark.parametrize(
-    "error", [ControllerError(TrainingError("a loss", "is not finite", "Lower optim.lr.")), WorkerGroupError("died", {})]
+    "error",
+    [
+        ControllerError(TrainingError("a loss", "is not finite", "Lower optim.lr.")),
+        # As Ray raises it where a worker is set up: of a kind that is both.
+        ControllerError(RayTaskError("set up", "no NCCL", RuntimeError("no NCCL")).as_instanceof_cause()),
+        WorkerGroupError("died", {}),
+    ],
 )
 def test_what_is_no_want_of_room_ends_the_run(error):
     cluster = Cluster((1, error), (1, "done"))

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NamedTuple, Self
 
+from ray.exceptions import RayTaskError
 from ray.train import ControllerError, FailureConfig, Result, RunConfig, ScalingConfig, TrainingFailedError, UserCallback, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
@@ -250,7 +251,8 @@ def started_again(fit: Callable[[int], Result], await_room: Callable[[], None], 
             return fit(max_failures if max_failures < 0 else max(0, max_failures - starts))
         except ControllerError as error:
             idle = idle + 1 if num_starts() == starts else 0
-            if isinstance(error.controller_failure, EchotrainError) or idle > _MOST_IDLE_STARTS:
+            # What a worker raised as it was set up, as where torch has no NCCL, it would raise again.
+            if isinstance(error.controller_failure, EchotrainError | RayTaskError) or idle > _MOST_IDLE_STARTS:
                 raise
 
 
