@@ -58,6 +58,7 @@ def run(*, quick: bool = False, makers: int = 0, cpu_s: float = 0.2, slices: int
     connect()
     with tempfile.TemporaryDirectory(prefix="echotrain-bench-") as scratch:
         written = write_stream_data(Path(scratch), 0.0 if quick else _GIGABYTES, SMALL if quick else _SHAPES)
+        os.sync()  # What is still to be written to a disk would be written while it is read.
         worked = WorkedLines(catalog=str(written.bucket / written.packed), rounds=rounds)
         config = StreamConfig(where="cluster", makers=makers, threads=1)
         ours = _timed(_cluster_steps(worked, config), slices)
