@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 
-from echotrain.benchmarks.throttled import serve_throttled
+from echotrain.benchmarks.throttled import Fault, serve_throttled
 from echotrain.data.config import StreamConfig
 from echotrain.data.planned import PlannedStream
 from echotrain.data.samples.image import ImageData
@@ -114,7 +114,9 @@ def test_a_maker_that_dies_and_a_store_that_fails_cost_no_sample(tmp_path):
         for name, value in server.env.items():
             patch.setenv(name, value)
         far = LinesData(catalog="s3://bucket", fraction=0.8)
-        stream = ClusterStream(far, seed=0, batch_size=1, epochs=3, config=CLUSTER)
+        # A fifth of what is read, and one read may meet them all.
+        server.inject(Fault(kind="unavailable", key=".bin", times=4), Fault(kind="short", key=".bin", times=4))
+        stream = ClusterStream(far, seed=0, batch_size=1, epochs=3, config=dataclasses.replace(CLUSTER, attempts=12))
         killed, seen = [], []
 
         def kill():

@@ -6,6 +6,7 @@ temporary folder of the driver's node: Ray Train writes to it from its controlle
 reports a checkpoint to Ray, and none does. So neither a shared file system nor an object store that takes directory markers is needed.
 """
 
+import collections
 import contextlib
 import logging
 import os
@@ -135,7 +136,9 @@ class _Group:
         self._channel = GroupChannel(notes, self._arguments.group_id)
         self._scratch = tempfile.TemporaryDirectory(prefix="echotrain-ray-", ignore_cleanup_errors=True)
         self._number = 0
-        self._waits_for = self._told = ""
+        self._waits_for = ""
+        # Nodes may have come by the time that somebody looks: what was said is kept until it is shown.
+        self._unsaid: collections.deque[str] = collections.deque()
         self._given_up = threading.Event()
         self._running = _started(self._fit)
 
@@ -173,12 +176,10 @@ class _Group:
             channel.clear()
 
     def _tell_waiting(self, asked: threading.Event, show: Callable[[Record], None]) -> None:
-        text = self._waits_for
-        if text and asked.is_set():
+        if self._waits_for and asked.is_set():
             self._given_up.set()
-        if text and text != self._told:
-            show({"kind": "waiting", "text": text})
-        self._told = text
+        while self._unsaid:
+            show({"kind": "waiting", "text": self._unsaid.popleft()})
 
     def _fit(self) -> Result:
         published = published_groups()
@@ -198,6 +199,8 @@ class _Group:
 
         def tell(text: str) -> None:
             self._waits_for = text
+            if text:
+                self._unsaid.append(text)
 
         remedy = "lower workers, or set device=cpu" if shape.gpus else "lower workers"
         try:
