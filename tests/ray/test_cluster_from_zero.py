@@ -18,9 +18,11 @@ GROUPS = {"data": {"CPU": 1, "max": 2}, "h100": {"CPU": 1, "GPU": 1, "max": 1}}
 # Of a group that its operator has published and that the autoscaler cannot make.
 NEVER = {**GROUPS, "a100": {"CPU": 8, "GPU": 8, "max": 1}}
 WAITING = "waiting for nodes: 1 worker of {}, and those that are up hold 0"
-# A driver that has a CPU worker beside it before it trains, and tells what it came to and which nodes are up.
+# A driver that has a CPU worker beside it before it trains, and tells what it came to and which nodes were up before and meanwhile: one
+# without work leaves after 12 s, which may be before the run has ended.
 BESIDE_A_CPU = """
 import sys
+import threading
 import ray
 from ray.util.placement_group import placement_group
 from echotrain.orchestration.runtime.cluster import connect
@@ -29,9 +31,16 @@ connect()
 assert placement_group([{"CPU": 1}]).wait(60)
 def told():
     return {kind: sum(node["Alive"] and node["Resources"].get(kind, 0) > 0 for node in ray.nodes()) for kind in ("CPU", "GPU")}
-before = told()
+before, seen, is_over = told(), [], threading.Event()
+def look():
+    while not is_over.wait(0.2):
+        seen.append(told()["GPU"])
+looking = threading.Thread(target=look)
+looking.start()
 code = train.main(sys.argv[1:])
-print("there was a CPU node:", before["CPU"] > 0, "GPU nodes:", before["GPU"], "then:", told()["GPU"])
+is_over.set()
+looking.join()
+print("there was a CPU node:", before["CPU"] > 0, "GPU nodes:", before["GPU"], "then:", max(seen))
 sys.exit(code)
 """
 
