@@ -106,17 +106,19 @@ class ClusterStream(PlannedStream):
 
     def _left_from(self, epoch: int, first_step: int) -> Iterator[Piece]:
         """Yield what is left of the run, some steps at a time: first one each, so that the first is soon there."""
-        numbers = itertools.count()
+        given = 0
         for each in range(epoch, max(self._epochs, epoch + 1)):
-            piece, nbytes, most = Piece(each, []), 0.0, self._steps_of_piece(next(numbers))
+            piece, nbytes = Piece(each, []), 0.0
             for step in self.plan(each, first_step if each == epoch else 0):
                 piece.steps.append(step)
                 nbytes += self._fetcher.memory_nbytes(self.catalog.rows(step.positions))
-                if nbytes >= _MOST_BYTES or len(piece.steps) == most:
+                if nbytes >= _MOST_BYTES or len(piece.steps) == self._steps_of_piece(given):
                     yield piece
-                    piece, nbytes, most = Piece(each, []), 0.0, self._steps_of_piece(next(numbers))
+                    given += 1
+                    piece, nbytes = Piece(each, []), 0.0
             if piece.steps:
                 yield piece
+                given += 1
 
     def _steps_of_piece(self, number: int) -> int:
         """Return the steps of a piece at most: twice as many after every round of all makers."""

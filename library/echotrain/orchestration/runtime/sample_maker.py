@@ -1,6 +1,7 @@
 """The far end of ``stream.where=cluster``: samples made of planned steps in a task, and the form in which both go through Ray Data."""
 
 import contextlib
+import itertools
 import json
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from echotrain.log import setup_logging
 from echotrain.orchestration.runtime.cluster import DriverEnvironment
 from echotrain.orchestration.runtime.error_text import as_text, restored
 
-__all__ = ["Piece", "Recipe", "make_samples", "piece_table", "steps_made"]
+__all__ = ["Piece", "Recipe", "bodies", "make_samples", "piece_table", "steps_made"]
 
 # Recipes that a process keeps what it works with for.
 _MOST_MAKERS = 4
@@ -151,16 +152,20 @@ def steps_made(tables: Generator[pa.Table], kind: type[Batch], pool: SlotPool) -
     with contextlib.closing(tables):
         for table in tables:
             errors, abouts, heads = (table[name].to_pylist() for name in ("error", "about", "head"))
-            for error, about, head, body in zip(errors, abouts, heads, table["body"], strict=True):
+            for error, about, head, body in zip(errors, abouts, heads, bodies(table), strict=True):
                 if error:
                     raise restored(error)
-                batches.append(unpack(head, _bytes_of(body), kind, pool))
+                batches.append(unpack(head, body, kind, pool))
                 told = json.loads(about)
                 if not told["left"]:
                     yield StepData(batches=batches, num_global_samples=told["samples"], wait_s=0.0, num_bytes=told["nbytes"])
                     batches = []
 
 
-def _bytes_of(body: pa.LargeBinaryScalar) -> NDArray[np.uint8]:
-    """Return where a body lies, as memory that is not to be written to."""
-    return np.frombuffer(body.as_buffer(), np.uint8)
+def bodies(table: pa.Table) -> Iterator[NDArray[np.uint8]]:
+    """Yield the bodies where they lie, as memory that is not to be written to: asked for its items, Arrow would copy each."""
+    for chunk in table["body"].chunks:
+        _, ends, memory = chunk.buffers()
+        bounds = np.frombuffer(ends, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+        where = np.frombuffer(memory, np.uint8)
+        yield from (where[start:end] for start, end in itertools.pairwise(bounds))
