@@ -105,7 +105,7 @@ class ThrottledServer:
         return [SentRange(*sent) for sent in self._control("GET", "/__ranges")]
 
     def reset(self) -> None:
-        """Forget what was counted."""
+        """Count anew, and only requests that come from now on."""
         self._control("POST", "/__reset")
 
     def _control(self, method: str, path: str, body: str = "") -> Any:

@@ -8,7 +8,7 @@ with what it measures. Settings come as one line of JSON on the standard input; 
 end of the input is the end of the server.
 
 ``POST /__faults`` replaces the list of faults, ``GET /__stats`` returns the counters, ``GET /__ranges`` what was sent of which object, in
-order, and ``POST /__reset`` starts both anew. With a certificate all of it is HTTPS.
+order, and ``POST /__reset`` starts both anew: a request that came before it is counted no more. With a certificate all of it is HTTPS.
 """
 
 import contextlib
@@ -33,6 +33,15 @@ _CHUNK = 256 << 10
 
 
 @dataclass
+class _Counts:
+    """What was sent since a reset; a request counts where it began, however late it is answered."""
+
+    requests: int = 0
+    sent: int = 0
+    ranges: list[tuple[str, int, int]] = field(default_factory=list)
+
+
+@dataclass
 class _State:
     """What all connections share."""
 
@@ -42,16 +51,14 @@ class _State:
     nic_bytes_s: float
     lock: threading.Lock = field(default_factory=threading.Lock)
     free_at: float = 0.0
-    requests: int = 0
-    sent: int = 0
-    ranges: list[tuple[str, int, int]] = field(default_factory=list)
+    counts: _Counts = field(default_factory=_Counts)
     mapped: dict[tuple[str, str, int], mmap.mmap] = field(default_factory=dict)
     faults: list[dict[str, Any]] = field(default_factory=list)
 
-    def take(self, nbytes: int) -> None:
-        """Wait until the NIC that all connections share has room for ``nbytes``."""
+    def take(self, nbytes: int, counts: _Counts) -> None:
+        """Count ``nbytes`` and wait until the NIC that all connections share has room for them."""
         with self.lock:
-            self.sent += nbytes
+            counts.sent += nbytes
             if self.nic_bytes_s <= 0:
                 return
             now = time.perf_counter()
@@ -129,10 +136,10 @@ class _Handler:
             if request.path == "/__faults":
                 state.faults = json.loads(request.body)
             elif request.path == "/__reset":
-                state.requests = state.sent = 0
-                state.ranges.clear()
+                state.counts = _Counts()
             is_ranges = request.path == "/__ranges"
-            answer = state.ranges if is_ranges else {"requests": state.requests, "bytes": state.sent}
+            counts = state.counts
+            answer = counts.ranges if is_ranges else {"requests": counts.requests, "bytes": counts.sent}
             body = json.dumps(answer).encode()
         self._answer("200 OK", body)
 
@@ -143,7 +150,8 @@ class _Handler:
         fault = state.fault_for(request.method, key)
         kind = fault.get("kind", "")
         with state.lock:
-            state.requests += 1
+            counts = state.counts
+            counts.requests += 1
         time.sleep(state.first_byte_s + (fault["seconds"] if kind == "slow" else 0.0))
         refusals = {
             "unavailable": ("503 Service Unavailable", "SlowDown"),
@@ -168,9 +176,9 @@ class _Handler:
         if request.headers.get("if-match", _etag(path.stat())) != _etag(path.stat()):
             self._refuse(request, "412 Precondition Failed", "PreconditionFailed")
             return True
-        return self._send_object(request, path, fault)
+        return self._send_object(request, path, fault, counts)
 
-    def _send_object(self, request: _Request, path: Path, fault: dict[str, Any]) -> bool:
+    def _send_object(self, request: _Request, path: Path, fault: dict[str, Any], counts: _Counts) -> bool:
         found = path.stat()
         size = found.st_size
         first, last, status = 0, size - 1, "200 OK"
@@ -194,21 +202,21 @@ class _Handler:
             return True
         count = last - first + 1
         if fault.get("kind") == "short":
-            self._send_range(path, first, count // 2, {})
+            self._send_range(path, first, count // 2, {}, counts)
             return False
-        self._send_range(path, first, count, fault)
+        self._send_range(path, first, count, fault, counts)
         return True
 
-    def _send_range(self, path: Path, first: int, count: int, fault: dict[str, Any]) -> None:
+    def _send_range(self, path: Path, first: int, count: int, fault: dict[str, Any], counts: _Counts) -> None:
         started, sent = time.perf_counter(), 0
         # Not sendfile: the single pages it hands on make receiving on the loopback interface cost half as much again.
         content = self._state.content(path)
         with self._state.lock:
-            self._state.ranges.append((path.relative_to(self._state.root).as_posix(), first, count))
+            counts.ranges.append((path.relative_to(self._state.root).as_posix(), first, count))
         is_limited = self._state.nic_bytes_s > 0 or self._state.connection_bytes_s > 0
         while sent < count:
             piece = min(_CHUNK if is_limited or fault else count, count - sent)
-            self._state.take(piece)
+            self._state.take(piece, counts)
             data = content[first + sent : first + sent + piece]
             if fault.get("kind") == "flip" and sent == 0:
                 flipped = bytearray(data)

@@ -1,5 +1,8 @@
 """The server that tests and benchmarks stream from, over TLS."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import boto3
 import pytest
 import xxhash
@@ -41,6 +44,19 @@ def client(server, monkeypatch):
     for name, value in server.env.items():
         monkeypatch.setenv(name, value)
     return boto3.client("s3")
+
+
+def test_a_request_that_came_before_a_reset_is_not_counted_after_it(server, client):
+    server.reset()
+    server.inject(Fault(kind="slow", seconds=0.5, times=1))
+    with ThreadPoolExecutor() as pool:
+        late = pool.submit(lambda: client.get_object(Bucket="bucket", Key="object")["Body"].read())
+        while server.stats().requests == 0:
+            time.sleep(0.01)
+        server.reset()
+        assert late.result() == CONTENT
+    assert server.stats() == (0, 0)
+    assert server.ranges() == []
 
 
 @pytest.mark.parametrize("key", ["/object", "folder//object", "folder/./object", "folder/../object", "object/", "./object"])
