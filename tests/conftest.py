@@ -20,13 +20,7 @@ settings.load_profile("echotrain")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests belong in one process where several share the work (``make test``): those of a file, and all on the shared cluster.
-
-    What takes longest comes first: the shared cluster, then tests that start one of their own.
-    """
-    for item in items:
-        is_shared = "local_ray" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("shared cluster" if is_shared else item.path.name))
+    """Put first what takes longest: files on the shared cluster, then those that start one of their own."""
     items.sort(key=lambda item: ("local_ray" not in getattr(item, "fixturenames", ()), item.get_closest_marker("ray") is None))
 
 

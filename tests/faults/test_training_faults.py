@@ -61,15 +61,18 @@ def hearts(tmp_path_factory):
         ("mae_debug", ["data.scaling=volume"]),
     ],
 )
-def test_a_worker_that_is_killed_over_windows_of_frames_or_over_images_costs_no_number(local_ray, hearts, tmp_path, recipe, settings, kept):
+def test_a_worker_that_is_killed_over_windows_of_frames_or_over_images_costs_no_number_wherever_they_are_made(
+    local_ray, hearts, tmp_path, recipe, settings, kept
+):
     place = [f"data.catalog={hearts}", f"storage={tmp_path}", "workers=2", "checkpoint_every=2", "batch_size=8", "epochs=1", "log_every=1"]
     experiment = override(RECIPES[recipe](), [*settings, *place])
     whole = run(experiment, "name=whole", workers=kept)
-    hook, done = kill_once(3, 1, signal.SIGKILL)
-    cut = run(experiment, "name=cut", on_record=hook, workers=kept)
-    assert done
-    assert_same_run(whole, cut)
-    assert [line["loss"] for line in lines(cut) if "loss" in line] == [line["loss"] for line in lines(whole) if "loss" in line]
+    for where in ("rank", "cluster"):
+        hook, done = kill_once(3, 1, signal.SIGKILL)
+        cut = run(experiment, f"name={where}", f"stream.where={where}", on_record=hook, workers=kept)
+        assert done
+        assert_same_run(whole, cut)
+        assert [line["loss"] for line in lines(cut) if "loss" in line] == [line["loss"] for line in lines(whole) if "loss" in line]
 
 
 def test_a_loss_that_is_not_finite_stops_at_once_and_names_the_slices(experiment):

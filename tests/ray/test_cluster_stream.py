@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -141,25 +142,38 @@ def test_a_maker_that_dies_and_a_store_that_fails_cost_no_sample(tmp_path):
     in_rank.close()
 
 
-def test_weights_are_those_of_samples_made_in_the_rank_though_a_rank_and_a_maker_die(experiment, kept):
-    """On two ranks, with work on every sample.
+@pytest.fixture
+def failing(catalog_uri):
+    """Return the catalog's URI in a store where each fifth reading fails, for as long as it is there."""
+    prepared = Path(catalog_uri)
+    with serve_throttled(prepared.parent) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.env.items():
+            patch.setenv(name, value)
+        server.inject(Fault(kind="unavailable", every=5, method="GET"))
+        yield f"s3://{prepared.name}"
+        assert server.stats().requests > 100
 
-    Two makers die with it, which belong to the rank, and are replaced as it is.
+
+def test_weights_are_those_of_samples_made_in_the_rank_though_a_rank_and_a_maker_die(experiment, kept, failing):
+    """On two ranks, with work on every sample, from a store that fails.
+
+    Two makers die with the rank, which belong to it, and are replaced as it is.
     """
     settings = ["workers=2", "batch_size=4", "data.coils=3", "checkpoint_every=2"]
     in_rank = run(experiment, *settings, "name=rank", workers=kept)
     hook, done = kill_once(3, 1, signal.SIGKILL)
-    on_cluster = run(experiment, *settings, "name=cluster", "stream.where=cluster", on_record=hook, workers=kept)
+    from_store = [f"data.catalog={failing}", "stream.attempts=12", "stream.where=cluster"]
+    on_cluster = run(experiment, *settings, *from_store, "name=cluster", on_record=hook, workers=kept)
     assert done
     assert_same_run(in_rank, on_cluster)
 
 
 @pytest.mark.slow  # A cluster of three nodes starts, and Ray takes its time until it is sure that one is gone.
-def test_a_node_that_is_lost_with_its_makers_costs_seconds_and_no_sample(experiment, catalog_uri, tmp_path):
-    settings = ["data.coils=3", "epochs=4"]
+def test_a_node_that_is_lost_with_its_makers_costs_seconds_and_no_sample(experiment, failing, tmp_path):
+    settings = ["data.coils=3", "epochs=4", "stream.attempts=12"]
     alone = run(experiment, "workers=1", "name=alone", *settings)
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "ECHOTRAIN_WORKER_GROUPS")}
-    command = [sys.executable, "-m", lost_maker.__name__, catalog_uri, str(tmp_path / "lost"), *settings]
+    command = [sys.executable, "-m", lost_maker.__name__, failing, str(tmp_path / "lost"), *settings]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
     found = re.search(r"steps: (\d+), longest wait: ([\d.]+) s", ended.stdout)
     assert found, ended

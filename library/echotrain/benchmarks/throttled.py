@@ -32,6 +32,7 @@ class Fault:
             region; ``condition``: 412; ``unknown``: 501; ``flip``: one bit of the body is wrong.
         key: Only requests whose path contains this.
         method: Only this HTTP method; empty means any.
+        every: Of the requests that fit, each of this number fails: 5 is a fifth of them.
         times: How many requests fail; -1 means all.
         seconds: Delay of ``slow``.
         byte: Which byte of the body ``flip`` hits.
@@ -40,6 +41,7 @@ class Fault:
     kind: Literal["unavailable", "short", "slow", "expired", "denied", "missing", "redirect", "condition", "unknown", "flip"]
     key: str = ""
     method: str = ""
+    every: int = 1
     times: int = -1
     seconds: float = 0.0
     byte: int = 1000

@@ -83,8 +83,10 @@ class _State:
         with self.lock:
             for fault in self.faults:
                 if fault["times"] != 0 and fault["key"] in key and fault["method"] in ("", method):
-                    fault["times"] -= 1
-                    return fault
+                    fault["met"] = fault.get("met", 0) + 1
+                    if fault["met"] % fault["every"] == 0:
+                        fault["times"] -= 1
+                        return fault
         return {}
 
 

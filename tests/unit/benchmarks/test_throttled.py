@@ -50,13 +50,27 @@ def test_a_request_that_came_before_a_reset_is_not_counted_after_it(server, clie
     server.reset()
     server.inject(Fault(kind="slow", seconds=0.5, times=1))
     with ThreadPoolExecutor() as pool:
-        late = pool.submit(lambda: client.get_object(Bucket="bucket", Key="object")["Body"].read())
+        late = pool.submit(client.get_object, Bucket="bucket", Key="object")
         while server.stats().requests == 0:
             time.sleep(0.01)
         server.reset()
-        assert late.result() == CONTENT
+        assert late.result()["Body"].read() == CONTENT
     assert server.stats() == (0, 0)
     assert server.ranges() == []
+
+
+def test_each_fifth_request_fails_until_as_many_have_failed_as_were_asked_for(server, client):
+    server.inject(Fault(kind="missing", key="object", method="GET", every=5, times=2))
+    answers = []
+    for _ in range(16):
+        try:
+            client.get_object(Bucket="bucket", Key="object")
+            client.head_object(Bucket="bucket", Key="object")
+            answers.append(True)
+        except ClientError:
+            answers.append(False)
+    server.inject()
+    assert [number for number, is_there in enumerate(answers, 1) if not is_there] == [5, 10]
 
 
 @pytest.mark.parametrize("key", ["/object", "folder//object", "folder/./object", "folder/../object", "object/", "./object"])

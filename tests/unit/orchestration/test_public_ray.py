@@ -76,13 +76,14 @@ def test_the_autoscalers_limits_are_where_they_were(monkeypatch):
     assert private_ray.cluster_config() is told
 
 
-def test_the_watch_over_placement_groups_is_left_out_and_nothing_else():
-    """``TorchTrainer._create_default_callbacks`` and ``PlacementGroupCleanerCallback``."""
+def test_the_watch_over_placement_groups_and_the_dealing_of_datasets_are_left_out_and_nothing_else():
+    """``TorchTrainer._create_default_callbacks``, ``PlacementGroupCleanerCallback`` and ``DatasetsCallback``."""
     whole, left = (
-        [type(each).__name__ for each in kind(print)._create_default_callbacks()] for kind in (TorchTrainer, trainer._TrainerWithoutCleaner)
+        [type(each).__name__ for each in kind(print)._create_default_callbacks()] for kind in (TorchTrainer, trainer._TrainerWithoutHelpers)
     )
-    assert "PlacementGroupCleanerCallback" in whole
-    assert left == [name for name in whole if name != "PlacementGroupCleanerCallback"]
+    unneeded = {"DatasetsCallback", "PlacementGroupCleanerCallback"}
+    assert unneeded < set(whole)
+    assert left == [name for name in whole if name not in unneeded]
 
 
 class Group:

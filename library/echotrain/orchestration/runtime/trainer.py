@@ -6,7 +6,7 @@ from ray.train import LoggingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from echotrain.orchestration.runtime.cluster import has_dashboard
-from echotrain.orchestration.runtime.private_ray import WithoutCleaner
+from echotrain.orchestration.runtime.private_ray import WithoutHelpers
 from echotrain.orchestration.runtime.signals import catch_sigterm
 
 __all__ = ["ERRORS_ONLY", "TorchWithSigterm", "quiet_trainer"]
@@ -15,8 +15,8 @@ ERRORS_ONLY = LoggingConfig(log_level="ERROR")
 
 
 def quiet_trainer(*arguments: Any, **options: Any) -> TorchTrainer:
-    """Return a ``TorchTrainer`` that does not complain of a dashboard which is not there."""
-    return (TorchTrainer if has_dashboard() else _TrainerWithoutCleaner)(*arguments, **options)
+    """Return a ``TorchTrainer`` that, without a dashboard, does not complain of that and starts no process that it can do without."""
+    return (TorchTrainer if has_dashboard() else _TrainerWithoutHelpers)(*arguments, **options)
 
 
 class TorchWithSigterm(TorchConfig):  # type: ignore[misc]
@@ -36,5 +36,5 @@ class _BackendWithSigterm(TorchConfig().backend_cls):  # type: ignore[misc]
         super().on_start(worker_group, backend_config)
 
 
-class _TrainerWithoutCleaner(WithoutCleaner, TorchTrainer):  # type: ignore[misc]
+class _TrainerWithoutHelpers(WithoutHelpers, TorchTrainer):  # type: ignore[misc]
     pass
