@@ -1,12 +1,13 @@
-"""A worker of ``map_items`` that dies; in a module of its own, which Ray's processes can import."""
+"""What Ray's processes die of; in a module of its own, which they can import."""
 
 import os
 import signal
 from pathlib import Path
 
+from echotrain.orchestration.runtime.cluster import DriverEnvironment
 from echotrain.orchestration.runtime.mapping import Result
 
-__all__ = ["Dying"]
+__all__ = ["DeadlyEnvironment", "Dying", "dies_of_one"]
 
 
 class Dying:
@@ -21,3 +22,17 @@ class Dying:
             (self.folder / f"{item['item']}-{died}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return Result({"item": item["item"]}, b"x")
+
+
+class DeadlyEnvironment(DriverEnvironment):
+    """What ends every process that takes it."""
+
+    def apply(self) -> None:
+        os.abort()
+
+
+def dies_of_one(item: dict[str, int]) -> Result:
+    """Do every item but number 1, of which the process dies."""
+    if item["item"] == 1:
+        os.abort()
+    return Result(item)

@@ -1,6 +1,6 @@
 """A run whose samples are made on two nodes, of which one goes in the midst of an epoch; run as a program, since a process has one cluster.
 
-It prints by how much the slowest step after that was waited for.
+It prints how many steps were still to be made then, and how long the slowest of them was waited for.
 """
 
 import atexit
@@ -9,12 +9,20 @@ import logging
 import os
 import sys
 import time
+from typing import Any
 
+import psutil
 import ray
 from ray.cluster_utils import Cluster
 
 from echotrain.orchestration.runtime.cluster import connect
-from tests.local_cluster import run, short_experiment
+from tests.local_cluster import lines, run, short_experiment
+
+
+def works_on(node: Any, name: str) -> bool:
+    """Whether a process of that name is at work on a node at this moment."""
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    return any(name in " ".join(child.cmdline()) for child in raylet.children(recursive=True))
 
 
 def main(catalog: str, storage: str, *settings: str) -> None:
@@ -22,7 +30,7 @@ def main(catalog: str, storage: str, *settings: str) -> None:
     # As the chart has it.
     os.environ.update({"RAY_health_check_period_ms": "1000"})
     cluster = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    nodes = [cluster.head_node, *(cluster.add_node(num_cpus=1) for _ in range(2))]
     atexit.register(cluster.shutdown)
     ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
     connect()
@@ -34,12 +42,21 @@ def main(catalog: str, storage: str, *settings: str) -> None:
             return
         seen.append(time.monotonic())
         if int(str(record["global_step"])) >= 3 and not gone:
-            gone.append(time.monotonic())
-            cluster.remove_node(nodes[0], allow_graceful=False)
+            # Neither the head nor the one that trains, at a moment when it makes samples.
+            victims = [node for node in nodes[1:] if not works_on(node, "RayTrainWorker")]
+            while not gone:
+                for node in victims:
+                    if not gone and works_on(node, "make_samples"):
+                        gone.append(time.monotonic())
+                        cluster.remove_node(node, allow_graceful=False)
 
     result = run(short_experiment(catalog, storage), "workers=1", "stream.where=cluster", *settings, on_record=watch)
     waits = [later - before for before, later in itertools.pairwise(seen) if later > gone[0]]
-    print(f"steps: {result.global_step}, longest wait: {max(waits):.1f} s", flush=True)
+    waited = [record["data_wait_s"] for record in lines(result) if record["kind"] == "train"][3:]
+    print(
+        f"steps: {result.global_step}, waited for after the loss: {sum(each > 0.01 for each in waited)}, longest: {max(waits):.1f} s",
+        flush=True,
+    )
     ray.shutdown()
 
 

@@ -5,8 +5,10 @@ import json
 from typing import Any
 
 import pytest
+from ray.autoscaler._private.kuberay.autoscaling_config import _generate_available_node_types_from_ray_cr_spec
 
 from echotrain.launching.template import JobOrder, fill, parse_template
+from echotrain.orchestration.runtime.capacity import GROUP_LABEL
 from echotrain.worker_groups import GROUPS_VARIABLE, PublishedGroups, parse_groups
 from tests.k8s.chart import CHART, SHAPES
 from tests.k8s.helm import Helm
@@ -131,3 +133,14 @@ def test_an_operator_s_annotation_does_not_hide_the_chart_s(helm4: Helm):
     documents = render(helm4, "default", r"pods.annotations.echotrain\.io/worker-groups=mine")
     job = next(found for document in documents if (found := embedded_rayjob(document)))
     assert parse_groups(pods(job["spec"]["rayClusterSpec"])[0]["metadata"]["annotations"][ANNOTATION].encode(), place="x").groups
+
+
+@pytest.mark.parametrize("shape", STANDING)
+def test_rays_autoscaler_knows_the_label_by_which_work_asks_for_a_group(helm: Helm, shape: str):
+    """It makes no pod for a task with a label that it does not know the pod to have, though the pod would."""
+    clusters = [each["spec"] for each in render(helm, shape) if each["kind"] == "RayCluster"]
+    assert clusters
+    for spec in clusters:
+        kinds = _generate_available_node_types_from_ray_cr_spec(spec)
+        groups = [group["groupName"] for group in spec["workerGroupSpecs"]]
+        assert {name: kinds[name]["labels"][GROUP_LABEL] for name in groups} == {name: name for name in groups}

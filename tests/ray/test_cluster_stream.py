@@ -1,5 +1,6 @@
 """Samples that are made on other CPUs of the cluster: the same numbers as in the rank, whatever dies on the way."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -20,10 +21,12 @@ from echotrain.data.planned import PlannedStream
 from echotrain.data.samples.image import ImageData
 from echotrain.data.samples.kspace_kt import KtData
 from echotrain.data.samples.kspace_lines import LinesData
-from echotrain.errors import PayloadError
+from echotrain.errors import PayloadError, ResourceError
+from echotrain.orchestration.runtime import cluster_stream
 from echotrain.orchestration.runtime.cluster_stream import ClusterStream
 from tests import lost_maker
 from tests.catalogs import write_catalog
+from tests.dying_worker import DeadlyEnvironment
 from tests.frame_catalogs import write_frames
 from tests.images import random_volumes, write_images
 from tests.local_cluster import assert_same_run, kill_once, run
@@ -85,8 +88,11 @@ def test_steps_are_those_of_the_rank_over_epochs_and_from_the_middle_of_one(make
 
 def test_an_abandoned_epoch_ends_and_the_next_one_runs(tmp_path):
     stream = ClusterStream(of_lines(tmp_path), seed=0, batch_size=2, epochs=2, config=CLUSTER)
+    assert list(stream.steps(0, stream.num_steps(0))) == []  # Of which nothing is left.
     steps = stream.steps(0)
-    next(steps)
+    first = next(steps)
+    with contextlib.closing(PlannedStream(stream._data, seed=0, batch_size=2)) as in_rank:
+        assert_same(first, next(in_rank.steps(0)))
     steps.close()
     assert len(list(stream.steps(1))) == stream.num_steps(1)
     stream.close()
@@ -100,6 +106,15 @@ def test_damage_is_told_as_in_the_rank(tmp_path):
     stream = ClusterStream(data, seed=0, batch_size=2, epochs=1, config=CLUSTER)
     with pytest.raises(PayloadError, match=r"shards/test-\d+\.bin at byte \d+: .*checksum"):
         list(stream.steps(0))
+    stream.close()
+
+
+def test_samples_that_end_every_process_that_makes_them_are_not_made_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_stream, "_MOST_ATTEMPTS", 2)
+    monkeypatch.setattr(cluster_stream, "DriverEnvironment", DeadlyEnvironment)
+    stream = ClusterStream(of_lines(tmp_path), seed=0, batch_size=2, epochs=1, config=dataclasses.replace(CLUSTER, makers=1))
+    with pytest.raises(ResourceError, match=r"piece \d+ of the samples: was begun 2 times, and its process died each time.*stream\.makers"):
+        next(stream.steps(0))
     stream.close()
 
 
@@ -146,7 +161,7 @@ def test_a_maker_that_dies_and_a_store_that_fails_cost_no_sample(tmp_path):
 def failing(catalog_uri):
     """Return the catalog's URI in a store where each fifth reading fails, for as long as it is there."""
     prepared = Path(catalog_uri)
-    with serve_throttled(prepared.parent) as server, pytest.MonkeyPatch.context() as patch:
+    with serve_throttled(prepared.parent, first_byte_s=0.1) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.env.items():
             patch.setenv(name, value)
         server.inject(Fault(kind="unavailable", every=5, method="GET"))
@@ -170,14 +185,16 @@ def test_weights_are_those_of_samples_made_in_the_rank_though_a_rank_and_a_maker
 
 @pytest.mark.slow  # A cluster of three nodes starts, and Ray takes its time until it is sure that one is gone.
 def test_a_node_that_is_lost_with_its_makers_costs_seconds_and_no_sample(experiment, failing, tmp_path):
-    settings = ["data.coils=3", "epochs=4", "stream.attempts=12"]
+    settings = ["data.coils=3", "epochs=8", "stream.attempts=12", "stream.prefetch_steps=1", "stream.threads=1"]
     alone = run(experiment, "workers=1", "name=alone", *settings)
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "ECHOTRAIN_WORKER_GROUPS")}
     command = [sys.executable, "-m", lost_maker.__name__, failing, str(tmp_path / "lost"), *settings]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
-    found = re.search(r"steps: (\d+), longest wait: ([\d.]+) s", ended.stdout)
+    found = re.search(r"steps: (\d+), waited for after the loss: (\d+), longest: ([\d.]+) s", ended.stdout)
     assert found, ended
-    steps, wait = found.groups()
-    assert int(steps) == alone.global_step == 20
-    assert float(wait) < 20
+    steps, waits, longest = found.groups()
+    assert int(steps) == alone.global_step == 40
+    # Not all had been made when the node went.
+    assert int(waits) > 0
+    assert float(longest) < 20
     assert_same_run(alone, dataclasses.replace(alone, run_uri=str(tmp_path / "lost" / experiment.name)))

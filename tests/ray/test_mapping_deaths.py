@@ -8,9 +8,10 @@ from collections import Counter
 import pytest
 
 from echotrain.errors import ResourceError
+from echotrain.orchestration.runtime import mapping
 from echotrain.orchestration.runtime.mapping import map_items
 from tests import lost_node
-from tests.dying_worker import Dying
+from tests.dying_worker import Dying, dies_of_one
 
 pytestmark = pytest.mark.ray
 
@@ -29,6 +30,13 @@ def test_an_item_that_kills_every_worker_is_given_up(tmp_path):
         list(map_items([{"item": number, "deaths": 99 * (number == 0)} for number in range(3)], Dying, str(tmp_path), concurrency=1))
     # The others may be done between, which begins the count anew.
     assert 4 <= len(list(tmp_path.iterdir())) <= 4 * 3
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_an_item_that_kills_every_process_of_a_function_is_given_up_and_named(monkeypatch):
+    monkeypatch.setattr(mapping, "_MOST_DEATHS", 2)
+    with pytest.raises(ResourceError, match=r'item \{"item": 1\}: was begun 2 times, and its process died each time.*lower workers'):
+        list(map_items([{"item": 0}, {"item": 1}], dies_of_one, concurrency=1))
 
 
 @pytest.mark.slow  # Ray is sure that a node is gone after ten seconds, and a cluster of its own takes as long to start.

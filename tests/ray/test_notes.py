@@ -32,6 +32,20 @@ def test_what_a_worker_says_reaches_the_driver_in_order_and_goes_on_after_its_re
     assert (run.records(), run.is_stop_requested()) == ([], False)
 
 
+@ray.remote
+def count(notes, number):
+    return notes.count("pieces", number)
+
+
+def test_what_is_counted_is_counted_over_all_processes_until_it_is_forgotten():
+    notes = Notes()
+    assert [ray.get(count.remote(notes, number)) for number in (7, 7, 8)] == [1, 2, 1]
+    assert notes.count("pieces", 7) == 3
+    assert notes.count("others", 7) == 1
+    notes.forget("pieces")
+    assert (notes.count("pieces", 7), notes.count("others", 7)) == (1, 2)
+
+
 def test_an_order_arrives_as_it_was_given_and_its_outcome_comes_back(experiment):
     group = GroupChannel(Notes(), "group")
     assert (group.order(), group.answered(), group.num_starts()) == (None, (0, {}), 0)

@@ -58,6 +58,12 @@ workerGroupSpecs:
   {{- range $name := keys $groups | sortAlpha }}
   {{- $group := get $groups $name }}
   - groupName: {{ $name }}
+    {{- if eq (include "echotrain.has" (list $root "groupLabels")) "yes" }}
+    # Ray's own label of these nodes, which its autoscaler does not know of by itself: it makes a pod for work that asks for a group only
+    # where it is told that the pod will have it.
+    labels:
+      ray.io/node-group: {{ $name }}
+    {{- end }}
     {{- include "echotrain.replicas" (dict "root" $root "mode" $mode "name" $name "group" $group) | trim | nindent 4 }}
     {{- if $isAutoscaled }}
     {{- with $group.idleTimeoutSeconds }}

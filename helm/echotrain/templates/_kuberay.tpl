@@ -6,6 +6,7 @@ echotrain.has (list $ FIELD) is "yes", "no", or "unknown": no cluster to ask, an
 */}}
 {{- define "echotrain.kuberayFields" -}}
 auth: {since: 1.5.1, kind: rayclusters, path: [authOptions]}
+groupLabels: {since: 1.5.1, kind: rayclusters, path: [workerGroupSpecs, items, properties, labels]}
 upgradeStrategy: {since: 1.6.0, kind: rayclusters, path: [upgradeStrategy]}
 authSecret: {since: 1.6.0, kind: rayclusters, path: [authOptions, properties, secretName]}
 preRunningDeadline: {since: 1.6.0, kind: rayjobs, path: [preRunningDeadlineSeconds]}

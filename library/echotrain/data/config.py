@@ -17,15 +17,16 @@ class StreamConfig:
             transform what is trained on, and hand it over through Ray's object store; for samples that cost more CPU than the trainers'
             own can give. What is validated on is made in the rank either way.
         makers: Such processes at most that work for one rank at a time; how many do follows the load, and one always may. 0 takes every
-            CPU that the trainers leave, shared among the ranks.
+            CPU that this run's trainers leave, shared among the ranks, for up to 64 each; other runs of the cluster queue with them.
         cpus_per_maker: What each reserves.
         group: Worker group of the cluster in which they run (``ray.io/node-group``); "" for any node with free CPUs.
-        threads: Concurrent range reads per rank. A store gives each connection about 80 MB/s, so a NIC of 1 GB/s wants
+        threads: Concurrent range reads of a process: of a rank, or of each maker. A store gives each connection about 80 MB/s, so a NIC of 1 GB/s wants
             about 16 over all ranks of a node. 0 takes 16 for an object store and 4 for a folder, where more of them only push
             each other's data out of the processor's cache; a folder on a slow network drive may want more.
         prefetch_steps: Steps fetched ahead of the one in use.
         prefetch_mb: Bytes in flight or waiting, per rank, at most; one step is always allowed. With ``where=cluster`` as much again lies in
-            the object store, and beyond it what each maker is at work on: a step, or up to eight of 64 MB.
+            the object store and 128 MB for each maker, of at least four, but never more than the rank's share of half of it; and a maker
+            holds what it is at work on, up to 64 MB, twice. What is validated on has as much of its own.
         pin_memory: Fetch into page-locked memory, for asynchronous copies to a GPU; None does so where there is one.
         timeout_s: Longest silence of a connection before the read is tried again.
         attempts: Tries per read.

@@ -1,5 +1,7 @@
 """Room for makers of samples: beside the trainers, shared among ranks and trials, and refused where there is none."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,12 +34,40 @@ def asked(*settings: str) -> Experiment:
         ([], Capacity(nodes=(Node(cpus=1),)), CPU, 0),
         # The trainers' own CPUs are no room for makers that ask for a group.
         (["stream.group=data"], GROUPS, GPU, 4),
-        (["stream.group=data", "stream.cpus_per_maker=32"], GROUPS, GPU, 2),
+        # A maker is on one node.
+        (["stream.group=data", "stream.cpus_per_maker=32"], GROUPS, GPU, 0),
+        (["stream.group=data", "stream.cpus_per_maker=9"], GROUPS, GPU, 4),
+        (["stream.cpus_per_maker=4"], Capacity(nodes=(Node(cpus=2),) * 4), CPU, 0),
+        (["stream.cpus_per_maker=2"], Capacity(nodes=(Node(cpus=2),) * 4), CPU, 2),
+        (["stream.cpus_per_maker=2"], Capacity(nodes=(Node(cpus=3),) * 4), CPU, 3),
+        # A trainer that takes the only node of its group leaves none to makers that ask for it.
+        (["stream.group=h100"], Capacity(nodes=(Node(cpus=8, gpus=1, group="h100"), Node(cpus=64))), Shape(cpus=8, gpus=1), 0),
+        # Trainers go where no maker may.
+        (["stream.group=data"], Capacity(nodes=(Node(cpus=16), Node(cpus=2, group="data"))), Shape(cpus=4), 2),
         (["stream.group=none"], GROUPS, GPU, 0),
     ],
 )
 def test_a_worker_fits_with_a_maker_beside_it(settings, room, shape, fit):
     assert workers_that_fit(asked(*settings), room, shape) == fit
+
+
+NODES = st.builds(Node, cpus=st.integers(1, 7), group=st.sampled_from(["", "data"]))
+
+
+@given(
+    nodes=st.lists(NODES, min_size=1, max_size=3),
+    cpus=st.integers(1, 3),
+    each=st.sampled_from([0.5, 1.0, 2.0, 3.0]),
+    group=st.sampled_from(["", "data"]),
+)
+def test_workers_that_fit_can_be_placed_with_a_maker_for_each(nodes, cpus, each, group):
+    fit = workers_that_fit(asked(f"stream.cpus_per_maker={each}", f"stream.group={group}"), Capacity(nodes=tuple(nodes)), Shape(cpus=cpus))
+    possible = {0}
+    for placed in itertools.product(*(range(node.holds(Shape(cpus=cpus)) + 1) for node in nodes)):
+        rest = [Node(cpus=node.cpus - count * cpus) for node, count in zip(nodes, placed, strict=True) if group in ("", node.group)]
+        if sum(node.holds(Shape(cpus=each)) for node in rest) >= sum(placed):
+            possible.add(sum(placed))
+    assert fit in possible
 
 
 @given(cpus=st.integers(1, 64), workers=st.integers(1, 8), at_a_time=st.integers(1, 4), each=st.sampled_from([0.5, 1.0, 2.0]))
@@ -48,7 +78,7 @@ def test_makers_of_all_ranks_and_trials_fit_beside_the_trainers(cpus, workers, a
     ranks = workers * at_a_time
     if workers_that_fit(experiment, room, CPU) >= ranks:
         assert ranks * (1 + makers * each) <= cpus
-        assert ranks * (1 + (makers + 1) * each) > cpus
+        assert ranks * (1 + (makers + 1) * each) > cpus or makers == 64
 
 
 def test_a_number_that_is_given_stays(capsys):

@@ -4,7 +4,7 @@ import pytest
 from ray.exceptions import RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 
-from echotrain.errors import TrainingError
+from echotrain.errors import ResourceError, TrainingError
 from echotrain.orchestration.runtime.group import started_again
 
 
@@ -53,7 +53,7 @@ def test_any_number_of_failures_stays_any_number():
 
 def test_starts_that_come_to_nothing_one_after_the_other_have_an_end():
     cluster = Cluster(*[(0, no_room())] * 9)
-    with pytest.raises(ControllerError):
+    with pytest.raises(ResourceError, match=r"room for the training workers: was there 4 times, and gone"):
         cluster.run()
     assert cluster.waits == 4
 

@@ -166,6 +166,11 @@ class Catalog:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
+    @property
+    def checksum(self) -> int:
+        """Of the rows as they were committed; 0 before a commit."""
+        return int(self.manifest.get("checksum", 0))
+
     @classmethod
     def from_rows(cls, rows: Iterable[SliceRow], root: str = "") -> Self:
         """Build an uncommitted catalog from rows."""

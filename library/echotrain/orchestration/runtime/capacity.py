@@ -10,10 +10,10 @@ import ray
 from echotrain.orchestration.runtime.private_ray import cluster_config
 from echotrain.worker_groups import PublishedGroups, WorkerGroup, published_groups
 
-__all__ = ["Capacity", "Node", "Shape", "capacity", "capacity_of", "nodes_up"]
+__all__ = ["GROUP_LABEL", "Capacity", "Node", "Shape", "capacity", "capacity_of", "nodes_up"]
 
 # Ray's label of a node; KubeRay says the group in the pod's environment.
-_GROUP_LABEL = "ray.io/node-group"
+GROUP_LABEL = "ray.io/node-group"
 _ROUNDING = 1e-9
 # Nodes of a group that may grow for ever.
 _NO_LIMIT = 1 << 20
@@ -80,10 +80,19 @@ class Capacity:
         """All of them, those that may come included."""
         return len(self.nodes) + sum(count for _, count in self.coming)
 
-    def cpus(self, group: str = "") -> float:
-        """Return all CPUs, or those of one group, those that may come included."""
-        up = sum(node.cpus for node in self.nodes if group in ("", node.group))
-        return up + sum(each.cpus * count for each, count in self.coming if group in ("", each.name))
+    def of(self, group: str) -> "Capacity":
+        """Return what one group has; all of it where that is ""."""
+        if not group:
+            return self
+        nodes = tuple(node for node in self.nodes if node.group == group)
+        return Capacity(nodes=nodes, coming=tuple(each for each in self.coming if each[0].name == group))
+
+    def kinds(self) -> list[tuple[Node, int]]:
+        """Return the kinds of nodes and how many there are of each, those that may come included."""
+        counts = collections.Counter(self.nodes)
+        for group, count in self.coming:
+            counts[_pod(group)] += count
+        return [(node, count) for node, count in counts.items() if count]
 
     def workers(self, shape: Shape) -> int:
         """Return how many workers of a shape fit once every node that may come is there."""
@@ -132,7 +141,7 @@ def nodes_up() -> tuple[Node, ...]:
         Node(
             cpus=float(node["Resources"].get("CPU", 0)),
             gpus=float(node["Resources"].get("GPU", 0)),
-            group=(node.get("Labels") or {}).get(_GROUP_LABEL, ""),
+            group=(node.get("Labels") or {}).get(GROUP_LABEL, ""),
         )
         for node in ray.nodes()
         if node["Alive"]

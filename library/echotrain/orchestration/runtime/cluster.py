@@ -1,5 +1,7 @@
 """Connecting to Ray: one way for every job, quiet, and with the driver's credentials passed on by hand."""
 
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -76,6 +78,10 @@ class DriverEnvironment:
     def apply(self) -> None:
         """Set it in this process."""
         os.environ.update(self._values)
+
+    def digest(self) -> str:
+        """Return what tells these settings from others, and says nothing of them."""
+        return hashlib.blake2b(json.dumps(sorted(self._values.items())).encode()).hexdigest()
 
     def __repr__(self) -> str:
         return f"DriverEnvironment({', '.join(sorted(self._values))})"

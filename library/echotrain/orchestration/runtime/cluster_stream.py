@@ -12,10 +12,14 @@ import collections
 import contextlib
 import dataclasses
 import itertools
+import logging
+import math
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from typing import Any
+import uuid
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray.data
@@ -23,27 +27,41 @@ from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
 from ray.exceptions import RayError
 
 from echotrain.data.config import StreamConfig
-from echotrain.data.planned import PlannedStream
+from echotrain.data.planned import PlannedStream, StepPlan
 from echotrain.data.samples.data_config import DataConfig
 from echotrain.data.samples.wire import packed_nbytes
 from echotrain.data.stream import StepData
-from echotrain.errors import ResourceError
+from echotrain.errors import TrainingError
+from echotrain.orchestration.runtime.capacity import GROUP_LABEL, Shape
 from echotrain.orchestration.runtime.cluster import DriverEnvironment
+from echotrain.orchestration.runtime.error_text import lost
+from echotrain.orchestration.runtime.notes import Attempts, Notes
 from echotrain.orchestration.runtime.sample_maker import Piece, Recipe, make_samples, piece_table, steps_made
 from echotrain.orchestration.runtime.streaming import hush_ray_data
+from echotrain.orchestration.runtime.waiting import RoomWatch
 
 __all__ = ["ClusterStream"]
+
+logger = logging.getLogger(__name__)
 
 # A task makes several steps: it reads them side by side, bytes that they share once, and costs about ten milliseconds of its own.
 _MOST_STEPS = 8
 _MOST_BYTES = 64e6
 # Ray Data lets a task begin where there is room for twice what it may return.
 _COUNTED = 2
-# Ray Data takes its input as a whole, and a part of the plan begins when the one before it has ended: that is to be seldom, and soon done.
+# Ray Data takes its input as a whole, and a part of the plan begins when the one before it has ended: that is to be seldom, and the first
+# part, which nothing is made before, soon planned.
 _PIECES_PER_MAKER = 128
+_FIRST_PIECES_PER_MAKER = 16
+_MOST_PIECES = 4096
 _LEAST_MAKERS = 4
+# Of a piece whose processes die.
+_MOST_ATTEMPTS = 5
+# Of the object store, which others use as well.
+_SHARE_OF_STORE = 0.5
+_LOOK_EVERY_S = 1.0
+_TELL_EVERY_S = 60.0
 _FAREWELL_S = 15.0
-_GROUP_LABEL = "ray.io/node-group"
 
 
 class ClusterStream(PlannedStream):
@@ -57,6 +75,7 @@ class ClusterStream(PlannedStream):
         rank: Of this worker.
         world_size: Number of workers.
         config: Makers, threads, prefetch, retries.
+        notes: Of the job, by default some of its own.
 
     Raises:
         CatalogError: There is no such catalog, or the training selection is empty.
@@ -72,9 +91,12 @@ class ClusterStream(PlannedStream):
         rank: int = 0,
         world_size: int = 1,
         config: StreamConfig | None = None,
+        notes: Notes | None = None,
     ) -> None:
         super().__init__(data, seed=seed, batch_size=batch_size, rank=rank, world_size=world_size, config=config)
         self._config = config or StreamConfig()
+        self._notes = notes
+        self._attempts: Attempts | None = None
         self._epochs = epochs
         self._making: _Making | None = None
         self._next = (0, 0)
@@ -85,7 +107,7 @@ class ClusterStream(PlannedStream):
             self._stop()
             self._making = self._begin(epoch, first_step)
         for step in range(first_step, self.num_steps(epoch)):
-            made = self._making.take()
+            made = self._making.take(_SampleWait(self._config, self._tell))
             self._next = (epoch, step + 1) if step + 1 < self.num_steps(epoch) else (epoch + 1, 0)
             yield made
 
@@ -98,24 +120,46 @@ class ClusterStream(PlannedStream):
         making, self._making = self._making, None
         if making is not None:
             making.close()
+        if self._attempts is not None:
+            self._attempts.notes.forget(self._attempts.key)
 
     def _begin(self, epoch: int, first_step: int) -> "_Making":
-        recipe = Recipe(self._data, self._seed, self._config, DriverEnvironment.here())
-        tables = _made(self._left_from(epoch, first_step), recipe)
-        return _Making(steps_made(tables, self._data.batch, self._fetcher.pool), self._config)
+        self._next = (epoch, first_step)
+        self._notes = self._notes or Notes()
+        self._attempts = Attempts(self._notes, f"pieces/{uuid.uuid4().hex}", _MOST_ATTEMPTS)
+        recipe = Recipe(self._data, self._seed, self._config, DriverEnvironment.here(), self.catalog.checksum, self._attempts)
+        planned: collections.deque[StepPlan] = collections.deque()
+        tables = _made(_noted(self._left_from(epoch, first_step), planned), recipe, share=_SHARE_OF_STORE / self._world_size)
+        return _Making(self._as_planned(steps_made(tables, self._data.batch, self._fetcher.pool), planned), self._config)
+
+    def _as_planned(self, steps: Generator[StepData[Any]], planned: collections.deque[StepPlan]) -> Generator[StepData[Any]]:
+        """Yield steps that were made, each of which is the one that the plan has in its place."""
+        with contextlib.closing(steps):
+            for step in steps:
+                plan = planned.popleft()
+                wanted = collections.Counter(row.id for row in self.catalog.rows(plan.positions))
+                found = collections.Counter(sample for batch in step.batches for sample in batch.ids)
+                if found != wanted or step.num_global_samples != plan.num_global_samples:
+                    remedy = "Report this with the run's config.json; with stream.where=rank it trains on what is planned."
+                    raise TrainingError(f"samples {sorted(found - wanted)}", f"came in the place of {sorted(wanted - found)}", remedy)
+                yield step
+
+    def _tell(self, text: str) -> None:
+        if self._rank == 0:
+            logger.warning("%s", text)
 
     def _left_from(self, epoch: int, first_step: int) -> Iterator[Piece]:
         """Yield what is left of the run, some steps at a time: first one each, so that the first is soon there."""
         given = 0
         for each in range(epoch, max(self._epochs, epoch + 1)):
-            piece, nbytes = Piece(each, []), 0.0
+            piece, nbytes = Piece(given, each, []), 0.0
             for step in self.plan(each, first_step if each == epoch else 0):
                 piece.steps.append(step)
                 nbytes += self._fetcher.memory_nbytes(self.catalog.rows(step.positions))
                 if nbytes >= _MOST_BYTES or len(piece.steps) == self._steps_of_piece(given):
                     yield piece
                     given += 1
-                    piece, nbytes = Piece(each, []), 0.0
+                    piece, nbytes = Piece(given, each, []), 0.0
             if piece.steps:
                 yield piece
                 given += 1
@@ -126,33 +170,53 @@ class ClusterStream(PlannedStream):
         return min(_MOST_STEPS, 1 << min(rounds, 8))
 
 
-def _made(pieces: Iterator[Piece], recipe: Recipe) -> Generator[pa.Table]:
+def _noted(pieces: Iterator[Piece], planned: collections.deque[StepPlan]) -> Iterator[Piece]:
+    """Yield pieces, and leave word of their steps."""
+    for piece in pieces:
+        planned.extend(piece.steps)
+        yield piece
+
+
+def _made(pieces: Iterator[Piece], recipe: Recipe, *, share: float) -> Generator[pa.Table]:
     """Yield what makers return of some pieces, in order; closing this ends the tasks.
+
+    Args:
+        pieces: Are planned, a part at a time, while the part before is made.
+        recipe: By which they are made.
+        share: Of the cluster's object store, at most.
 
     Raises:
         ResourceError: Processes that made samples died again and again.
     """
     hush_ray_data()
-    at_once = _PIECES_PER_MAKER * max(_LEAST_MAKERS, recipe.config.makers)
+    makers = max(_LEAST_MAKERS, recipe.config.makers)
+
+    def part(per_maker: int) -> list[pa.Table]:
+        some = itertools.takewhile(lambda _: not is_over.is_set(), itertools.islice(pieces, min(_MOST_PIECES, per_maker * makers)))
+        return [piece_table(piece) for piece in some]
+
+    is_over = threading.Event()
     try:
-        while part := [piece_table(piece) for piece in itertools.islice(pieces, at_once)]:
-            yield from _executed(part, recipe)
+        with ThreadPoolExecutor(1, thread_name_prefix="echotrain-plan") as planner, contextlib.ExitStack() as stack:
+            stack.callback(is_over.set)
+            ahead = planner.submit(part, _FIRST_PIECES_PER_MAKER)
+            while tables := ahead.result():
+                ahead = planner.submit(part, _PIECES_PER_MAKER)
+                yield from _executed(tables, recipe, share)
     except RayError as error:
-        seen = (str(error).strip().splitlines() or [""])[-1]
-        remedy = "Where memory ran out, lower stream.makers or stream.prefetch_mb; see the logs of Ray's nodes."
-        raise ResourceError(
-            "samples that stream.where=cluster has made", f"did not come ({type(error).__name__}: {seen})", remedy
-        ) from error
+        remedy = "Where memory ran out, lower stream.makers or stream.prefetch_mb"
+        raise lost("samples that are made with stream.where=cluster", error, remedy) from error
 
 
-def _executed(part: Sequence[pa.Table], recipe: Recipe) -> Generator[pa.Table]:
+def _executed(part: Sequence[pa.Table], recipe: Recipe, share: float) -> Generator[pa.Table]:
     """Yield what makers return of a part of the plan, which is one execution of Ray Data."""
-    config, makers = recipe.config, max(_LEAST_MAKERS, recipe.config.makers)
+    config = recipe.config
     context = DataContext.get_current().copy()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ExecutionResources.for_limits(
-        cpu=config.makers * config.cpus_per_maker or None, object_store_memory=config.prefetch_mb * 1e6 + makers * _COUNTED * _MOST_BYTES
+        cpu=config.makers * config.cpus_per_maker or None,
+        object_store_memory=_store_limit(config, share * ray.cluster_resources().get("object_store_memory", math.inf)),
     )
     with DataContext.current(context):
         dataset = ray.data.from_blocks(list(part)).map_batches(
@@ -162,9 +226,31 @@ def _executed(part: Sequence[pa.Table], recipe: Recipe) -> Generator[pa.Table]:
             batch_format="pyarrow",
             compute=TaskPoolStrategy(size=min(config.makers or len(part), len(part))),
             num_cpus=config.cpus_per_maker,
-            label_selector={_GROUP_LABEL: config.group} if config.group else None,
+            label_selector={GROUP_LABEL: config.group} if config.group else None,
         )
         yield from dataset.iterator().iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+
+
+def _store_limit(config: StreamConfig, most: float) -> float:
+    """Return how many bytes of a rank's samples lie in the object store at most: a piece of every maker, and as much as the rank holds."""
+    makers = max(_LEAST_MAKERS, config.makers)
+    return min(config.prefetch_mb * 1e6 + makers * _COUNTED * _MOST_BYTES, max(most, _COUNTED * _MOST_BYTES))
+
+
+class _SampleWait:
+    """Looks after samples that do not come: told to the log, and ended where no node is there that could make them, and none comes."""
+
+    def __init__(self, config: StreamConfig, tell: Callable[[str], None]) -> None:
+        shape = Shape(cpus=config.cpus_per_maker)
+        self._room = RoomWatch(shape, tell, is_starting_told=False, group=config.group, remedy="set stream.where=rank")
+        self._tell = tell
+        self._told_s = 0.0
+
+    def __call__(self, waited_s: float) -> None:
+        self._room.look(is_idle=True)
+        if waited_s >= self._told_s + _TELL_EVERY_S:
+            self._told_s = waited_s
+            self._tell(f"no sample has come for {waited_s:.0f} s: those that make them (stream.where=cluster) are slow, or get no CPU")
 
 
 class _Making:
@@ -177,7 +263,8 @@ class _Making:
 
     def __init__(self, steps: Generator[StepData[Any]], config: StreamConfig) -> None:
         self._steps, self._config = steps, config
-        self._waiting: collections.deque[StepData[Any]] = collections.deque()
+        self._waiting: collections.deque[_Waiting] = collections.deque()
+        self._largest = 0
         self._error: BaseException | None = None
         self._is_over = False
         self._changed = threading.Condition()
@@ -185,20 +272,28 @@ class _Making:
         self._thread = threading.Thread(target=self._run, name="echotrain-made-steps", daemon=True)
         self._thread.start()
 
-    def take(self) -> StepData[Any]:
+    def take(self, watch: Callable[[float], None]) -> StepData[Any]:
         """Return the next step, and how long it was waited for.
 
+        Args:
+            watch: Told now and then how many seconds that has been.
+
         Raises:
-            EchotrainError: As a maker raised it.
+            EchotrainError: As a maker, or ``watch``, raised it.
         """
         started = time.perf_counter()
+        while not self._has_come(_LOOK_EVERY_S):
+            watch(time.perf_counter() - started)
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._error is not None)
             if not self._waiting and self._error is not None:
                 raise self._error
-            step = self._waiting.popleft()
+            step, _ = self._waiting.popleft()
             self._changed.notify_all()
         return dataclasses.replace(step, wait_s=time.perf_counter() - started)
+
+    def _has_come(self, timeout_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self._waiting) or self._error is not None, timeout_s)
 
     def close(self) -> None:
         """End the making."""
@@ -211,8 +306,10 @@ class _Making:
         try:
             with contextlib.closing(self._steps):
                 for step in self._steps:
+                    nbytes = sum(packed_nbytes(batch) for batch in step.batches)
                     with self._changed:
-                        self._waiting.append(step)
+                        self._waiting.append(_Waiting(step, nbytes))
+                        self._largest = max(self._largest, nbytes)
                         self._changed.notify_all()
                         del step
                         self._changed.wait_for(lambda: self._is_over or self._has_room())
@@ -226,5 +323,12 @@ class _Making:
             self._changed.notify_all()
 
     def _has_room(self) -> bool:
-        in_use = sum(packed_nbytes(batch) for step in self._waiting for batch in step.batches)
-        return len(self._waiting) < self._config.prefetch_steps and in_use < self._config.prefetch_mb * 1e6
+        """Whether a step more may wait, of which it is not known how large it is until it is here: as large as any so far."""
+        in_use = sum(waiting.nbytes for waiting in self._waiting)
+        is_within = len(self._waiting) < self._config.prefetch_steps and in_use + self._largest <= self._config.prefetch_mb * 1e6
+        return not self._waiting or is_within
+
+
+class _Waiting(NamedTuple):
+    step: StepData[Any]
+    nbytes: int

@@ -1,11 +1,13 @@
-"""Errors of ours on their way from one process to another: raised there, Ray would wrap them in a traceback."""
+"""Errors on their way from one process to another: raised there, Ray would wrap them in a traceback of its own."""
 
 import json
 
-from echotrain import errors
-from echotrain.errors import EchotrainError
+from ray.exceptions import RayError
 
-__all__ = ["as_text", "restored"]
+from echotrain import errors
+from echotrain.errors import EchotrainError, ResourceError
+
+__all__ = ["as_text", "lost", "restored"]
 
 
 def as_text(error: EchotrainError) -> str:
@@ -19,3 +21,15 @@ def restored(text: str) -> EchotrainError:
     kind, value, limit, remedy = json.loads(text)
     cls: type[EchotrainError] = getattr(errors, kind)
     return cls(value, limit, remedy)
+
+
+def lost(what: str, error: RayError, remedy: str) -> ResourceError:
+    """Return the error of work that Ray has given up, which is that of a process or a node: what code raises comes as text.
+
+    Args:
+        what: Was to be done.
+        error: As Ray raised it.
+        remedy: Where memory ran out.
+    """
+    seen = (str(error).strip().splitlines() or [""])[0]
+    return ResourceError(what, f"did not come ({type(error).__name__}: {seen})", f"{remedy}; see the logs of Ray's nodes.")

@@ -23,7 +23,7 @@ from ray.exceptions import RayTaskError
 from ray.train import ControllerError, FailureConfig, Result, RunConfig, ScalingConfig, TrainingFailedError, UserCallback, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
-from echotrain.errors import EchotrainError, StorageError, TrainingError
+from echotrain.errors import EchotrainError, ResourceError, StorageError, TrainingError
 from echotrain.orchestration.runtime.capacity import Shape
 from echotrain.orchestration.runtime.channel import GroupChannel, Order, RunChannel
 from echotrain.orchestration.runtime.cluster import DriverEnvironment
@@ -255,8 +255,13 @@ def started_again(fit: Callable[[int], Result], await_room: Callable[[], None], 
         except ControllerError as error:
             idle = idle + 1 if num_starts() == starts else 0
             # What a worker raised as it was set up, as where torch has no NCCL, it would raise again.
-            if isinstance(error.controller_failure, EchotrainError | RayTaskError) or idle > _MOST_IDLE_STARTS:
+            if isinstance(error.controller_failure, EchotrainError | RayTaskError):
                 raise
+            if idle > _MOST_IDLE_STARTS:
+                remedy = "Give the command again when the cluster is less busy, or lower workers."
+                raise ResourceError(
+                    "room for the training workers", f"was there {idle} times, and gone before they started", remedy
+                ) from error
 
 
 class _AfterFailure(UserCallback):  # type: ignore[misc]

@@ -1,13 +1,15 @@
 """How many processes make samples for ``stream.where=cluster``: beside the trainers, never in their place."""
 
+import bisect
 import dataclasses
 
-from echotrain.orchestration.runtime.capacity import Capacity, Shape
+from echotrain.orchestration.runtime.capacity import Capacity, Node, Shape
 from echotrain.training.experiment import Experiment
 
 __all__ = ["describe_need", "with_makers", "workers_that_fit"]
 
-_ROUNDING = 1e-9
+# Makers of a rank for which nobody gave a number: of more, each would wait for the network or for the rank.
+_MOST_MAKERS = 64
 
 
 def workers_that_fit(experiment: Experiment, room: Capacity, shape: Shape) -> int:
@@ -18,11 +20,11 @@ def workers_that_fit(experiment: Experiment, room: Capacity, shape: Shape) -> in
         room: Of the cluster.
         shape: Of a training worker.
     """
-    fit, stream = room.workers(shape), experiment.stream
-    if stream.where == "rank":
+    fit = room.workers(shape)
+    if experiment.stream.where == "rank":
         return fit
-    each = _of_trainers(experiment, shape) + stream.cpus_per_maker
-    return min(fit, int(room.cpus(stream.group) / each + _ROUNDING))
+    # Each worker more leaves as many makers, or fewer.
+    return bisect.bisect_left(range(1, fit + 1), True, key=lambda workers: _makers_beside(workers, experiment, room, shape) < workers)
 
 
 def with_makers(experiment: Experiment, room: Capacity, shape: Shape, *, at_a_time: int = 1) -> Experiment:
@@ -37,9 +39,8 @@ def with_makers(experiment: Experiment, room: Capacity, shape: Shape, *, at_a_ti
     stream, ranks = experiment.stream, experiment.workers * at_a_time
     if stream.where == "rank" or stream.makers:
         return experiment
-    left = room.cpus(stream.group) - ranks * _of_trainers(experiment, shape)
-    most = max(1, int(left / stream.cpus_per_maker / ranks + _ROUNDING))
-    return dataclasses.replace(experiment, stream=dataclasses.replace(stream, makers=most))
+    each = _makers_beside(ranks, experiment, room, shape) // ranks
+    return dataclasses.replace(experiment, stream=dataclasses.replace(stream, makers=min(max(1, each), _MOST_MAKERS)))
 
 
 def describe_need(experiment: Experiment, shape: Shape) -> str:
@@ -51,6 +52,26 @@ def describe_need(experiment: Experiment, shape: Shape) -> str:
     return f"{shape} and {Shape(cpus=stream.cpus_per_maker)}{where} to make samples"
 
 
-def _of_trainers(experiment: Experiment, shape: Shape) -> float:
-    """Return the CPUs that a training worker takes where makers run: none where these have a group of their own, beside one of GPUs."""
-    return 0.0 if experiment.stream.group and shape.gpus else shape.cpus
+def _makers_beside(trainers: int, experiment: Experiment, room: Capacity, shape: Shape) -> int:
+    """Return how many makers fit beside some trainers, which take what no maker may use first, and then fill node after node."""
+    stream = experiment.stream
+    maker = Shape(cpus=stream.cpus_per_maker)
+    kinds = [(node, count, node.holds(shape)) for node, count in room.kinds()]
+    of_makers = [each for each in kinds if stream.group in ("", each[0].group)]
+    left = trainers - sum(count * most for node, count, most in kinds if stream.group not in ("", node.group))
+    makers = sum(node.holds(maker) * count for node, count, _ in of_makers)
+
+    def lost(node: Node, workers: int) -> int:
+        rest = Node(cpus=node.cpus - workers * shape.cpus)
+        return node.holds(maker) - rest.holds(maker)
+
+    for node, count, most in sorted((each for each in of_makers if each[2]), key=lambda each: lost(each[0], each[2]) / each[2]):
+        if left <= 0:
+            break
+        full = min(count, left // most)
+        makers -= full * lost(node, most)
+        left -= full * most
+        if full < count and left:
+            makers -= lost(node, min(left, most))
+            left = 0
+    return makers

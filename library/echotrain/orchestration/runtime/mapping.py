@@ -15,6 +15,7 @@ from ray.exceptions import RayActorError
 from echotrain.errors import EchotrainError, ResourceError
 from echotrain.orchestration.runtime.capacity import Shape
 from echotrain.orchestration.runtime.error_text import as_text, restored
+from echotrain.orchestration.runtime.notes import Attempts, Notes
 from echotrain.orchestration.runtime.waiting import RoomWatch, await_nodes
 from echotrain.worker_groups import published_groups
 
@@ -24,8 +25,11 @@ logger = logging.getLogger(__name__)
 
 Work = Callable[..., Any]
 _Answer = dict[str, Any]
-# Deaths of workers with no item done between them.
+# Deaths of workers with no item done between them; of a task, with the same item.
 _MOST_DEATHS = 3
+_MORE_MEMORY = "Where memory ran out, lower workers, or give each a larger share"
+# Of an item that is named in an error.
+_SHOWN = 200
 _LOOK_EVERY_S = 1.0
 # An actor that has done an item finds the next one there already.
 _ITEMS_AHEAD = 2
@@ -50,8 +54,7 @@ def map_items(items: Sequence[dict[str, Any]], work: Work, *arguments: Any, **re
 
     Raises:
         EchotrainError: As a worker raised it.
-        ResourceError: A cluster of no workers grows by none; or workers that keep an instance of a class died again and again, or lost
-            their nodes, and none has come.
+        ResourceError: A cluster of no workers grows by none; or workers died again and again, or lost their nodes, and none has come.
     """
     if not items:
         return
@@ -71,14 +74,15 @@ def map_items(items: Sequence[dict[str, Any]], work: Work, *arguments: Any, **re
 def _by_ray_data(
     texts: Sequence[str], work: Work, arguments: tuple[Any, ...], watch: RoomWatch, **resources: float | None
 ) -> Iterator[_Answer]:
-    """Yield what a function says of every item: a task each, which Ray does again elsewhere where a node is lost."""
+    """Yield what a function says of every item: a task each, which Ray does again elsewhere where a process or a node is lost."""
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    rows = [{"item": text} for text in texts]
+    rows = [{"number": number, "item": text} for number, text in enumerate(texts)]
+    attempts = Attempts(Notes(), "items", _MOST_DEATHS)
     with DataContext.current(context), _quiet("ray.data"), _looking(watch):
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-        yield from dataset.map(_call_row, fn_args=(work, arguments), **resources).iter_rows()
+        yield from dataset.map(_call_row, fn_args=(work, arguments, attempts), **resources).iter_rows()
 
 
 def _on_actors(
@@ -128,7 +132,7 @@ def _on_actors(
                 raise ResourceError(
                     f"{left} of {len(texts)} items",
                     f"are not done: workers died {deaths} times, and none did an item between",
-                    "Where memory ran out, lower workers, or give each a larger share; see the logs of Ray's nodes.",
+                    f"{_MORE_MEMORY}; see the logs of Ray's nodes.",
                 ) from error
             logger.warning("a worker died; another does its share of the %d of %d items that are not done", left, len(texts))
             start()
@@ -192,7 +196,11 @@ class _Worker:
         return _answer("", b"", self._error) if self._work is None else _call(text, self._work, ())
 
 
-def _call_row(row: dict[str, Any], work: Work, arguments: tuple[Any, ...]) -> _Answer:
+def _call_row(row: dict[str, Any], work: Work, arguments: tuple[Any, ...], attempts: Attempts) -> _Answer:
+    try:
+        attempts.begin(row["number"], f"item {row['item'][:_SHOWN]}", _MORE_MEMORY)
+    except ResourceError as error:
+        return _answer("", b"", as_text(error))
     return _call(row["item"], work, arguments)
 
 

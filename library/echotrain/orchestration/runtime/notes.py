@@ -6,15 +6,15 @@ a light process (0.4 s of CPU to start, 80 MB): this module imports little, and 
 
 import collections
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from echotrain.errors import TrainingError
+from echotrain.errors import ResourceError, TrainingError
 
-__all__ = ["Notes"]
+__all__ = ["Attempts", "Notes"]
 
 _KEPT = 256
 
@@ -43,6 +43,10 @@ class Notes:
         """Return the values of a list from the one after ``number`` on, numbered from 1."""
         return [(position, json.loads(text)) for position, text in self._ask("after", key, number)]
 
+    def count(self, key: str, number: int) -> int:
+        """Return how often one of many things of a key was counted, this time among them."""
+        return int(self._ask("count", key, number))
+
     def forget(self, *keys: str) -> None:
         """Keep nothing of these keys; does not wait."""
         self._keeper.forget.remote(*keys)
@@ -55,11 +59,37 @@ class Notes:
             raise TrainingError("the process between the command and its workers", "died", remedy) from error
 
 
+class Attempts(NamedTuple):
+    """How often each piece of some work was begun: a process that dies leaves no other word, and Ray Data tries again for ever.
+
+    Attributes:
+        notes: Where they are counted.
+        key: Of the work.
+        most: Of one piece.
+    """
+
+    notes: Notes
+    key: str
+    most: int
+
+    def begin(self, number: int, what: str, remedy: str) -> None:
+        """Count one more of a piece.
+
+        Raises:
+            ResourceError: It was begun too often.
+        """
+        if self.notes.count(self.key, number) > self.most:
+            raise ResourceError(
+                what, f"was begun {self.most} times, and its process died each time", f"{remedy}; see the logs of Ray's nodes."
+            )
+
+
 class _Keeper:
     """What the actor does."""
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
+        self._counts: dict[str, collections.Counter[int]] = {}
         self._lists: dict[str, collections.deque[tuple[int, str]]] = {}
 
     def write(self, key: str, text: str) -> None:
@@ -75,7 +105,13 @@ class _Keeper:
     def after(self, key: str, number: int) -> list[tuple[int, str]]:
         return [(position, text) for position, text in self._lists.get(key, ()) if position > number]
 
+    def count(self, key: str, number: int) -> int:
+        counts = self._counts.setdefault(key, collections.Counter())
+        counts[number] += 1
+        return counts[number]
+
     def forget(self, *keys: str) -> None:
         for key in keys:
             self._texts.pop(key, None)
+            self._counts.pop(key, None)
             self._lists.pop(key, None)

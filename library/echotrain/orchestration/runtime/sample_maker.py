@@ -1,8 +1,10 @@
 """The far end of ``stream.where=cluster``: samples made of planned steps in a task, and the form in which both go through Ray Data."""
 
 import contextlib
+import dataclasses
 import itertools
 import json
+import logging
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -21,12 +23,15 @@ from echotrain.data.samples.sample_format import StepRows
 from echotrain.data.samples.slots import SlotPool
 from echotrain.data.samples.wire import pack, packed_nbytes, unpack
 from echotrain.data.stream import StepData
-from echotrain.errors import EchotrainError
+from echotrain.errors import CatalogError, EchotrainError, TrainingError
 from echotrain.log import setup_logging
 from echotrain.orchestration.runtime.cluster import DriverEnvironment
 from echotrain.orchestration.runtime.error_text import as_text, restored
+from echotrain.orchestration.runtime.notes import Attempts
 
 __all__ = ["Piece", "Recipe", "bodies", "make_samples", "piece_table", "steps_made"]
+
+logger = logging.getLogger(__name__)
 
 # Recipes that a process keeps what it works with for.
 _MOST_MAKERS = 4
@@ -36,10 +41,12 @@ class Piece(NamedTuple):
     """Steps of one epoch that one task makes.
 
     Attributes:
+        number: In the order in which they are made.
         epoch: Of training.
         steps: In order.
     """
 
+    number: int
     epoch: int
     steps: list[StepPlan]
 
@@ -49,6 +56,7 @@ def piece_table(piece: Piece) -> pa.Table:
     counts = [len(step.positions) for step in piece.steps]
     return pa.table(
         {
+            "number": np.full(sum(counts), piece.number),
             "epoch": np.full(sum(counts), piece.epoch),
             "step": np.repeat(np.arange(len(counts)), counts),
             "num_global_samples": np.repeat([step.num_global_samples for step in piece.steps], counts),
@@ -66,12 +74,16 @@ class Recipe(NamedTuple):
         seed: The run's.
         config: Threads, prefetch, retries.
         environment: The driver's settings of storage.
+        checksum: Of the catalog that the plan is of.
+        attempts: Of each piece.
     """
 
     data: DataConfig
     seed: int
     config: StreamConfig
     environment: DriverEnvironment
+    checksum: int
+    attempts: Attempts
 
 
 def make_samples(table: pa.Table, recipe: Recipe) -> pa.Table:
@@ -79,10 +91,16 @@ def make_samples(table: pa.Table, recipe: Recipe) -> pa.Table:
 
     A process that has made samples by a recipe keeps its catalog, connections and memory for the next piece.
     """
+    number = table["number"][0].as_py()
     try:
+        recipe.attempts.begin(number, f"piece {number} of the samples", "Where memory ran out, lower stream.makers")
         return _made_table(list(_maker(recipe).make(table)))
     except EchotrainError as error:  # Raised, it would be wrapped in a traceback.
         return _made_table([], as_text(error))
+    except Exception as error:
+        logger.exception("samples could not be made")
+        remedy = "See the trace in its log; with stream.where=rank it is raised in the training process, where a debugger finds it."
+        return _made_table([], as_text(TrainingError("a process that makes samples", f"raised {type(error).__name__}: {error}", remedy)))
 
 
 _makers: dict[str, "_Maker"] = {}
@@ -90,7 +108,7 @@ _makers: dict[str, "_Maker"] = {}
 
 def _maker(recipe: Recipe) -> "_Maker":
     """Return this process's maker by a recipe; it keeps those of a few, as the trials of a sweep take turns."""
-    key = json.dumps([to_dict(recipe.data), recipe.seed, to_dict(recipe.config)])
+    key = json.dumps([to_dict(recipe.data), recipe.seed, to_dict(recipe.config), recipe.environment.digest(), recipe.checksum])
     maker = _makers.pop(key, None)
     if maker is None:
         while len(_makers) >= _MOST_MAKERS:
@@ -109,7 +127,14 @@ class _Maker:
         recipe.environment.apply()
         data = recipe.data
         self._catalog = load_catalog(data.catalog, trusted=data.trusted)
-        self._fetcher: Fetcher[Any] = Fetcher(self._catalog, data.make_format(seed=recipe.seed), config=recipe.config)
+        if self._catalog.checksum != recipe.checksum:
+            remedy = "Give the command again, and never write a catalog in the place of another."
+            raise CatalogError(
+                f"{data.catalog}@{self._catalog.version}", "is another where samples are made than where they are planned", remedy
+            )
+        # What is made here is copied on its way; memory that a GPU reads from is the rank's.
+        config = dataclasses.replace(recipe.config, pin_memory=False)
+        self._fetcher: Fetcher[Any] = Fetcher(self._catalog, data.make_format(seed=recipe.seed), config=config)
 
     def make(self, table: pa.Table) -> Iterator[StepData[Any]]:
         rows, weights = self._catalog.rows(table["position"].to_numpy()), table["weight"].to_pylist()

@@ -139,11 +139,17 @@ class RoomWatch:
         shape: Of the worker.
         tell: Given a line when there is no room, and now and then.
         is_starting_told: Whether also that nodes are up, and no worker has started.
+        group: Of nodes, where the worker asks for one.
+        remedy: What else would help, in half a sentence.
     """
 
-    def __init__(self, shape: Shape, tell: Callable[[str], None], *, is_starting_told: bool = True) -> None:
+    def __init__(
+        self, shape: Shape, tell: Callable[[str], None], *, is_starting_told: bool = True, group: str = "", remedy: str = "lower workers"
+    ) -> None:
         self._shape = shape
         self._tell = tell
+        self._group = group
+        self._remedy = remedy
         self._busy_after_s = _START_S if is_starting_told else math.inf
         self._wait: NodeWait | None = None
 
@@ -161,8 +167,8 @@ class RoomWatch:
         if self._wait is None:
             limit_s = published.node_timeout_s if published is not None else 0.0
             is_known = published is not None
-            self._wait = NodeWait(self._shape, 1, limit_s, "lower workers", now, is_known=is_known, busy_after_s=self._busy_after_s)
-        self._wait.look(capacity(), now, self._tell)
+            self._wait = NodeWait(self._shape, 1, limit_s, self._remedy, now, is_known=is_known, busy_after_s=self._busy_after_s)
+        self._wait.look(capacity().of(self._group), now, self._tell)
 
 
 def _spoken(seconds: float) -> str:

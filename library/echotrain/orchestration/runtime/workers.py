@@ -87,7 +87,7 @@ def serve(arguments: WorkerArguments) -> None:
     done, _ = channel.answered()
     poll_s = max(_POLL_S, ranks.world / _MOST_POLLS_PER_S)
     while (order := _next_order(channel, after=done, poll_s=poll_s)).experiment is not None:
-        outcome = _train(order.experiment, order, ranks, RunChannel(arguments.notes, order.run_id) if ranks.is_first else None)
+        outcome = _train(order.experiment, order, ranks, arguments.notes)
         done = order.number
         if ranks.is_first:
             channel.answer(done, dataclasses.asdict(outcome))
@@ -102,8 +102,9 @@ def _next_order(channel: GroupChannel, *, after: int, poll_s: float) -> Order:
     return order
 
 
-def _train(experiment: Experiment, order: Order, ranks: Ranks, channel: RunChannel | None) -> Outcome:
+def _train(experiment: Experiment, order: Order, ranks: Ranks, notes: Notes) -> Outcome:
     """Train the experiment of an order; return how that came back."""
+    channel = RunChannel(notes, order.run_id) if ranks.is_first else None
     if ranks.device.type == "cpu":
         torch.set_num_threads(experiment.threads_per_worker)
     store: Store = open_store(experiment.run_uri)
@@ -112,7 +113,7 @@ def _train(experiment: Experiment, order: Order, ranks: Ranks, channel: RunChann
         store = GuardedStore(store, join(store, order.lease))
     method, state = _begin(experiment, store, ranks)
     signals = WorkerSignals(channel)
-    stream = open_stream(experiment, ranks)
+    stream = open_stream(experiment, ranks, notes)
     try:
         outcome = Trainer(
             experiment,
@@ -133,12 +134,12 @@ def _train(experiment: Experiment, order: Order, ranks: Ranks, channel: RunChann
     return outcome
 
 
-def open_stream(experiment: Experiment, ranks: Ranks) -> PlannedStream:
+def open_stream(experiment: Experiment, ranks: Ranks, notes: Notes) -> PlannedStream:
     """Return a rank's stream of an experiment's data, whose samples are made where the experiment says."""
     data, seed, batch_size, config = experiment.data, experiment.seed, experiment.batch_size, experiment.stream
     place = {"rank": ranks.rank, "world_size": ranks.world}
     if config.where == "cluster":
-        return ClusterStream(data, seed=seed, batch_size=batch_size, epochs=experiment.epochs, config=config, **place)
+        return ClusterStream(data, seed=seed, batch_size=batch_size, epochs=experiment.epochs, config=config, notes=notes, **place)
     return RayStream(data, seed=seed, batch_size=batch_size, config=config, **place)
 
 
