@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 
 from rich.table import Table
 
+from echotrain.benchmarks.missing import missing_package
 from echotrain.benchmarks.result import BenchResult
 from echotrain.config import parse_arguments
-from echotrain.errors import EchotrainError
+from echotrain.errors import EchotrainError, ResourceError
 from echotrain.log import console, setup_logging
 
 # Modules whose ``run`` it is, imported when it is called: half of them need no Ray, and run where there is none.
@@ -46,18 +47,37 @@ settings:
 
 
 class _Settings(argparse.Action):
-    """Prints the settings of every benchmark below the rest of the help; only then are all of them imported."""
+    """Prints the settings of every benchmark below the rest of the help, or what it needs; only then are all of them imported."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.epilog = EXAMPLES + "\n".join(f"  {name}: {settings_of(find(name))}" for name in BENCHMARKS)
+        parser.epilog = EXAMPLES + "\n".join(f"  {name}: {settings_or_need(name)}" for name in BENCHMARKS)
         parser.print_help()
         parser.exit()
 
 
 def find(name: str) -> Callable[..., BenchResult]:
-    """Return a benchmark."""
-    run: Callable[..., BenchResult] = importlib.import_module(BENCHMARKS[name]).run
+    """Return a benchmark.
+
+    Raises:
+        ResourceError: A package that it needs is not installed.
+    """
+    try:
+        run: Callable[..., BenchResult] = importlib.import_module(BENCHMARKS[name]).run
+    except ImportError as error:
+        package = missing_package(error)
+        if package is None:
+            raise
+        needed = "Ray" if package == "ray" else package
+        raise ResourceError(name, f"needs {needed}, which is not installed", "make install brings all that benchmarks need.") from error
     return run
+
+
+def settings_or_need(name: str) -> str:
+    """Return the settings of a benchmark, or what it cannot be had without here."""
+    try:
+        return settings_of(find(name))
+    except ResourceError as error:
+        return error.limit
 
 
 def settings_of(benchmark: Callable[..., BenchResult]) -> str:
