@@ -5,15 +5,19 @@ RUN    := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 BART   := $(VENV)/.bart-sought
 TOOLS  := $(VENV)/.tools-sought
-DATA   ?=
-DEMO   ?=
-TESTS  ?=
-SETTINGS ?=
-RAY    ?=
-DRY    ?=
-OUT    ?= build/gpu-check.json
+# What a target is told stands after `make`. It is not taken from the environment, where such names are other programs'.
+DATA   :=
+DEMO   :=
+TESTS  :=
+SETTINGS :=
+RAY    :=
+IMAGE  :=
+DRY    :=
+OUT    := build/gpu-check.json
 # Without a network there is no .venv to make: the Python that is named, else that of .venv, else what PYTHON is.
 GPU_PYTHON = $(if $(filter file default,$(origin PYTHON)),$(or $(wildcard $(RUN)),$(PYTHON)),$(PYTHON))
+# Of a yes or no, whatever is neither is refused.
+dry = $(if $(filter-out 0 1,$(DRY)),$(error DRY=$(DRY): must be 1 or 0. DRY=1 takes every step on tiny sizes on a CPU))$(if $(filter 1,$(DRY)),--dry)
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
@@ -90,7 +94,7 @@ bench: $(READY)  ## measure against the baselines and print one table
 	@$(RUN) -m ray_jobs.bench all
 
 gpu-check:  ## check and measure what only a GPU can tell; no Ray, no network, under 8 minutes (PYTHON=python3; DRY=1: tiny, on a CPU)
-	@PYTHONPATH=library:.$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) -m ray_jobs.gpu_check --out '$(OUT)' $(if $(DRY),--dry)
+	@PYTHONPATH=library:.$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) -m ray_jobs.gpu_check --out '$(OUT)' $(dry)
 
 chart-readme: $(READY)  ## write the chart's README from its template and the comments in values.yaml
 	@$(RUN) .ci/chart_readme helm/echotrain
