@@ -38,7 +38,10 @@ def test_a_file_is_named_after_make():
 
 @pytest.mark.parametrize("target", ["gpu-check", "demo", "study", "test", "test-ray", "pipeline"])
 def test_what_another_program_exported_does_nothing(target):
-    exported = {name: "1-of-another-program" for name in TOLD} | {"DRY": "1"}
+    exported = dict.fromkeys(TOLD, "1-of-another-program") | {"DRY": "1"}
     assert make(target, exported=exported).stdout == make(target).stdout
-    # And the names above are those that targets read.
-    assert set(re.findall(r"\$\(([A-Z]+)\)", (ROOT / "Makefile").read_text())) - {"PYTHON", "VENV", "RUN", "READY", "BART", "TOOLS"} <= set(TOLD)
+
+
+def test_the_names_that_are_tried_are_those_that_targets_read():
+    read = set(re.findall(r"\$\(([A-Z]+)\)", (ROOT / "Makefile").read_text()))
+    assert read - {"PYTHON", "VENV", "RUN", "READY", "BART", "TOOLS"} == set(TOLD)
