@@ -1,10 +1,11 @@
-"""What each of the U-Net's own kernels brings to a step: time and memory with all of them over those without."""
+"""What each of the U-Net's own kernels brings to a step: time and memory with all of them over those without, and whether outputs agree."""
 
 from dataclasses import asdict, replace
 from typing import Literal
 
 from echotrain.benchmarks.kernels import OWN, PLAIN
 from echotrain.benchmarks.result import BenchResult
+from echotrain.benchmarks.step import OUTPUT_BANDS
 from echotrain.benchmarks.step_sides import Side, StepCase, measure, require
 
 __all__ = ["run"]
@@ -29,6 +30,9 @@ def run(
     apart: bool = True,
 ) -> BenchResult:
     """Take steps of our network with all of its own kernels, without one of them, and without any.
+
+    All compute the same: an output agrees where it is as near to that with all of them as a step's in this precision has to be to
+    fastMRI's in float32 (``OUTPUT_BANDS``). What kernels round otherwise is of that size, and no more.
 
     Args:
         quick: A tiny network and slice, for tests; its ratios say little.
@@ -62,6 +66,7 @@ def run(
             "cpu_time_without": {name: found.cpu_seconds[f"without_{name}"] / found.cpu_seconds[ALL] for name in without},
             "memory_without": {name: found.megabytes[f"without_{name}"] / found.megabytes[ALL] for name in without},
             "output_difference": found.differences,
+            "outputs_agree": {name: difference <= OUTPUT_BANDS[precision] for name, difference in found.differences.items()},
             "repeats": repeats,
             **asdict(case),
         },
