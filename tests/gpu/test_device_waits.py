@@ -50,7 +50,7 @@ def test_a_step_waits_for_the_device_once(device, precision, monkeypatch, record
 
 @pytest.mark.gpu
 def test_a_step_of_a_masked_autoencoder_waits_once(monkeypatch, record_property):
-    pytest.importorskip("transformers", reason="the network is transformers' own")
+    pytest.importorskip("transformers", reason="transformers, whose network it is, is not installed")
     device = torch.device("cuda")
     step = mae_step.our_step(mae_step.MaeCase.small(device="cuda"))
     assert_one_wait_each(lambda _: step(), device, monkeypatch, record_property)

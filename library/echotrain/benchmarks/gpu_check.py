@@ -10,12 +10,19 @@ recorded, and the rest goes on; the file is written anew with every figure that 
     seconds   of all, so far
     device    name, memory_gb, capability, multiprocessors, driver; of a dry run the processor
     versions  of Python, CUDA, cuDNN, NCCL and each package of the list; null where it is missing
-    steps     by name: seconds; outcome, one of passed, failed, timed out, crashed, left out; error, where it is none of the first; figures
-              tests         by test: outcome, seconds, what it measured, and what it said where it failed
+    steps     by name: seconds; outcome, one of passed, failed, timed out, crashed, left out; error, where it is none of the first; note, of
+              what a step that passed did not look at; figures
+              tests         by test: outcome, seconds, what it measured, and what it said where it failed or was skipped
               step_VARIANT  ``bench step variants=[VARIANT]``: our step, fastMRI's in the same precision, compiled likewise, and in float32
               mae_step      ``bench mae_step``: images/s
-              tricks_...    ``bench tricks precision=...``: what each of the U-Net's own kernels brings
-    goals     by name: figure (null where its step has none), goal, is_met; none of a dry run
+              tricks_...    ``bench tricks precision=...``: what each of the U-Net's own kernels brings, outputs compared
+    goals     by name: figure (null where its step has none), goal, is_met (null likewise); none of a dry run
+    missed    names of the goals that have a figure which misses them
+    unknown   names of the goals that have no figure
+
+The check is good where every step passed: a test that was skipped has not passed, nor has a step that was left out, for want of a device,
+of time or of a package, which is named. A goal is an aim and no part of that: figures that miss one are no fault of the code, nor of what
+was measured. So it is told, and stands under ``missed``, and the exit status of ``ray_jobs.gpu_check`` is that of the steps alone.
 """
 
 import contextlib
@@ -25,14 +32,19 @@ import multiprocessing
 import os
 import platform
 import signal
+import subprocess
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from echotrain.benchmarks.missing import missing_package
+from echotrain.errors import ConfigError, StorageError
 
 __all__ = ["LIMIT_S", "STEPS", "Check", "GpuStep", "check"]
 
@@ -56,11 +68,11 @@ class GpuStep:
     """A step of the check.
 
     Attributes:
-        run: Called with whether it is dry, and with what takes figures as they come.
+        run: Called with whether it is dry, and with what takes figures as they come; returns a note of what it did not look at.
         limit_s: After which it is ended.
     """
 
-    run: Callable[[bool, Report], None]
+    run: Callable[[bool, Report], str | None]
     limit_s: float
 
 
@@ -81,6 +93,7 @@ def find_device(dry: bool, report: Report) -> None:
                 "memory_gb": round(found.total_memory / 1e9, 1),
                 "capability": f"{found.major}.{found.minor}",
                 "multiprocessors": found.multi_processor_count,
+                "driver": _driver(),
             },
             "versions": {
                 "torch": torch.__version__,
@@ -92,28 +105,75 @@ def find_device(dry: bool, report: Report) -> None:
     )
 
 
+def _driver() -> str | None:
+    """Return the version of the GPU's driver, which torch does not tell; None where NVIDIA's own tool does not either."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(query, check=True, capture_output=True, text=True, timeout=20).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said[0] if said else None
+
+
 class _Tests:
-    """Reports each test as it ends."""
+    """Reports each test as it ends, and counts those that were not run.
+
+    Attributes:
+        names: Of tests that ended, skipped or not.
+        skipped: How many were skipped, by reason.
+        deselected: How many are of another device.
+    """
 
     def __init__(self, report: Report) -> None:
         self._report = report
+        self.names, self.skipped, self.deselected = set[str](), Counter[str](), 0
+
+    def pytest_deselected(self, items: Sequence[Any]) -> None:
+        """Be called by pytest with tests that the markers leave out."""
+        self.deselected += len(items)
+
+    def pytest_collectreport(self, report: Any) -> None:
+        """Be called by pytest when a file was collected: one that fails, or skips all of itself, has no test to report."""
+        if report.outcome != "passed":
+            self._add(report, {})
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Be called by pytest after each phase of a test."""
         if report.when == "call" or report.outcome != "passed":
-            said = {} if report.outcome == "passed" else {"said": str(report.longrepr)[-_LONGEST:]}
-            name = report.nodeid.rpartition("/")[2]
-            figures = dict(report.user_properties)
-            self._report({name: {"outcome": report.outcome, "seconds": round(report.duration, 3), "figures": figures, **said}})
+            self._add(report, {"seconds": round(report.duration, 3), "figures": dict(report.user_properties)})
+
+    def _add(self, report: Any, measured: Figures) -> None:
+        name = report.nodeid.rpartition("/")[2]
+        self.names.add(name)
+        said = "" if report.outcome == "passed" else str(report.longrepr)
+        if report.outcome == "skipped":
+            said = _reason(report)
+            self.skipped[said] += 1
+        self._report({name: {"outcome": report.outcome, **measured, **({"said": said[-_LONGEST:]} if said else {})}})
 
 
-def run_tests(dry: bool, report: Report) -> None:
-    """Run ``tests/gpu``: those of a GPU, or their halves on a CPU."""
+def _reason(report: Any) -> str:
+    """Return why pytest skipped a test, or expected it to fail."""
+    told = report.longrepr[2] if isinstance(report.longrepr, tuple) else getattr(report, "wasxfail", None) or report.longrepr
+    return str(told).removeprefix("Skipped: ")
+
+
+def run_tests(dry: bool, report: Report) -> str | None:
+    """Run ``tests/gpu``: those of a GPU, or their halves on a CPU.
+
+    Raises:
+        RuntimeError: A test failed, or was skipped.
+    """
     import pytest
 
-    status = pytest.main(["-q", "-m", "not gpu" if dry else "gpu", str(ROOT / "tests" / "gpu")], plugins=[_Tests(report)])
+    tests = _Tests(report)
+    status = pytest.main(["-q", "-m", "not gpu" if dry else "gpu", str(ROOT / "tests" / "gpu")], plugins=[tests])
+    reasons = "; ".join(f"{count} of {len(tests.names)} tests were skipped: {reason}" for reason, count in tests.skipped.items())
     if status != pytest.ExitCode.OK:
-        raise RuntimeError(f"pytest ended with {status!r}")
+        raise RuntimeError(f"pytest ended with {status!r}" + (f"; {reasons}" if reasons else ""))
+    if reasons:
+        raise RuntimeError(reasons)
+    return f"{tests.deselected} tests of a GPU were skipped for want of a device" if dry else None
 
 
 def step_of(variant: str) -> Callable[[bool, Report], None]:
@@ -126,11 +186,16 @@ def step_of(variant: str) -> Callable[[bool, Report], None]:
         options = {**_DRY, "backend": "eager"} if dry else _FULL
         detail = step.run(variants=[variant], **options).detail
         report(detail)
-        far = [name for name, agrees in detail["outputs_agree"].items() if not agrees]
-        if far:
-            raise RuntimeError(f"the outputs of {', '.join(far)} are too far from fastMRI's in float32: {detail['output_difference']}")
+        _judge(detail, "fastMRI's in float32")
 
     return run
+
+
+def _judge(detail: Figures, reference: str) -> None:
+    """Raise where outputs do not agree with the reference."""
+    far = [name for name, agrees in detail["outputs_agree"].items() if not agrees]
+    if far:
+        raise RuntimeError(f"the outputs of {', '.join(far)} are too far from {reference}: {detail['output_difference']}")
 
 
 def tricks_in(precision: Any) -> Callable[[bool, Report], None]:
@@ -139,7 +204,9 @@ def tricks_in(precision: Any) -> Callable[[bool, Report], None]:
     def run(dry: bool, report: Report) -> None:
         from echotrain.benchmarks import tricks
 
-        report(tricks.run(precision=precision, **(_DRY if dry else _FULL)).detail)
+        detail = tricks.run(precision=precision, **(_DRY if dry else _FULL)).detail
+        report(detail)
+        _judge(detail, f"those with all of our own kernels in {precision}")
 
     return run
 
@@ -173,6 +240,10 @@ class Check:
     Args:
         path: Of the file.
         dry: On tiny sizes on a CPU.
+
+    Raises:
+        ConfigError: The path is a folder.
+        StorageError: The file cannot be written.
     """
 
     def __init__(self, path: Path, *, dry: bool) -> None:
@@ -186,9 +257,18 @@ class Check:
             "versions": {"python": platform.python_version(), **_versions()},
             "steps": {},
             "goals": {},
+            "missed": [],
+            "unknown": [],
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.write()
+        if path.is_dir():
+            raise ConfigError(
+                f"out={path}", "is a folder, and the figures are one file", f"Name a file, such as {path / 'gpu-check.json'}."
+            )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.write()
+        except OSError as error:
+            raise StorageError(f"out={path}", f"cannot be written ({error})", "Name a file in a folder that you may write to.") from error
 
     @property
     def left_s(self) -> float:
@@ -204,24 +284,28 @@ class Check:
             self.result["steps"].setdefault(step, {}).setdefault("figures", {}).update(figures)
         self.write()
 
-    def end(self, step: str, *, seconds: float, outcome: str, error: str = "") -> None:
-        """Take in how a step ended."""
-        said = {"error": error[-_LONGEST:]} if error else {}
-        self.result["steps"].setdefault(step, {}).update({"seconds": round(seconds, 2), "outcome": outcome, **said})
+    def end(self, step: str, *, seconds: float, outcome: str, said: str = "") -> None:
+        """Take in how a step ended, and why, or what is to be noted of one that passed."""
+        why = {"note" if outcome == "passed" else "error": said[-_LONGEST:]} if said else {}
+        self.result["steps"].setdefault(step, {}).update({"seconds": round(seconds, 2), "outcome": outcome, **why})
         self.write()
 
     def write(self) -> None:
         """Write the file anew, whole or not at all."""
         self.result["seconds"] = round(time.monotonic() - self._began, 1)
-        self.result["goals"] = {} if self.result["dry"] else _goals(self.result["steps"])
+        goals = {} if self.result["dry"] else _goals(self.result["steps"])
+        self.result["goals"] = goals
+        self.result["missed"] = [name for name, goal in goals.items() if goal["is_met"] is False]
+        self.result["unknown"] = [name for name, goal in goals.items() if goal["is_met"] is None]
         scratch = self._path.with_name(f".{self._path.name}.tmp")
         scratch.write_text(json.dumps(self.result, indent=1, default=str) + "\n")
         scratch.replace(self._path)
 
     @property
     def is_good(self) -> bool:
-        """Whether every step passed."""
-        return all(step.get("outcome") == "passed" for step in self.result["steps"].values())
+        """Whether steps were taken, and every one passed; goals have no part in it."""
+        steps = self.result["steps"].values()
+        return bool(steps) and all(step.get("outcome") == "passed" for step in steps)
 
 
 def check(path: Path, *, dry: bool = False, only: Sequence[str] = (), tell: Callable[[str], None] = print) -> Check:
@@ -230,19 +314,23 @@ def check(path: Path, *, dry: bool = False, only: Sequence[str] = (), tell: Call
     Args:
         path: The file of figures.
         dry: Take them on tiny sizes on a CPU.
-        only: Names of steps, all where there are none.
+        only: Names of steps, all where there are none; the device is always looked at, as it is what figures are of.
         tell: Called with a line for each step.
+
+    Raises:
+        ConfigError: The path is a folder.
+        StorageError: The file cannot be written.
     """
     found = Check(path, dry=dry)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     for name, step in STEPS.items():
-        if only and name not in only:
+        if only and name not in ["device", *only]:
             continue
         limit_s = found.left_s if dry else min(step.limit_s, found.left_s)
-        if limit_s < 1 or (name != "device" and found.result["steps"].get("device", {}).get("outcome") == "failed"):
+        if limit_s < 1 or found.result["steps"].get("device", {}).get("outcome", "passed") != "passed":
             reason = "no time is left" if limit_s < 1 else "there is no device"
-            found.end(name, seconds=0.0, outcome="left out", error=reason)
+            found.end(name, seconds=0.0, outcome="left out", said=reason)
         else:
             _take(context, found, name, limit_s)
         tell(_line(name, found.result["steps"][name]))
@@ -250,8 +338,8 @@ def check(path: Path, *, dry: bool = False, only: Sequence[str] = (), tell: Call
 
 
 def _line(name: str, ended: Figures) -> str:
-    """Return what is told of a step: how it ended, and the last line of why."""
-    why = str(ended.get("error", "")).strip().splitlines()[-1:]
+    """Return what is told of a step: how it ended, and the last line of why, or what is to be noted."""
+    why = str(ended.get("error") or ended.get("note", "")).strip().splitlines()[-1:]
     return f"{name}: {ended['outcome']} after {ended['seconds']:.1f} s" + "".join(f": {line}" for line in why)
 
 
@@ -262,22 +350,22 @@ def _take(context: Any, found: Check, name: str, limit_s: float) -> None:
     began = time.monotonic()
     process.start()
     sender.close()
-    outcome, error = "crashed", ""
+    outcome, said = "crashed", ""
     with contextlib.suppress(EOFError):
         while True:
             left = limit_s - (time.monotonic() - began)
             if left <= 0 or not receiver.poll(left):
-                outcome, error = "timed out", f"it had {limit_s:.0f} s"
+                outcome, said = "timed out", f"it had {limit_s:.0f} s"
                 break
             kind, content = receiver.recv()
             if kind == "figures":
                 found.add(name, content)
             else:
-                outcome, error = kind, content
+                outcome, said = kind, content
     _end(process)
     if outcome == "crashed":
-        error = f"its process ended with {process.exitcode}"
-    found.end(name, seconds=time.monotonic() - began, outcome=outcome, error=error)
+        said = f"its process ended with {process.exitcode}"
+    found.end(name, seconds=time.monotonic() - began, outcome=outcome, said=said)
 
 
 def _end(process: Any) -> None:
@@ -298,11 +386,12 @@ def _child(name: str, dry: bool, sender: Connection) -> None:
             import torch
 
             torch.set_num_threads(1)
-        STEPS[name].run(dry, lambda figures: sender.send(("figures", figures)))
-    except BaseException:
-        sender.send(("failed", traceback.format_exc()))
+        note = STEPS[name].run(dry, lambda figures: sender.send(("figures", figures)))
+    except BaseException as error:
+        package = missing_package(error)
+        sender.send(("left out", f"{package} is not installed") if package else ("failed", traceback.format_exc()))
     else:
-        sender.send(("passed", ""))
+        sender.send(("passed", note or ""))
     sender.close()
 
 
