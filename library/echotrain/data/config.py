@@ -20,9 +20,9 @@ class StreamConfig:
             CPU that this run's trainers leave, shared among the ranks, for up to 64 each; other runs of the cluster queue with them.
         cpus_per_maker: What each reserves.
         group: Worker group of the cluster in which they run (``ray.io/node-group``); "" for any node with free CPUs.
-        threads: Concurrent range reads of a process: of a rank, or of each maker. A store gives each connection about 80 MB/s, so a NIC of 1 GB/s wants
-            about 16 over all ranks of a node. 0 takes 16 for an object store and 4 for a folder, where more of them only push
-            each other's data out of the processor's cache; a folder on a slow network drive may want more.
+        threads: Concurrent range reads of a process: of a rank, or of each maker. A store gives each connection about 80 MB/s, so a NIC
+            of 1 GB/s wants about 16 over all processes of a node. 0 takes 16 for an object store and 4 for a folder, where more of them
+            only push each other's data out of the processor's cache; a folder on a slow network drive may want more.
         prefetch_steps: Steps fetched ahead of the one in use.
         prefetch_mb: Bytes in flight or waiting, per rank, at most; one step is always allowed. With ``where=cluster`` as much again lies in
             the object store and 128 MB for each maker, of at least four, but never more than the rank's share of half of it; and a maker
