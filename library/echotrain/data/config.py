@@ -1,11 +1,14 @@
 """Where samples are made, and how their bytes are fetched."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from echotrain.errors import ConfigError
 
 __all__ = ["StreamConfig"]
+
+# Where samples are made by other processes, and how those are to be.
+_OF_MAKERS = ("where", "makers", "cpus_per_maker", "group")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +53,18 @@ class StreamConfig:
         for name in ("prefetch_mb", "timeout_s", "cpus_per_maker"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"stream.{name}={getattr(self, name)}", "must be positive", "Leave it out for the default.")
+
+    def check_own_loop(self) -> None:
+        """Refuse what nothing would follow where a loop that is not echotrain's iterates.
+
+        Raises:
+            ConfigError: Samples are to be made by other processes, or it is said how these are to be.
+        """
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name in _OF_MAKERS and value != f.default:
+                raise ConfigError(
+                    f"stream.{f.name}={value}",
+                    "has no effect in a loop of one's own, whose samples are made in its own process",
+                    "Leave it out (threads=... is how many reads go on at a time), or train with ray_jobs.train.",
+                )

@@ -11,8 +11,7 @@ from typing import Any
 from echotrain.data.catalog.store import load_catalog
 from echotrain.data.config import StreamConfig
 from echotrain.data.samples.data_config import DataConfig
-from echotrain.data.samples.kspace_lines import LinesData
-from echotrain.data.torch_dataset import CatalogDataset, CatalogLoader
+from echotrain.data.torch_dataset import CatalogDataset, CatalogLoader, settings_of
 from echotrain.errors import ResourceError
 
 __all__ = ["CatalogDataModule"]
@@ -34,7 +33,8 @@ def _lightning() -> Any:
 class CatalogDataModule(_lightning().LightningDataModule):  # type: ignore[misc]
     """A catalog's splits for a Lightning trainer, resumed to the batch from its checkpoints; epochs are the trainer's.
 
-    From the end of an epoch a run goes on on any number of ranks, from within one on as many, as Lightning counts each rank's batches.
+    From the end of an epoch a run goes on on any number of ranks, from within one on as many, as Lightning counts each rank's batches. An
+    epoch that ``limit_train_batches`` or ``max_steps`` has cut short was left within.
 
     Args:
         data: Folder, ``s3://bucket/prefix`` or settings, as of ``CatalogDataset``.
@@ -44,11 +44,14 @@ class CatalogDataModule(_lightning().LightningDataModule):  # type: ignore[misc]
 
     Raises:
         CatalogError: There is no such catalog.
+        ConfigError: ``config`` says what only a run of echotrain follows.
     """
 
     def __init__(self, data: DataConfig | str, *, batch_size: int = 1, seed: int = 0, config: StreamConfig | None = None) -> None:
         super().__init__()
-        self._data = LinesData(catalog=data) if isinstance(data, str) else data
+        if config is not None:
+            config.check_own_loop()
+        self._data = settings_of(data)
         self._batch_size, self._seed, self._config = batch_size, seed, config
         self._catalog = load_catalog(self._data.catalog, trusted=self._data.trusted)
         self._made: list[CatalogDataset] = []

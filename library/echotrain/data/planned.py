@@ -123,6 +123,11 @@ class PlannedStream:
             yield StepPlan(planned.indices[part], planned.weights[part], count)
 
     @property
+    def shares_reads(self) -> bool:
+        """Whether ``steps`` has rows that share bytes come one after the other; ``samples`` never has."""
+        return self._groups is not None
+
+    @property
     def trained(self) -> Indices:
         """The rows that are trained on, as many as an epoch has samples over all ranks."""
         return self._train

@@ -5,20 +5,27 @@ One line makes it::
     loader = DataLoader(CatalogDataset("s3://lab/knee"), batch_size=1, collate_fn=collate)
 
 It reads as a run of echotrain does, ahead of the loop by threads of its own, so that a DataLoader needs no processes and is refused any.
-Every iteration is another epoch, in another order and with other masks.
+Every iteration is another epoch, in another order and with other masks; of several ranks, each must be told which (``set_epoch``).
 """
 
+import functools
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from echotrain.config import fingerprint, to_dict
-from echotrain.data.catalog.columns import taken
+from echotrain.data.catalog.columns import codes_of, taken
 from echotrain.data.catalog.leaks import training_warning
 from echotrain.data.catalog.rows import Catalog
 from echotrain.data.catalog.store import load_catalog
@@ -30,12 +37,12 @@ from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.data.torch_samples import Names, collate, sample_of
 from echotrain.errors import CheckpointError, ConfigError
 
-__all__ = ["CatalogDataset", "CatalogLoader", "LoaderProcessesError", "collate"]
+__all__ = ["CatalogDataset", "CatalogLoader", "LoaderProcessesError", "collate", "settings_of"]
 
 logger = logging.getLogger(__name__)
 
-# Where a catalog lies, and who may be trusted, is of no account for what is read.
-_OF_PLACE = ("catalog", "trusted")
+# Where a catalog lies, and who may be trusted, is of no account for what is read; nor is here what plans rows one after the other.
+_OF_NO_ACCOUNT = ("catalog", "trusted", "consecutive")
 
 
 class LoaderProcessesError(ConfigError):
@@ -61,6 +68,9 @@ class _Progress:
         position: Samples of it that are done: in training over all ranks, else of this one.
         is_begun: An iteration of the epoch took place, so that the next one is of another.
         is_named: The epoch was asked for, even if nothing of it is left.
+        given: Epoch and position that were named or loaded last. What has been iterated over since has no part in it, so that it is the
+            same on every rank that was told the same.
+        is_as_given: Nothing was iterated over since.
         turn: Another number with each iteration, and whenever the place is changed from outside.
     """
 
@@ -68,7 +78,19 @@ class _Progress:
     position: int = 0
     is_begun: bool = False
     is_named: bool = False
+    given: tuple[int, int] = (0, 0)
+    is_as_given: bool = True
     turn: int = 0
+
+    def load(self, epoch: int, position: int) -> None:
+        """Have the next iteration begin at a place that was saved."""
+        self.given, self.is_as_given = (epoch, position), True
+        self.go_to(epoch, position, is_named=False)
+
+    def name(self, epoch: int) -> None:
+        """Have the next iteration be of an epoch: of one that was loaded, what was left of it then."""
+        self.given, self.is_as_given = self.given if epoch == self.given[0] else (epoch, 0), True
+        self.go_to(*self.given, is_named=True)
 
     def go_to(self, epoch: int, position: int, *, is_named: bool) -> None:
         """Have the next iteration begin there."""
@@ -78,7 +100,7 @@ class _Progress:
         """Begin an iteration: of the next epoch, where this one has been begun or has none of its ``total`` samples left."""
         is_over = self.is_begun or (self.position >= total and not self.is_named)
         self.go_to(self.epoch + is_over, 0 if is_over else self.position, is_named=False)
-        self.is_begun = True
+        self.is_begun, self.is_as_given = True, False
 
 
 class CatalogDataset(IterableDataset[Any]):
@@ -89,8 +111,11 @@ class CatalogDataset(IterableDataset[Any]):
 
     **Ranks** are those of ``torch.distributed``, asked when an iteration begins. All have as many samples; where they do not suffice for
     all, the last of some are fillers, copies of weight 0. A loop that ignores the weight counts them, as with torch's DistributedSampler.
+    A loop that shards an IterableDataset itself (Hugging Face Accelerate) is to give ``rank=0, world_size=1``.
 
-    **Epochs**: each iteration is the next one, from 0 on; ``set_epoch`` names one. Outside of training all are alike.
+    **Epochs**: each iteration is the next one, from 0 on; ``set_epoch`` names one. Outside of training all are alike. In training on
+    several ranks every iteration but the first wants ``set_epoch`` on all of them, and is refused without: a rank that has looked at a
+    batch by itself would be in another epoch than the others, and together they would have some samples twice and others never.
 
     **Resuming**: ``state_dict`` is where the loop is, to the sample, as ``torchdata``'s StatefulDataLoader and ``CatalogLoader`` ask for
     it. ``load_state_dict`` takes it up there, in training on any number of ranks, so that the epoch has each sample once.
@@ -100,12 +125,13 @@ class CatalogDataset(IterableDataset[Any]):
         split: ``train``: what ``data.train_split`` says, shuffled; ``val``, ``test``: in order, each volume on one rank as a whole.
         seed: Of order and masks in training.
         rank, world_size: Of this process, both or none.
-        config: Threads, prefetch, retries.
+        config: Threads, prefetch, retries. Samples are made in this process, ``where`` and what goes with it are refused.
         catalog: An already loaded catalog, else ``data.catalog`` is loaded.
 
     Raises:
         CatalogError: There is no such catalog, its rows are of another kind, or the selection is empty.
-        ConfigError: Only one of rank and world size is given, or there is no such split.
+        ConfigError: Only one of rank and world size is given, there is no such split, or ``config`` says what only a run of echotrain
+            follows.
     """
 
     def __init__(
@@ -121,7 +147,9 @@ class CatalogDataset(IterableDataset[Any]):
     ) -> None:
         if (rank is None) != (world_size is None):
             raise ConfigError(f"rank={rank}, world_size={world_size}", "are one without the other", "Give both, or none.")
-        self._data = LinesData(catalog=data) if isinstance(data, str) else data
+        if config is not None:
+            config.check_own_loop()
+        self._data = settings_of(data)
         self._split, self._seed, self._config = split, seed, config
         self._given = None if rank is None or world_size is None else _Place(rank, world_size)
         self.catalog = load_catalog(self._data.catalog, trusted=self._data.trusted) if catalog is None else catalog
@@ -130,7 +158,12 @@ class CatalogDataset(IterableDataset[Any]):
         alone = self._open(_Place(0, 1))
         rows = alone.held_out(split).indices if self._is_held_out else alone.trained
         alone.close()
-        self._names = Names(self.catalog.table, rows)
+        self._rows, self._names = rows, Names(self.catalog.table, rows)
+        if alone.shares_reads and not self._is_held_out:
+            logger.warning(
+                "data.consecutive=true has no effect in a loop of one's own, whose order is one for any number of ranks: every window's "
+                "frames are read anew; data.consecutive=false is what happens"
+            )
         for warning in self._data.check(taken(self.catalog.table, rows, self._data.checked)):
             logger.warning("%s", warning)
         of_leaks = training_warning(self.catalog)
@@ -148,18 +181,16 @@ class CatalogDataset(IterableDataset[Any]):
         """Return the samples of the next epoch, or of the rest of one that was loaded; it begins when the first is taken.
 
         Raises:
-            ConfigError: In a process of a DataLoader; where there are ranks that nothing is known of; or, from an iterator that is gone on
-                with after another one began.
+            ConfigError: In a process of a DataLoader; where there are ranks that nothing is known of; in training on several ranks, where
+                ``set_epoch`` was not called since the last iteration; or, from an iterator that is gone on with after another one began.
         """
         if get_worker_info() is not None:
             raise LoaderProcessesError()
         return self._samples()
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next iteration one of this epoch; of one that was loaded and not begun yet, what is left of it."""
-        now = self._progress
-        is_loaded = epoch == now.epoch and not now.is_begun
-        now.go_to(epoch, now.position if is_loaded else 0, is_named=True)
+        """Make the next iteration one of this epoch; of one that was loaded, what was left of it, until another one is named."""
+        self._progress.name(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place behind the last sample that was taken, in plain values."""
@@ -169,7 +200,7 @@ class CatalogDataset(IterableDataset[Any]):
             "position": now.position,
             "num_samples": self._num_samples(),
             "world_size": _place(self._given).world_size,
-            "samples": self._fingerprint(),
+            "samples": self._fingerprint,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -178,9 +209,11 @@ class CatalogDataset(IterableDataset[Any]):
         Raises:
             CheckpointError: The state is of other samples, or lies within a split's evaluation by another number of ranks.
         """
-        if state["samples"] != self._fingerprint():
+        # The ranks of an evaluation have as many as are for each.
+        is_as_many = state["num_samples"] == self._num_samples() or self._is_held_out
+        if state["samples"] != self._fingerprint or not is_as_many:
             raise CheckpointError(
-                f"a place in other samples ({state['samples']}, these are {self._fingerprint()})",
+                f"a place in other samples ({state['samples']}, {state['num_samples']} of them; these are {self._fingerprint})",
                 "says nothing here: the catalog's version, the settings, the split or the seed differ",
                 "Use those that it was saved with (catalog@3 pins a version), or begin an epoch with set_epoch.",
             )
@@ -189,7 +222,11 @@ class CatalogDataset(IterableDataset[Any]):
             raise CheckpointError(
                 f"a place in an evaluation by {state['world_size']} ranks", f"is none for {world_size}", "Evaluate from the beginning."
             )
-        self._progress.go_to(state["epoch"], state["position"], is_named=False)
+        self._progress.load(state["epoch"], state["position"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process opens anew: threads and connections stay here."""
+        return {**self.__dict__, "_opened": None}
 
     def close(self) -> None:
         """End the threads and connections; another iteration opens them anew."""
@@ -205,17 +242,25 @@ class CatalogDataset(IterableDataset[Any]):
         place, now = _place(self._given), self._progress
         stream = self._stream(place)
         total, stride = self._num_samples(), 1 if self._is_held_out else place.world_size
+        if place.world_size > 1 and not self._is_held_out and not now.is_as_given:
+            raise ConfigError(
+                f"another iteration on rank {place.rank} of {place.world_size}",
+                "is of no epoch that the others are sure to be in, too: each counts its own iterations, a look at one batch among them",
+                "Call set_epoch(epoch) on every rank before each iteration, as with torch's DistributedSampler, or load one state.",
+            )
         now.begin(total)
-        turn, epoch = now.turn, now.epoch
+        turn, epoch, position = now.turn, now.epoch, now.position
         steps = stream.held_out_samples(self._split, now.position) if self._is_held_out else stream.samples(epoch, now.position)
         while (batch := self._next_batch(steps)) is not None:
-            now.position = min(now.position + stride, total)
+            position = now.position = min(position + stride, total)
             sample = sample_of(batch, self._names)
             # What is held here while the loop has the sample would not be used again until the next one is there.
             del batch
             yield sample
             del sample
             if turn != now.turn:
+                if position >= total:  # Nothing was to come: the next epoch may be named in the last turn.
+                    return
                 raise ConfigError(
                     f"an iteration of epoch {epoch}",
                     "was gone on with after another one began, or after set_epoch or load_state_dict",
@@ -247,11 +292,28 @@ class CatalogDataset(IterableDataset[Any]):
         own: dict[str, Any] = {"seed": self._seed, "config": self._config, "catalog": self.catalog, "trains": not self._is_held_out}
         return PlannedStream(self._data, batch_size=1, rank=place.rank, world_size=place.world_size, **own)
 
+    @functools.cached_property
     def _fingerprint(self) -> str:
-        """Return what tells the samples and their order from others."""
-        settings = {name: value for name, value in to_dict(self._data).items() if name not in _OF_PLACE}
-        rows = [self.catalog.version, self.catalog.manifest.get("checksum", 0), len(self.catalog)]
+        """What tells the samples and their order from others."""
+        settings = {name: value for name, value in to_dict(self._data).items() if name not in _OF_NO_ACCOUNT}
+        rows = [self.catalog.version, self.catalog.manifest.get("checksum", 0), _digest(self.catalog.table, self._rows)]
         return fingerprint({"data": settings, "rows": rows, "split": self._split, "seed": self._seed})
+
+
+def settings_of(data: DataConfig | str) -> DataConfig:
+    """Return settings as they are; of a catalog alone, those of line-masked k-space."""
+    return LinesData(catalog=data) if isinstance(data, str) else data
+
+
+def _digest(table: pa.Table, rows: NDArray[np.int64]) -> str:
+    """Return a checksum of the ids of some rows, in their order."""
+    ids = taken(table, rows, ["dataset", "volume", "slice", "frame"])
+    volumes, firsts = codes_of(ids, ["dataset", "volume"])
+    names = taken(ids, firsts, ["dataset", "volume"]).to_pylist()
+    hashed = hashlib.sha256(json.dumps(names).encode())
+    for numbers in (volumes, *(pc.fill_null(ids[name], -1).to_numpy() for name in ("slice", "frame"))):
+        hashed.update(numbers.astype("<i8").tobytes())
+    return hashed.hexdigest()
 
 
 class _Place(NamedTuple):
@@ -328,6 +390,6 @@ class CatalogLoader:
             raise CheckpointError(
                 f"a place within an epoch by {was}",
                 f"is none for {is_}, as batches of a rank are counted",
-                "Go on as it was, or from the end of an epoch; a CatalogDataset itself goes on anywhere.",
+                "Go on as it was, or from the end of an epoch that was not cut short; a CatalogDataset itself goes on anywhere.",
             )
         self.sampler.load_state_dict({name: value for name, value in state.items() if name != "batch_size"})

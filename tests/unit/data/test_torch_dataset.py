@@ -1,6 +1,7 @@
 """A catalog in other people's loops: every sample once, in no epoch the last one's order, wherever it is resumed."""
 
 import collections
+import dataclasses
 import gc
 import itertools
 import pickle
@@ -12,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from echotrain.data.catalog.leaks import Leaks
 from echotrain.data.catalog.rows import Catalog
 from echotrain.data.config import StreamConfig
 from echotrain.data.plan.balance import BalanceConfig
@@ -217,9 +219,16 @@ def test_a_state_of_other_samples_is_refused(made, written, tmp_path) -> None:
     others = [made(seed=1), made(split="val"), made(data=other_mask)]
     grown = write_catalog(tmp_path, volumes=VOLUMES, slices=SLICES).catalog
     others.append(made(data=LinesData(catalog=grown.root, mask=MASK), catalog=grown))
+    # As many rows as there were, others or in another order, and nothing but themselves to tell them by.
+    rows = written.catalog.rows()
+    swapped = [dataclasses.replace(row, split={"file000": "val", "file005": "train"}.get(row.volume, row.split)) for row in rows]
+    for chosen in (swapped, [*rows[1::-1], *rows[2:]]):
+        others.append(made(catalog=dataclasses.replace(written.catalog, table=Catalog.from_rows(chosen).table)))
     for other in others:
         with pytest.raises(CheckpointError, match="a place in other samples"):
             other.load_state_dict(state)
+    with pytest.raises(CheckpointError, match=r"a place in other samples \(\w+, 14 of them;"):
+        made().load_state_dict({**state, "num_samples": 14})
     # Where the catalog lies does not count.
     made(data=LinesData(catalog="elsewhere", mask=MASK, trusted=("/data",))).load_state_dict(state)
 
@@ -257,6 +266,15 @@ def test_a_test_split_needs_nothing_to_train_on(tmp_path) -> None:
         CatalogDataset(catalog.root)
     with pytest.raises(ConfigError, match="split='trian'"):
         CatalogDataset(catalog.root, split="trian")
+
+
+def test_an_opened_dataset_goes_to_a_process_that_is_not_forked_which_is_refused(made, monkeypatch) -> None:
+    dataset = made()
+    next(iter(dataset))
+    there = pickle.loads(pickle.dumps(dataset))
+    monkeypatch.setattr("echotrain.data.torch_dataset.get_worker_info", lambda: True)
+    with pytest.raises(LoaderProcessesError):
+        iter(there)
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -337,6 +355,62 @@ def test_ranks_are_those_of_the_process_group_when_the_iteration_begins(made, wr
     dataset.close()
 
 
+@pytest.mark.parametrize("alone", [1, 20])
+def test_a_rank_that_looks_at_samples_by_itself_is_not_in_another_epoch(made, alone) -> None:
+    looks, waits = made(2, 0), made(2, 1)
+    list(itertools.islice(looks, alone))
+    for epoch in (0, 1, 1):
+        looks.set_epoch(epoch)
+        waits.set_epoch(epoch)
+        real = names(sample for sample in in_step((looks, waits)) if sample.weight)
+        assert len(set(real)) == len(real) == 15
+        for rank in (looks, waits):
+            with pytest.raises(
+                ConfigError, match=r"another iteration on rank \d of 2: is of no epoch .* Call set_epoch\(epoch\) on every rank"
+            ):
+                next(iter(rank))
+
+
+@pytest.mark.parametrize("alone", [1, 20])
+@pytest.mark.parametrize("position", [0, 4, 15])
+def test_a_rank_that_looks_at_a_place_that_was_loaded_comes_back_to_it(made, position, alone) -> None:
+    looks, waits = made(2, 0), made(2, 1)
+    for rank in (looks, waits):
+        rank.load_state_dict({**made(2, 0).state_dict(), "epoch": 3, "position": position})
+    list(itertools.islice(looks, alone))
+    for epoch, count in ((3, 15 - position), (4, 15), (3, 15)):
+        looks.set_epoch(epoch)
+        waits.set_epoch(epoch)
+        real = names(sample for sample in in_step((looks, waits)) if sample.weight)
+        assert len(set(real)) == len(real) == count
+
+
+def test_held_out_volumes_are_iterated_over_without_a_word_by_any_number_of_ranks(made) -> None:
+    dataset = made(2, 0, split="val")
+    next(iter(dataset))
+    assert list(map(key, dataset)) == list(map(key, dataset))
+
+
+def test_the_next_epoch_may_be_named_in_the_last_turn(made) -> None:
+    epochs = [list(map(key, whole)) for whole in [made()] for _ in range(3)]
+    for world, split in ((1, "train"), (2, "train"), (2, "val")):
+        dataset = made(world, 1 % world, split=split)
+        for epoch in range(3):
+            samples = []
+            for sample in dataset:
+                samples.append(key(sample))
+                if len(samples) == len(dataset):
+                    dataset.set_epoch(epoch + 1)
+            assert world > 1 or samples == epochs[epoch]
+
+
+@pytest.mark.parametrize("setting", [{"where": "cluster"}, {"makers": 2}, {"group": "data"}, {"cpus_per_maker": 2.0}])
+def test_what_only_a_run_follows_is_refused(written, setting) -> None:
+    ((name, value),) = setting.items()
+    with pytest.raises(ConfigError, match=rf"stream\.{name}={value}: has no effect in a loop of one's own"):
+        CatalogDataset(written.catalog.root, config=StreamConfig(**setting))
+
+
 def test_processes_that_do_not_know_of_each_other_are_refused(written, monkeypatch) -> None:
     dataset = CatalogDataset(written.catalog.root, catalog=written.catalog)
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -359,7 +433,7 @@ def test_volumes_of_two_data_sets_that_are_called_alike_have_names_of_their_own(
 
 
 @pytest.mark.parametrize("num_adjacent", [1, 3])
-def test_windows_of_frames_have_the_frames_that_a_run_sees_and_numbers_of_their_own(tmp_path, num_adjacent) -> None:
+def test_windows_of_frames_have_the_frames_that_a_run_sees_and_numbers_of_their_own(tmp_path, caplog, num_adjacent) -> None:
     catalog = write_cine_catalog(tmp_path, num_train=2, num_val=1)
     data = KtData(catalog=catalog, num_adjacent=num_adjacent)
     dataset = CatalogDataset(data)
@@ -374,9 +448,13 @@ def test_windows_of_frames_have_the_frames_that_a_run_sees_and_numbers_of_their_
         assert torch.equal(sample.mask, shown.mask[0])
         assert torch.equal(sample.calibration, shown.calibration[0])
         assert torch.equal(sample.target, batch.target[0])
-    held_out = CatalogDataset(data, split="val")
+    # Here nothing is planned consecutively, so it is not what tells samples apart.
+    assert caplog.text.count("data.consecutive=true has no effect in a loop") == 1
+    held_out, other = CatalogDataset(data, split="val"), CatalogDataset(dataclasses.replace(data, consecutive=False))
+    assert caplog.text.count("has no effect") == 1
+    other.load_state_dict(dataset.state_dict())
     assert len(next(iter(DataLoader(held_out, batch_size=4))).fname) == 4
-    for each in (stream, dataset, held_out):
+    for each in (stream, dataset, held_out, other):
         each.close()
 
 
@@ -394,7 +472,16 @@ def test_a_kind_that_nobody_gave_a_form_is_refused(made, written) -> None:
         sample_of(Batch(weight=torch.ones(1), ids=(rows[0].id,)), Names(written.catalog.table, np.arange(1)))
 
 
-def test_leaks_and_masks_that_are_not_the_files_are_told(written, caplog, made) -> None:
+def test_leaks_are_told_where_one_trains(written, caplog, made) -> None:
+    leaks = {"leaks": Leaks(scaled_copies=((("test", "file000"), ("test", "file005")),)).to_dict()}
+    leaky = Catalog(written.catalog.table, written.catalog.root, manifest={**written.catalog.manifest, **leaks})
+    made(catalog=leaky, split="val")
+    assert caplog.text == ""
+    made(catalog=leaky)
+    assert "2 scans are copies of one another up to a constant factor (groups: 1, of these in more than one split: 1)" in caplog.text
+
+
+def test_masks_that_are_not_the_files_are_told(written, caplog, made) -> None:
     table = written.catalog.table
     hidden = pa.array([f"volume-{volume}" for volume in table["volume"].to_pylist()])
     table = table.set_column(table.schema.get_field_index("volume"), table.schema.field("volume"), hidden)

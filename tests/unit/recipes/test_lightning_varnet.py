@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from echotrain.benchmarks.throttled import serve_throttled
+from echotrain.data.config import StreamConfig
 from echotrain.data.samples.kspace_lines import LinesData
-from echotrain.errors import ResourceError
+from echotrain.errors import ConfigError, ResourceError
 from echotrain.physics.masks import MaskConfig
 from tests.simulated import write_simulated_catalog
 
@@ -168,6 +169,11 @@ def test_a_filler_changes_nothing(bucket, tmp_path) -> None:
     both = type(batch)(*(torch.cat(pair) if isinstance(pair[0], torch.Tensor) else pair[0] for pair in pairs))
     both = both._replace(weight=torch.tensor([1.0, 0.0]))
     assert made.training_step(both, 0).detach() == pytest.approx(float(one.detach()), rel=1e-5)
+
+
+def test_settings_of_makers_are_refused_at_once(bucket) -> None:
+    with pytest.raises(ConfigError, match=r"stream.makers=3: has no effect in a loop of one's own"):
+        CatalogDataModule(bucket, config=StreamConfig(makers=3))
 
 
 def test_without_lightning_it_says_what_to_install(monkeypatch) -> None:

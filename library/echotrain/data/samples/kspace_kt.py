@@ -91,7 +91,7 @@ class KtData(MeasuredData):
         edges: What lies beyond the first and the last frame: ``clamp`` repeats it, as Moero does; ``circular`` goes on at the other end, as
             a beating heart and PromptMR+ do.
         consecutive: Plan the frames of a slice one after the other, so that each is read once an epoch; else every row is shuffled on
-            its own, and each window is read whole.
+            its own, and each window is read whole, as a ``CatalogDataset`` does it always.
     """
 
     checked: ClassVar[Sequence[str]] = (*FRAME_COLUMNS, "kind")
