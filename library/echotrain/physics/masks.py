@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from echotrain.errors import ConfigError
 from echotrain.seeding import derive_seed
 
-__all__ = ["LineSampling", "MaskConfig", "MaskKind", "central", "count_low_frequencies", "fewest_low_frequencies", "line_mask"]
+__all__ = [
+    "LineSampling",
+    "MaskConfig",
+    "MaskKind",
+    "central",
+    "count_low_frequencies",
+    "count_measured",
+    "fewest_low_frequencies",
+    "line_mask",
+]
 
 MaskKind = Literal["random", "equispaced", "equispaced_fraction", "magic", "magic_fraction"]
 Lines = NDArray[np.bool_]
@@ -128,6 +137,12 @@ def central(size: int, num: int) -> slice:
     """Return where the ``num`` central lines of ``size`` lie, as masks and VarNet's sensitivity estimation have them."""
     first = (size - num + 1) // 2
     return slice(first, first + num)
+
+
+def count_measured(size: int, num: int, padding_left: int, padding_right: int) -> int:
+    """Return how many of the ``num`` central lines of ``size`` were measured, where partial Fourier begins or ends within them."""
+    at = central(size, num)
+    return max(0, min(at.stop, padding_right) - max(at.start, padding_left))
 
 
 def count_low_frequencies(mask: Lines) -> int:

@@ -24,14 +24,15 @@ from echotrain.data.catalog.rows import SliceRow
 from echotrain.data.plan.consecutive import Groups, group_rows
 from echotrain.data.samples.batch import Batch
 from echotrain.data.samples.frame_store import FrameStore, StoredFrame
-from echotrain.data.samples.measured import MeasuredBatch, MeasuredData, NetworkInput
+from echotrain.data.samples.measured import MeasuredBatch, MeasuredData, NetworkInput, coil_mask
 from echotrain.data.samples.reading import SliceReader
 from echotrain.data.samples.sample_format import Begun, MakeFormat, Reading, StepRows
 from echotrain.data.samples.slots import SlotPool
 from echotrain.data.samples.virtual_coils import Acquired, CoilStatistics, calibrate, num_virtual_coils, to_virtual_coils
 from echotrain.errors import CatalogError, ConfigError
 from echotrain.physics.kt_masks import KtMaskConfig, KtMaskKind, KtSampling, check_kt_mask, kt_mask
-from echotrain.shapes import Calibration, CoilMask, Kspace
+from echotrain.physics.masks import count_measured
+from echotrain.shapes import Calibration, Kspace
 
 __all__ = ["Edges", "KtBatch", "KtData", "KtFormat", "window"]
 
@@ -131,10 +132,10 @@ class KtData(MeasuredData):
         """Return the slices, whose frames come one after the other."""
         return group_rows(*slice_codes(table, positions)) if self.consecutive else None
 
-    def fewest_central_points(self, height: int, width: int) -> int:
+    def fewest_central_points(self, height: int, width: int, padding: tuple[int, int]) -> int:
         """Return how many points the centre of one frame has at least."""
         acs = self.mask.acs_lines
-        return acs * (acs if self.mask.kinds_of_points else height)
+        return count_measured(width, acs, *padding) * (acs if self.mask.kinds_of_points else height)
 
     def acceleration(self, row: SliceRow) -> float:
         """Return by how much a volume is undersampled outside of training."""
@@ -190,9 +191,8 @@ class KtFormat:
     def __init__(self, reading: Reading, data: KtData, *, seed: int) -> None:
         self._data, self._seed = data, seed
         self._pool = reading.pool
-        # What is compressed in this process goes to no device, and needs no page-locked memory.
-        self._read_pool = SlotPool() if data.coils else reading.pool
-        # Nor do frames, which are copied from here to batches.
+        self._read_pool = data.read_pool(reading.pool)
+        # Frames, which are copied from here to batches, need no page-locked memory either.
         self._store_pool = SlotPool(max_idle_bytes=_IDLE_BYTES)
         self._slices = SliceReader(reading.root, reading.ranges)
         self._index = FrameIndex(reading.table)
@@ -288,7 +288,7 @@ def _compressed(batch: KtBatch, num_coils: int, pool: SlotPool) -> KtBatch:
         kspace=out,
         mask=batch.mask[of_frame],
         calibration=batch.calibration[of_frame],
-        coil_mask=torch.from_numpy(np.arange(num_virtual)[None, :] < real[of_frame][:, None]),
+        coil_mask=coil_mask(real[of_frame], num_virtual),
         windows=torch.from_numpy(windows),
     )
 
@@ -318,10 +318,6 @@ def _calibration(samplings: Sequence[KtSampling]) -> Calibration:
     return torch.from_numpy(sizes if samplings[0].has_whole_lines else np.stack([sizes, sizes], -1))
 
 
-def _coil_mask(rows: Sequence[SliceRow], coils: int) -> CoilMask:
-    return torch.from_numpy(np.arange(coils)[None, :] < np.array([row.coils for row in rows])[:, None])
-
-
 def _empty_batch(
     samples: Sequence[_Sample],
     frames: Sequence[tuple[SliceRow, KtSampling]],
@@ -345,7 +341,7 @@ def _empty_batch(
         kspace=kspace,
         mask=torch.from_numpy(masks[:, None]),
         calibration=_calibration(samplings),
-        coil_mask=_coil_mask(rows, coils),
+        coil_mask=coil_mask([row.coils for row in rows], coils),
         windows=torch.from_numpy(np.array([[numbers[row.id] for row in sample.looks_at] for sample in samples])),
         target=pool.empty((len(samples), first.recon_height, first.recon_width), torch.float32),
         max_value=torch.from_numpy(np.array([row.max_value for row in own], np.float32)),

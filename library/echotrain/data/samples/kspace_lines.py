@@ -1,6 +1,6 @@
 """Line-masked slices: measured k-space of one slice, undersampled by phase-encode lines, and the target image.
 
-Slices of one matrix size share a batch; coils are padded with zeros.
+Slices of one matrix size share a batch; coils, as measured or virtual ones, are padded with zeros.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from echotrain.data.catalog.rows import SliceRow
 from echotrain.data.formats.deidentify import VOLUME_PREFIX
 from echotrain.data.samples.batch import Batch
 from echotrain.data.samples.data_config import DataConfig
-from echotrain.data.samples.measured import MeasuredBatch, MeasuredData, NetworkInput
+from echotrain.data.samples.measured import MeasuredBatch, MeasuredData, NetworkInput, coil_mask
 from echotrain.data.samples.reading import SliceReader
 from echotrain.data.samples.sample_format import Begun, MakeFormat, Reading, StepRows
 from echotrain.data.samples.slots import SlotPool
 from echotrain.data.samples.virtual_coils import Acquired, calibrate, num_virtual_coils, to_virtual_coils
 from echotrain.errors import ConfigError
-from echotrain.physics.masks import LineSampling, MaskConfig, fewest_low_frequencies, line_mask
+from echotrain.physics.masks import LineSampling, MaskConfig, count_measured, fewest_low_frequencies, line_mask
 from echotrain.shapes import CoilMask, Counts, Kspace, LineMask
 
 __all__ = ["LinesBatch", "LinesData", "LinesFormat", "as_lines", "compressed", "empty_batch", "group_by_shape"]
@@ -36,11 +36,12 @@ class LinesBatch(MeasuredBatch):
     """Slices of one (coil, ky, kx) shape; volumes with fewer coils are zero-padded.
 
     Attributes:
-        kspace: Measured k-space. Lines outside ``mask`` may be zero (the ``lines`` layout fetches only what the mask
-            acquires), so a task multiplies by ``mask`` and never reads outside it.
+        kspace: Measured k-space, with ``data.coils`` that of each slice's virtual coils. Lines outside ``mask`` may be zero (the ``lines``
+            layout fetches only what the mask acquires, and virtual coils are made of nothing else), so a task multiplies by ``mask`` and
+            never reads outside it.
         mask: Acquired phase-encode lines, partial-Fourier padding already removed.
         num_low_frequencies: Fully sampled centre lines.
-        coil_mask: True where a coil is real, False where it is padding.
+        coil_mask: True where a coil, virtual ones included, is the slice's, False where it is padding.
     """
 
     kspace: Kspace
@@ -89,9 +90,9 @@ class LinesData(MeasuredData):
             "fastMRI's code draws for the files; prepare them into a new place with --safe-names"
         ]
 
-    def fewest_central_points(self, height: int, width: int) -> int:
+    def fewest_central_points(self, height: int, width: int, padding: tuple[int, int]) -> int:
         """Return how many points the central lines have at least."""
-        return fewest_low_frequencies(self.mask, width) * height
+        return count_measured(width, fewest_low_frequencies(self.mask, width), *padding) * height
 
     def acceleration(self, row: SliceRow) -> float:
         """Return by how much a volume is undersampled outside of training."""
@@ -122,8 +123,7 @@ class LinesFormat:
         self._data = data
         self._seed = seed
         self._pool = reading.pool
-        # What is compressed in this process goes to no device, and needs no page-locked memory.
-        self._read_pool = SlotPool() if data.coils else reading.pool
+        self._read_pool = data.read_pool(reading.pool)
         self._slices = SliceReader(reading.root, reading.ranges)
 
     def memory_nbytes(self, rows: Sequence[SliceRow]) -> int:
@@ -181,8 +181,7 @@ def compressed(batch: LinesBatch, num_coils: int, pool: SlotPool) -> LinesBatch:
     for sample, measured, mask, num_low, coils, out in each:
         frame = Acquired(measured[:coils], mask, (num_low,))
         to_virtual_coils(sample, [frame], [calibrate(frame)], num_coils, [out])
-    is_real = np.arange(num_virtual)[None, :] < real[:, None]
-    return dataclasses.replace(batch, kspace=kspace, coil_mask=torch.from_numpy(is_real))
+    return dataclasses.replace(batch, kspace=kspace, coil_mask=coil_mask(real, num_virtual))
 
 
 def group_by_shape(rows: Sequence[SliceRow]) -> list[list[int]]:
@@ -221,14 +220,13 @@ def empty_batch(
             kspace[position, row.coils :].zero_()
     # Built by NumPy, for the reason given in SlotPool.empty.
     masks = np.stack([sampling.mask for sampling in samplings])
-    num_coils = np.array([row.coils for row in rows])
     num_low = np.array([sampling.num_low_frequencies for sampling in samplings], np.int64)
     ids = tuple(row.id for row in rows)
     return LinesBatch(
         kspace=kspace,
         mask=torch.from_numpy(masks[:, None, None, :]),
         num_low_frequencies=torch.from_numpy(num_low),
-        coil_mask=torch.from_numpy(np.arange(coils)[None, :] < num_coils[:, None]),
+        coil_mask=coil_mask([row.coils for row in rows], coils),
         target=pool.empty((len(rows), first.recon_height, first.recon_width), torch.float32),
         max_value=torch.from_numpy(np.array([row.max_value for row in rows], np.float32)),
         weight=torch.from_numpy(np.array(weights, np.float32)),

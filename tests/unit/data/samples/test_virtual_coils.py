@@ -292,8 +292,10 @@ def test_a_blank_centre_is_refused_and_a_blank_slice_stays_blank(kspace):
         compress(kspace)
 
 
-def sizes(coils, height, width):
-    return pa.table({"volume": ["v"], "coils": [coils], "height": [height], "width": [width]})
+def sizes(coils, height, width, unmeasured=(0, 0)):
+    left, right = unmeasured
+    values = {"volume": "v", "coils": coils, "height": height, "width": width, "padding_left": left, "padding_right": width - right}
+    return pa.table({name: [value] for name, value in values.items()})
 
 
 @pytest.mark.parametrize(
@@ -312,6 +314,26 @@ def test_catalogs_of_which_a_mask_has_too_small_a_centre_are_refused_before_a_ru
             ConfigError, match=rf"data\.coils=8: \d coils cannot be found in a mask's \d+ central points of a {refused[1]}x"
         ):
             data.check(sizes(*refused))
+
+
+@pytest.mark.parametrize("unmeasured", list(itertools.product((0, 7, 9, 11), (0, 8, 9))))
+@pytest.mark.parametrize("kind", [LinesData, KtData])
+def test_what_is_taken_before_a_run_and_no_more_is_made_in_it(tmp_path, kind, unmeasured):
+    """Lines that were never measured may leave little of a centre of 4, or nothing; the sixth point of a column is the last."""
+    mask = R4 if kind is LinesData else dataclasses.replace(KT, kinds=("uniform",))
+    written = write_catalog(tmp_path, shapes=((30, 6, 20),), volumes=1, slices=1, unmeasured=(unmeasured,))
+    there = sum(unmeasured[0] <= line < 20 - unmeasured[1] for line in range(*central(20, 4).indices(20)))
+    assert there == {0: 4, 7: 4, 9: 3, 11: 1}[unmeasured[0]] - {0: 0, 8: 0, 9: 1}[unmeasured[1]]
+    for coils in {max(1, 6 * there), min(30, 6 * there + 1)}:
+        data = kind(coils=coils, mask=mask)
+        if coils <= 6 * there:
+            data.check(written.catalog.table.select(data.checked))
+            assert len(list(stream_of(data, written).steps(0))) == 1
+            continue
+        with pytest.raises(ConfigError, match=rf"data\.coils={coils}: .* a mask's {6 * there} central points of a 6x20 matrix"):
+            data.check(written.catalog.table.select(data.checked))
+        with pytest.raises(ConfigError, match=rf"data\.coils={coils}: cannot be found in the {6 * there} points"):
+            list(stream_of(data, written).steps(0))
 
 
 @pytest.mark.parametrize(("kinds", "coils"), [(("kt_radial", "uniform"), 16), (("uniform",), 80)])
