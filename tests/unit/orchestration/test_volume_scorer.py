@@ -11,12 +11,13 @@ from echotrain.data.planned import PlannedStream
 from echotrain.data.samples.data_config import DataConfig
 from echotrain.data.samples.kspace_kt import KtData
 from echotrain.data.samples.kspace_lines import LinesData
-from echotrain.errors import NotFiniteError
+from echotrain.errors import ConfigError, NotFiniteError
 from echotrain.metrics.collector import VolumeCollector
 from echotrain.orchestration.jobs.evaluate import EvaluationJob, _Gathered, _VolumeScorer, _Work
 from echotrain.orchestration.jobs.inference import Subject, WorkerSetup
 from echotrain.physics.kt_masks import KtMaskConfig
 from echotrain.tasks.reconstruction import masked_kspace, zero_filled
+from tests.catalogs import write_catalog
 from tests.frame_catalogs import write_frames
 from tests.simulated import write_cine_catalog, write_simulated_catalog
 
@@ -52,6 +53,37 @@ def catalog(tmp_path_factory):
 def scorer_of(method):
     work = _Work.of(EvaluationJob(method=method, split="val"), {})
     return _VolumeScorer(WorkerSetup(method=method), [work.told]), [{"job": 0, **item} for item in work.items]
+
+
+@dataclass(frozen=True)
+class Trained(Blurred):
+    """The same, of some weights."""
+
+    def resolved(self):
+        return self, Subject(name="trained", model="a network", weights="somewhere", data=self.data)
+
+
+def test_a_trained_method_is_not_given_other_coils_than_it_learnt_from(catalog):
+    eight, all_coils = Trained(LinesData(catalog=catalog, coils=8)), Trained(LinesData(catalog=catalog))
+    untrained = {"other": Blurred(LinesData(catalog=catalog))}
+    for method, beside in ((eight, {"other": eight}), (eight, untrained), (all_coils, {"other": all_coils})):
+        assert _Work.of(EvaluationJob(method=method, beside=beside, baseline="", split="val"), {}).volumes
+    for method, beside, said in (
+        (eight, all_coils, "data.coils=0, and would be given data.coils=8"),
+        (all_coils, eight, "data.coils=8, and"),
+    ):
+        with pytest.raises(ConfigError, match=rf"other \(trained\): learnt from {said}"):
+            _Work.of(EvaluationJob(method=method, beside={"other": beside}, baseline="", split="val"), {})
+
+
+def test_only_what_is_evaluated_is_checked(tmp_path):
+    """Volumes to train on, of which a mask's centre was never measured, are nobody's concern in an evaluation of others."""
+    shapes = {"shapes": ((4, 24, 20),), "volumes": 3, "splits": ("train", "val", "val"), "unmeasured": ((14, 0), (0, 0), (0, 0))}
+    written = write_catalog(tmp_path, **shapes)
+    method = Blurred(LinesData(catalog=written.catalog.root, coils=2))
+    assert len(_Work.of(EvaluationJob(method=method, split="val"), {}).volumes) == 2
+    with pytest.raises(ConfigError, match="2 coils cannot be found in a mask's 0 central points"):
+        _Work.of(EvaluationJob(method=method, split="all"), {})
 
 
 def slices(folder):

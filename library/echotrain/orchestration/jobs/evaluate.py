@@ -16,6 +16,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from echotrain.data.catalog.columns import taken
 from echotrain.data.catalog.containment import absolute_trusted
 from echotrain.data.catalog.examples import choose_examples
 from echotrain.data.catalog.identity import SampleId
@@ -68,7 +69,8 @@ class EvaluationJob:
 
     Attributes:
         method: What reconstructs, and on how many workers; called ``model`` in the evaluation.
-        beside: Further methods by name, given the same k-space in the same workers, the data of ``method`` whatever they say of their own.
+        beside: Further methods by name, given the same k-space in the same workers, the data of ``method`` whatever they say of their own;
+            one that was trained must have learnt from as many coils.
         baseline: The one of all methods that the others are compared with; "" for none.
         split: ``train``, ``val``, ``test`` or ``all``.
         num_volumes: Volumes at most, chosen to cover anatomies and contrasts, then by a hash of their names; 0 takes all.
@@ -190,10 +192,13 @@ class _Work:
         methods = {name: method for name, (method, _) in resolved.items()}
         data = resolved[MODEL][1].data
         data = dataclasses.replace(data, trusted=absolute_trusted(data.trusted))
+        _refuse_other_coils({name: subject for name, (_, subject) in resolved.items()})
         subjects = {name: dataclasses.replace(subject, data=data) for name, (_, subject) in resolved.items()}
         catalog = _loaded(data.catalog, data, catalogs)
         volumes = _find_volumes(catalog, data, job)
-        for warning in data.check(catalog.table.select(data.checked)):
+        positions = np.concatenate([volume.positions for volume in volumes])
+        # Of the rest of the catalog, whatever it is, nothing is read.
+        for warning in data.check(taken(catalog.table, positions, data.checked)):
             logger.warning("%s", warning)
         return cls(job, methods, subjects, f"{catalog.root}@{catalog.version}", tuple(volumes))
 
@@ -386,6 +391,20 @@ def _find_volumes(catalog: Catalog, data: DataConfig, job: EvaluationJob) -> lis
         _Volume(tuple(position for position, _ in members), tuple(row for _, row in members), pictured.get(key))
         for key, members in grouped.items()
     ]
+
+
+def _refuse_other_coils(subjects: Mapping[str, Subject]) -> None:
+    """Refuse a trained method that would be given other coils than it was trained on: all are given those of the data of ``model``.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    given = getattr(subjects[MODEL].data, "coils", 0)
+    for name, subject in subjects.items():
+        own = getattr(subject.data, "coils", 0)
+        if subject.weights and own != given:
+            limit = f"learnt from data.coils={own}, and would be given data.coils={given} of {subjects[MODEL].name}"
+            raise ConfigError(f"{name} ({subject.name})", limit, "Evaluate it by itself; a report puts both side by side.")
 
 
 def _scores(state: Sequence[Any]) -> list[tuple[SliceKey, SliceScore]]:
