@@ -36,15 +36,19 @@ SCANS = {
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> tuple[Path, str]:
     """Return a folder of files in fastMRI's layout and the catalog that was prepared of them, all of it held out."""
-    folder = tmp_path_factory.mktemp("transforms")
+    return prepared(tmp_path_factory.mktemp("transforms"), SCANS)
+
+
+def prepared(folder: Path, scans: dict, *, stated: tuple[int, int] | None = None, brighter: float = 1) -> tuple[Path, str]:
+    """Return a folder of files and its catalog; headers state another image than the target's, or another maximum, where they are to."""
     store = open_store(str(folder / "prepared"))
     records = []
-    for seed, (name, (coils, height, width, image, (left, right))) in enumerate(SCANS.items()):
+    for seed, (name, (coils, height, width, image, (left, right))) in enumerate(scans.items()):
         kspace = object_kspace((3, coils, height, width), seed=seed)
         kspace[..., :left], kspace[..., width - right :] = 0, 0
-        header = header_xml(height, width, recon=image, center=width // 2 - left, maximum=width - left - right - 1)
+        header = header_xml(height, width, recon=stated or image, center=width // 2 - left, maximum=width - left - right - 1)
         target = np.stack([rss_target(coil_images, image) for coil_images in kspace])
-        attributes = {"max": float(target.max()), "norm": float(np.linalg.norm(target)), "acquisition": "CORPD_FBK"}
+        attributes = {"max": brighter * float(target.max()), "norm": float(np.linalg.norm(target)), "acquisition": "CORPD_FBK"}
         path = write_scan(folder / "scans" / f"{name}.h5", kspace, header=header, target=target, attributes=attributes)
         one = {"store": store, "config": ConvertConfig(dataset="fastmri"), "deidentifier": Deidentifier()}
         records.append(convert_scan(path, uri=str(path), key=name, **one))
@@ -90,6 +94,20 @@ def test_training_samples_equal_the_public_ones_with_their_own_mask(folders) -> 
         assert_same(sample, transforms.VarNetDataTransform(drawn)(*raw[sample.fname, sample.slice_num]))
         masks.add(sample.mask.numpy().tobytes())
     assert len(masks) > 3
+
+
+def test_crop_and_maximum_are_those_of_the_targets_that_are_there_whatever_the_file_says_of_them(tmp_path) -> None:
+    files, catalog = prepared(tmp_path, {"file1000004": (3, 48, 40, (24, 28), (0, 0))}, stated=(32, 32), brighter=1.25)
+    public = public_samples(files, subsample.create_mask_for_mask_type(MASK.kind, MASK.center_fractions, MASK.accelerations))
+    ours = list(CatalogDataset(LinesData(catalog=catalog, mask=MASK), split="val"))
+    largest = max(float(sample.target.max()) for sample in ours)
+    assert len(ours) == 3
+    for sample in ours:
+        theirs = public[sample.fname, sample.slice_num]
+        assert (theirs.crop_size, theirs.max_value) == ((32, 32), pytest.approx(1.25 * largest))
+        assert (sample.crop_size, sample.max_value) == ((24, 28), pytest.approx(largest))
+        assert isinstance(sample.max_value, float)
+        assert_same(sample._replace(crop_size=(32, 32), max_value=theirs.max_value), theirs)
 
 
 def _given(shape, offset, seed, *, mask, count):

@@ -24,7 +24,11 @@ __all__ = ["ImageSample", "KspaceSample", "Names", "WindowSample", "collate", "s
 
 
 class KspaceSample(NamedTuple):
-    """A slice of line-masked k-space; all but ``weight`` as fastMRI's ``VarNetDataTransform`` gives it.
+    """A slice of line-masked k-space; to the byte as fastMRI's ``VarNetDataTransform`` gives it, but for three fields.
+
+    Besides ``weight``, which it has not, ``max_value`` and ``crop_size`` are of the targets that the catalog has, where the public code
+    takes over what the file says: a file may state another image size than its target's, and the maximum of a volume of which slices were
+    left out.
 
     Attributes:
         masked_kspace: (coil, y, x, 2), zero where the mask is.
@@ -33,8 +37,8 @@ class KspaceSample(NamedTuple):
         target: RSS image of the full k-space, (y, x).
         fname: ``<volume>.h5``.
         slice_num: Of the volume; a frame of a slice that was measured at several times counts as a slice of its own.
-        max_value: Maximum of the target volume.
-        crop_size: Of the image.
+        max_value: Maximum of the target volume, of the slices that were kept; a Python float.
+        crop_size: Size of the target.
         weight: 1, and 0 for a filler: a copy that keeps ranks in step where samples do not suffice for all.
     """
 
