@@ -16,6 +16,8 @@ from echotrain.data.samples.kspace_lines import LinesData
 from echotrain.errors import ConfigError, ResourceError
 from echotrain.physics.masks import MaskConfig
 from tests.simulated import write_simulated_catalog
+from tests.unit.recipes.lightning_ranks import SMALL, quiet_module, save_gradients
+from tests.unit.training.many_ranks import run_ranks
 
 pytest.importorskip("fastmri", reason="the public implementation is not installed")
 pl = pytest.importorskip("pytorch_lightning", reason="the extra lightning is not installed")
@@ -24,6 +26,7 @@ from fastmri import evaluate  # noqa: E402
 
 from echotrain.data import lightning_data  # noqa: E402
 from echotrain.data.lightning_data import CatalogDataModule  # noqa: E402  (imports Lightning)
+from echotrain.recipes import lightning_varnet  # noqa: E402
 from echotrain.recipes.lightning_varnet import LightningVarNet  # noqa: E402
 
 pytestmark = [
@@ -34,7 +37,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
 ]
 
-SMALL = {"num_cascades": 1, "pools": 2, "chans": 2, "sens_pools": 2, "sens_chans": 2, "lr": 3e-3}
 MASK = MaskConfig(kind="equispaced_fraction", accelerations=(4,), center_fractions=(0.15,))
 # Neither slices to train on nor volumes to validate on suffice for two ranks.
 NUM_TRAIN, NUM_VAL, NUM_SLICES = 3, 3, 3
@@ -169,6 +171,51 @@ def test_a_filler_changes_nothing(bucket, tmp_path) -> None:
     both = type(batch)(*(torch.cat(pair) if isinstance(pair[0], torch.Tensor) else pair[0] for pair in pairs))
     both = both._replace(weight=torch.tensor([1.0, 0.0]))
     assert made.training_step(both, 0).detach() == pytest.approx(float(one.detach()), rel=1e-5)
+
+
+def of_weights(batch, weights):
+    """Return the batch's sample, brighter each time, as often as there are weights."""
+    each = [batch._replace(masked_kspace=(1 + number) * batch.masked_kspace) for number in range(len(weights))]
+    pairs = zip(*each, strict=True)
+    return type(batch)(*(torch.cat(pair) if isinstance(pair[0], torch.Tensor) else pair[0] for pair in pairs))._replace(
+        weight=torch.tensor(weights)
+    )
+
+
+def test_fillers_are_not_logged(bucket) -> None:
+    made, logged = LightningVarNet(**SMALL), []
+    made.log = lambda name, *_, **__: logged.append(name)
+    batch = next(iter(CatalogDataModule(bucket).train_dataloader()))
+    made.training_step(of_weights(batch, [0.0]), 0)
+    assert logged == []
+    made.training_step(of_weights(batch, [0.0, 1.0]), 0)
+    assert logged == ["train_loss"]
+
+
+def test_two_ranks_have_the_gradients_of_the_mean_over_all_their_samples(bucket, tmp_path) -> None:
+    batch = next(iter(CatalogDataModule(bucket).train_dataloader()))
+    brighter = batch._replace(masked_kspace=2 * batch.masked_kspace)
+    filler = batch._replace(weight=torch.zeros(1))
+    steps = [(batch, brighter), (brighter, filler), (filler, batch)]
+    torch.save([[tuple(each) for each in step] for step in steps], tmp_path / "steps.pt")
+    run_ranks(save_gradients, 2, str(tmp_path))
+    for step, found in zip(steps, torch.load(tmp_path / "gradients.pt"), strict=True):
+        made, real = quiet_module(), [each for each in step if each.weight]
+        for each in real:
+            (made.training_step(each, 0) / len(real)).backward()
+        for name, parameter in made.named_parameters():
+            torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_rank_weighs_what_its_samples_are_of_all(monkeypatch) -> None:
+    """As of three samples on two ranks; fastMRI's network itself takes one sample at a time."""
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda total: total.fill_(3))
+    shares = [float(lightning_varnet._share(torch.tensor(count))) for count in (2, 1)]
+    losses_of_samples = (torch.tensor([1.0, 2.0]), torch.tensor([9.0]))
+    over_ranks = sum(share * losses.mean() for share, losses in zip(shares, losses_of_samples, strict=True)) / 2
+    assert float(over_ranks) == pytest.approx((1 + 2 + 9) / 3)
 
 
 def test_settings_of_makers_are_refused_at_once(bucket) -> None:
