@@ -2,8 +2,10 @@
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,15 +32,29 @@ class Comparison:
     Attributes:
         quality: A row per method, columns per acceleration, over the volumes that all methods have there.
         pairs: A row per pair of methods and acceleration: mean paired differences and Wilcoxon's signed-rank test. None where
-            evaluations of one acceleration undersampled in different ways, or share no baseline that would show it.
+            evaluations of one acceleration undersampled in different ways, or nothing shows that they did not.
+        unpaired: Why there are none, a sentence and what to do; "" where there are.
         examples: Slices that all methods of their acceleration show, their images by what readers call the methods.
         notes: What must be known to read the tables.
     """
 
     quality: Table
     pairs: Table | None
+    unpaired: str = ""
     examples: tuple[Example, ...]
     notes: tuple[str, ...] = ()
+
+
+class _Seen(NamedTuple):
+    """What an evaluation says that its methods were given.
+
+    Attributes:
+        mask: Settings of the mask, which decide a volume's lines; None where it does not say.
+        coils: Virtual coils, which change every image, the zero-filled one included, and no line; 0 for the measured ones.
+    """
+
+    mask: Any
+    coils: int
 
 
 # One evaluation and what readers call each of its methods.
@@ -51,7 +67,7 @@ class _Side:
 
     acceleration: float
     scores: dict[str, dict[VolumeKey, Quality]]
-    is_paired: bool
+    unpaired: str
 
     @property
     def volumes(self) -> list[VolumeKey]:
@@ -77,7 +93,7 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
     labelled = _labelled(evaluations)
     accelerations = sorted({v.attributes.acceleration for evaluation in evaluations for v in evaluation.volumes})
     sides = [side for side in (_side(labelled, acceleration, metrics) for acceleration in accelerations) if side.volumes]
-    is_paired = bool(sides) and all(side.is_paired for side in sides)
+    unpaired = next((side.unpaired for side in sides if side.unpaired), "" if sides else "Evaluations share no volume of one acceleration.")
     baselines = [labels[evaluation.baseline] for evaluation, labels in labelled if evaluation.baseline]
     methods = list(dict.fromkeys([*baselines, *(label for _, labels in labelled for label in labels.values())]))
     notes = [_ESPIRIT] if any("ESPIRiT" in label for label in methods) else []
@@ -86,21 +102,31 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
         notes.append(f"Not all methods have {', '.join(left_out)}.")
     return Comparison(
         quality=_quality(sides, methods, metrics),
-        pairs=_pairs(sides, metrics) if is_paired else None,
+        pairs=None if unpaired else _pairs(sides, metrics),
+        unpaired=unpaired,
         examples=tuple(_shared(labelled)),
         notes=tuple(notes),
     )
 
 
 def _labelled(evaluations: Sequence[Evaluation]) -> list[_Labelled]:
-    """Return what readers call each method of each evaluation; two evaluations of the same weights are of one method."""
+    """Return what readers call each method of each evaluation; two evaluations of the same weights and coils are of one method."""
+    coils: dict[str, set[int]] = {}
+    for evaluation in evaluations:
+        for name in evaluation.methods:
+            coils.setdefault(_plain_label(evaluation, name), set()).add(_seen(evaluation).coils)
+
+    def of_coils(evaluation: Evaluation, name: str) -> str:
+        plain, number = _plain_label(evaluation, name), _seen(evaluation).coils
+        return f"{plain}, {number} virtual coils" if plain and number and len(coils[plain]) > 1 else plain
+
     weights: dict[str, set[str]] = {}
     for evaluation in evaluations:
         for name, method in evaluation.methods.items():
-            weights.setdefault(_plain_label(evaluation, name), set()).add(method.checkpoint)
+            weights.setdefault(of_coils(evaluation, name), set()).add(method.checkpoint)
 
     def label(evaluation: Evaluation, name: str) -> str:
-        plain = _plain_label(evaluation, name)
+        plain = of_coils(evaluation, name)
         return plain if plain and len(weights[plain]) == 1 else f"{plain}: {evaluation.info.name}".removeprefix(": ")
 
     return [(evaluation, {name: label(evaluation, name) for name in evaluation.methods}) for evaluation in evaluations]
@@ -112,28 +138,61 @@ def _plain_label(evaluation: Evaluation, name: str) -> str:
     return said or ("" if (name,) == evaluation.compared else method_title(name))
 
 
+def _seen(evaluation: Evaluation) -> _Seen:
+    try:
+        said = json.loads(evaluation.info.data)
+    except ValueError:
+        said = {}
+    return _Seen(said.get("mask"), said.get("coils", 0)) if isinstance(said, dict) else _Seen(None, 0)
+
+
+def _why_unpaired(seen: Sequence[_Seen], baselines: Sequence[str], *, is_alike: bool) -> str:
+    """Return why volumes of several evaluations are no pairs, "" where they are.
+
+    The settings of a mask and the volume decide what lines are acquired. Where these are not known to be the same, a baseline that came
+    out the same shows it.
+    """
+    if len(seen) == 1:
+        return ""
+    is_told, is_same = all(each.mask is not None for each in seen), all(each.mask == seen[0].mask for each in seen)
+    if not is_alike:
+        if is_told and is_same:
+            return (
+                "Evaluations with the same mask have other images of one baseline, so their data differ: evaluate them on the same catalog."
+            )
+        return "Evaluations of one acceleration acquired different lines, so their volumes are no pairs: evaluate them with the same mask."
+    if (is_told and is_same) or (len(set(baselines)) == 1 and baselines[0]):
+        return ""
+    if is_told:
+        return "Evaluations of one acceleration have different masks, so their volumes are no pairs: evaluate them with the same one."
+    return (
+        "Nothing shows that evaluations of one acceleration acquired the same lines: they share no baseline, and not all say by which mask."
+    )
+
+
 def _side(labelled: Sequence[_Labelled], acceleration: float, metrics: Sequence[str]) -> _Side:
     scores: dict[str, dict[VolumeKey, Quality]] = {}
     baselines: list[str] = []
+    seen: list[_Seen] = []
     is_alike = True
     for evaluation, labels in labelled:
         volumes = [v for v in evaluation.volumes if v.attributes.acceleration == acceleration]
         if not volumes:
             continue
         baselines.append(labels.get(evaluation.baseline, ""))
+        seen.append(_seen(evaluation))
         # The baseline of the first evaluation comes first.
         for name in sorted(labels, key=lambda name: name != evaluation.baseline):
             found = scores.setdefault(labels[name], {})
             for v in volumes:
                 key = v.dataset, v.volume
                 if name == evaluation.baseline:
-                    # The same lines give the same baseline, up to the arithmetic of another device.
+                    # The same lines of the same coils give the same baseline, up to the arithmetic of another device.
                     known = found.setdefault(key, v.scores[name])
                     is_alike &= all(bool(np.isclose(known[metric], v.scores[name][metric], rtol=1e-3)) for metric in metrics)
                 else:
                     found[key] = v.scores[name]
-    shares_baseline = len(baselines) == 1 or (len(set(baselines)) == 1 and bool(baselines[0]))
-    return _Side(acceleration, scores, is_alike and shares_baseline)
+    return _Side(acceleration, scores, _why_unpaired(seen, baselines, is_alike=is_alike))
 
 
 def _quality(sides: Sequence[_Side], methods: Sequence[str], metrics: Sequence[str]) -> Table:

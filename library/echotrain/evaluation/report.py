@@ -91,6 +91,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "quality": comparison.quality,
         "notes": comparison.notes,
         "pairs": comparison.pairs,
+        "unpaired": comparison.unpaired,
         "examples": [shared_pictures(each) for each in comparison.examples],
     }
 

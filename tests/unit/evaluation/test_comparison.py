@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import json
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scipy.stats import wilcoxon
 from echotrain.evaluation.comparison import compare
 from echotrain.evaluation.figures import ERROR_GAIN
 from echotrain.evaluation.html import shared_pictures
+from echotrain.evaluation.report import render_report
 from echotrain.evaluation.results import Evaluation, EvaluationInfo, Example, MethodInfo, VolumeAttributes, VolumeResult
 
 ZERO_FILLED = "Zero-filled"
@@ -31,9 +33,9 @@ def picture(name, value, acceleration=4.0):
     return Example(dataset="d", volume=name, slice=1, attributes=attributes, max_value=1.0, target=image, images=images)
 
 
-def evaluation(model, volumes, *, examples=(), name="", checkpoint=""):
+def evaluation(model, volumes, *, examples=(), name="", checkpoint="", data=""):
     methods = {"zero_filled": MethodInfo(), "model": MethodInfo(model=model, checkpoint=checkpoint)}
-    info = EvaluationInfo(name=name or model)
+    info = EvaluationInfo(name=name or model, data=data and json.dumps(data))
     return Evaluation(info=info, methods=methods, volumes=tuple(volumes), examples=tuple(examples))
 
 
@@ -86,6 +88,45 @@ def test_evaluations_that_acquired_other_lines_are_no_pairs():
     first = evaluation("VarNet", [volume("a", 4.0)])
     second = evaluation("ESPIRiT", [volume("a", 1.0, zero_filled=21.0)])
     assert compare([first, second]).pairs is None
+    assert compare([first, second]).unpaired.startswith("Evaluations of one acceleration acquired different lines")
+    assert "acquired different lines" in render_report([first, second])
+
+
+MASK = {"kind": "random", "accelerations": [4], "center_fractions": [0.08]}
+
+
+def of_coils(model, coils, zero_filled, mask=MASK, **options):
+    data = {"mask": mask, **({"coils": coils} if coils else {})}
+    return evaluation(model, [volume(str(i), 4.0, zero_filled=zero_filled + i) for i in range(7)], data=data, **options)
+
+
+def test_virtual_coils_change_the_baseline_and_make_no_other_volumes():
+    """One mask acquires the same lines of a volume, whatever its coils become: that is a pair, of two baselines."""
+    found = compare([of_coils("VarNet", 0, 20.0), of_coils("VarNet", 8, 20.4), of_coils("ESPIRiT", 8, 20.4)])
+    assert found.unpaired == ""
+    rows = cells(found.quality)
+    assert list(rows) == [ZERO_FILLED, "Zero-filled, 8 virtual coils", "VarNet", "VarNet, 8 virtual coils", "ESPIRiT"]
+    assert (rows[ZERO_FILLED][0], rows["Zero-filled, 8 virtual coils"][0]) == ("23.00 ± 2.16", "23.40 ± 2.16")
+    assert cells(found.pairs)["VarNet, 8 virtual coils\nagainst VarNet"][2].startswith("+0.40")
+    # Numbers that are equal are written in two ways.
+    floats = {**MASK, "accelerations": [4.0]}
+    assert compare([of_coils("a", 0, 20.0), of_coils("b", 8, 20.4, floats)]).pairs is not None
+
+
+def test_why_volumes_are_no_pairs_is_what_is_the_case():
+    other = {**MASK, "kind": "equispaced"}
+    for second, reason in (
+        (of_coils("b", 8, 20.4, other), "Evaluations of one acceleration have different masks"),
+        (of_coils("b", 0, 20.4, other), "Evaluations of one acceleration acquired different lines"),
+        (of_coils("b", 0, 20.4), "Evaluations with the same mask have other images of one baseline"),
+        (dataclasses.replace(of_coils("b", 8, 20.4), info=EvaluationInfo(name="b")), "Evaluations of one acceleration acquired different"),
+        (of_coils("b", 8, 20.4, None), "Nothing shows that evaluations"),
+        (evaluation("b", [volume("another", 1.0)]), "Evaluations share no volume of one acceleration"),
+    ):
+        found = compare([of_coils("a", 0, 20.0), second])
+        assert found.pairs is None
+        assert found.unpaired.startswith(reason)
+        assert reason in render_report([of_coils("a", 0, 20.0), second])
 
 
 def test_slices_that_every_method_shows_are_shown_side_by_side():

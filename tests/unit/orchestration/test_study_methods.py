@@ -34,6 +34,13 @@ def test_espirit_is_tested_at_every_acceleration_where_the_version_before_kept_i
         assert (data.mask.accelerations, data.mask.center_fractions) == ((rate,), (center,))
 
 
+def test_espirit_is_given_the_coils_of_the_networks_and_kept_apart(study):
+    eight = override_study(study, ["data.coils=8"])
+    (job_of_eight, _) = [job._method_job(eight, eight.base, "/out/mosaic", test) for test in beside(eight)]
+    assert job_of_eight.resume_in == "/out/mosaic/espirit/test-4x-0.08-7-8coils"
+    assert override(EspiritSettings(), job_of_eight.method.overrides).data.coils == 8
+
+
 def test_a_method_that_is_not_installed_is_named_with_the_way_to_do_without(study, monkeypatch, tmp_path):
     monkeypatch.setenv("ECHOTRAIN_BART", str(tmp_path / "missing"))
     with pytest.raises(ResourceError, match=r"; or leave ESPIRiT out: espirit_volumes=0\."):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from echotrain.config import to_dict
+from echotrain.data.samples.measured import MeasuredData
 from echotrain.errors import ConfigError
 from echotrain.evaluation.comparison import compare
 from echotrain.evaluation.results import Evaluation, Example
@@ -61,12 +62,14 @@ class Benchmark(LineMasked):
 
     def _espirit(self, study: Study, pair: tuple[float, float]) -> MethodTest:
         acceleration, center = pair
+        # The coils of the networks, beside which it stands.
+        coils = study.base.data.coils if isinstance(study.base.data, MeasuredData) else 0
         return MethodTest(
             method="espirit",
-            settings=(f"data.mask={json.dumps(to_dict(_mask(study, pair)))}",),
+            settings=(f"data.mask={json.dumps(to_dict(_mask(study, pair)))}", *([f"data.coils={coils}"] if coils else [])),
             num_volumes=self.espirit_volumes,
             title=f"ESPIRiT, R = {acceleration:g}",
-            folder=f"espirit/{study.split}-{acceleration:g}x-{center:g}-{self.espirit_volumes}",
+            folder=f"espirit/{study.split}-{acceleration:g}x-{center:g}-{self.espirit_volumes}{f'-{coils}coils' if coils else ''}",
             without="leave ESPIRiT out: espirit_volumes=0.",
         )
 
@@ -98,7 +101,7 @@ def benchmark_section(evaluations: Sequence[Evaluation], *, missing: Sequence[st
                 name="benchmark",
                 title="Methods",
                 content=found.quality,
-                caption=" ".join((SPREAD, "The best of a column is bold.", *found.notes)),
+                caption=" ".join((SPREAD, "The best of a column is bold.", *found.notes, *([found.unpaired] if found.unpaired else []))),
             )
         )
         if found.pairs is not None:
