@@ -84,8 +84,12 @@ def s3_client(*, timeout_s: float = 20.0) -> Any:
 def _session() -> boto3.session.Session:
     """Return a new session, which sees the environment as it is now; what botocore knows of services is read once."""
     session = botocore.session.get_session()
-    session.register_component("data_loader", _models(session.get_config_variable("data_path")))
-    return boto3.session.Session(botocore_session=session)
+    models = _models(session.get_config_variable("data_path"))
+    session.register_component("data_loader", models)
+    made = boto3.session.Session(botocore_session=session)
+    # Each session has added boto3's own folder once more, where files of a service are looked for.
+    models.search_paths[:] = dict.fromkeys(models.search_paths)
+    return made
 
 
 @functools.cache

@@ -34,12 +34,12 @@ def of_images(folder):
     return ImageData(catalog=str(folder))
 
 
-def sent(batch: Batch, pool: SlotPool) -> Batch:
-    """Return a batch that has gone through memory which must not be written to."""
+def sent(batch: Batch, pool: SlotPool) -> tuple[Batch, np.ndarray]:
+    """Return a batch that has gone through memory which must not be written to, and that memory."""
     body = np.zeros(packed_nbytes(batch), np.uint8)
     head = pack(batch, body)
     body.flags.writeable = False
-    return unpack(head, body, type(batch), pool)
+    return unpack(head, body, type(batch), pool), body
 
 
 def assert_equal(one: Batch, two: Batch) -> None:
@@ -63,14 +63,17 @@ def test_what_arrives_is_what_was_sent(make, tmp_path):
     assert len(batches) > 2
     pool = SlotPool()
     arrived = [sent(batch, pool) for batch in batches]
-    for before, after in zip(batches, arrived, strict=True):
+    for before, (after, body) in zip(batches, arrived, strict=True):
         assert_equal(before, after)
         assert {type(sample) for sample in after.ids} == {type(sample) for sample in before.ids}
         assert after.generators("mask")[0].initial_seed() == before.generators("mask")[0].initial_seed()
+        sent_bytes = body.tobytes()
         for name, tensor in vars(after).items():
             if isinstance(tensor, torch.Tensor):
-                tensor.zero_()  # Nobody else's memory, and writeable.
-                assert not tensor.numpy().flags.owndata or getattr(before, name).data_ptr() != tensor.data_ptr()
+                assert not np.shares_memory(tensor.numpy(), body), name
+                assert not np.shares_memory(tensor.numpy(), getattr(before, name).numpy()), name
+                tensor.zero_()  # It is writeable.
+        assert body.tobytes() == sent_bytes
     stream.close()
 
 

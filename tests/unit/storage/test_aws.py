@@ -2,7 +2,7 @@
 
 from botocore.loaders import JSONFileLoader
 
-from echotrain.storage.aws import s3_client
+from echotrain.storage.aws import _models, s3_client
 
 
 def test_a_second_client_reads_no_file_of_botocores_and_sees_the_environment_as_it_is_now(monkeypatch):
@@ -18,3 +18,15 @@ def test_a_second_client_reads_no_file_of_botocores_and_sees_the_environment_as_
     url = client.generate_presigned_url("get_object", Params={"Bucket": "lab", "Key": "key"})
     assert "second" in url
     assert "first" not in url
+
+
+def test_clients_leave_no_trace_in_what_they_share(monkeypatch):
+    """A session of boto3 adds a folder to search: thousands of clients would look into it as often."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("AWS_DATA_PATH", raising=False)
+    s3_client()
+    before = list(_models(None).search_paths)
+    for _ in range(3):
+        s3_client()
+    assert _models(None).search_paths == before
+    assert len(set(before)) == len(before)
