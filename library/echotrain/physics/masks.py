@@ -142,7 +142,8 @@ def central(size: int, num: int) -> slice:
 def count_measured(size: int, num: int, padding_left: int, padding_right: int) -> int:
     """Return how many of the ``num`` central lines of ``size`` were measured, where partial Fourier begins or ends within them."""
     at = central(size, num)
-    return max(0, min(at.stop, padding_right) - max(at.start, padding_left))
+    left: int = min(at.stop, padding_right) - max(at.start, padding_left)
+    return max(0, left)
 
 
 def count_low_frequencies(mask: Lines) -> int:
