@@ -244,13 +244,14 @@ def test_lightning_is_taken_by_the_name_that_the_program_knows_it_by(monkeypatch
 @pytest.mark.slow
 def test_two_ranks_train_on_each_slice_once_and_score_as_one_does(bucket, tmp_path) -> None:
     made = module()
-    options = {"strategy": "ddp_spawn", "devices": 2, "max_epochs": 1, "callbacks": [Seen(tmp_path)]}
+    options = {"strategy": "ddp_spawn", "devices": 2, "max_epochs": 2, "callbacks": [Seen(tmp_path)]}
     two = trainer(tmp_path, enable_checkpointing=False, **options)
     two.fit(made, datamodule=CatalogDataModule(bucket))
     ranks = [torch.load(tmp_path / f"seen-{rank}.pt") for rank in range(2)]
-    assert [len(rank) for rank in ranks] == [5, 5]
-    real = [sample[:2] for rank in ranks for sample in rank if sample[2]]
-    assert len(set(real)) == len(real) == NUM_TRAIN * NUM_SLICES
+    assert [len(rank) for rank in ranks] == [10, 10]
+    for epoch in (slice(5), slice(5, 10)):
+        real = [sample[:2] for rank in ranks for sample in rank[epoch] if sample[2]]
+        assert len(set(real)) == len(real) == NUM_TRAIN * NUM_SLICES
     # Lightning brings the weights back from its processes.
     alone = trainer(tmp_path).validate(made, datamodule=CatalogDataModule(bucket), verbose=False)[0]
     for name, value in alone.items():
