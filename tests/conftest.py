@@ -47,6 +47,18 @@ def _own_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _no_settings_are_left() -> Iterator[None]:
+    """Name the test that leaves settings of stores in the environment; some later one would fail for it."""
+    before = _settings()
+    yield
+    assert _settings() == before
+
+
+def _settings() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))}
+
+
 @pytest.fixture(scope="session")
 def scanner_data() -> Path:
     """Return the folder of real scans, or skip: the project stands alone without it."""

@@ -53,9 +53,9 @@ def experiment(catalog_uri: str, tmp_path: Path) -> Experiment:
     return short_experiment(catalog_uri, tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def kept(local_ray: None) -> Iterator[Workers]:
-    """Return training workers for several runs of one test: they start once, as those of a sweep do."""
+    """Return training workers for several runs of a file: they start once, as those of a sweep do, unless a run has failed."""
     with Workers() as workers:
         yield workers
 

@@ -4,6 +4,7 @@ It prints how many steps were still to be made then, and how long the slowest of
 """
 
 import atexit
+import contextlib
 import itertools
 import logging
 import os
@@ -19,10 +20,19 @@ from echotrain.orchestration.runtime.cluster import connect
 from tests.local_cluster import lines, run, short_experiment
 
 
+def working(parent: psutil.Process, name: str) -> list[psutil.Process]:
+    """Return the processes below another one that say they are at work on something at this moment."""
+    found = []
+    for child in parent.children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # It may have ended since.
+            if name in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
 def works_on(node: Any, name: str) -> bool:
     """Whether a process of that name is at work on a node at this moment."""
-    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-    return any(name in " ".join(child.cmdline()) for child in raylet.children(recursive=True))
+    return bool(working(psutil.Process(node.all_processes["raylet"][0].process.pid), name))
 
 
 def main(catalog: str, storage: str, *settings: str) -> None:

@@ -18,21 +18,23 @@ from tests.simulated import write_cine_catalog
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 
-# SIGTERM writes a checkpoint of its own; SIGKILL goes back to the last one.
-@pytest.mark.parametrize(("number", "checkpoint_every", "least"), [(signal.SIGTERM, 1000, 3), (signal.SIGKILL, 2, 2)])
-def test_a_worker_that_is_ended_is_replaced_and_the_run_ends_as_if_nothing_had_happened(experiment, whole, number, checkpoint_every, least):
-    hook, done = kill_once(3, 1, number)
+def test_workers_that_are_ended_are_replaced_and_the_run_ends_as_if_nothing_had_happened(experiment, whole):
+    """SIGTERM writes a checkpoint of its own, where there is none besides; SIGKILL goes back to the last one."""
     records = []
+    term, by_term = kill_once(3, 1, signal.SIGTERM)
+    kill, by_kill = kill_once(6, 0, signal.SIGKILL)
 
     def watch(record):
         records.append(record)
-        hook(record)
+        term(record)
+        kill(record)
 
-    cut = run(experiment, "name=cut", "workers=2", f"checkpoint_every={checkpoint_every}", on_record=watch)
-    assert done
-    starts = [record for record in records if record["kind"] == "start"]
-    assert len(starts) == 2
-    assert starts[1]["global_step"] >= least
+    cut = run(experiment, "name=cut", "workers=2", "checkpoint_every=1000", on_record=watch)
+    assert by_term
+    assert by_kill
+    _, second, third = (record["global_step"] for record in records if record["kind"] == "start")
+    assert 3 <= second < 6
+    assert third == max(second, 5)  # At the end of an epoch, after five steps, there is one as well.
     assert_same_run(whole, cut)
     assert [line["global_step"] for line in lines(cut)] == [line["global_step"] for line in lines(whole)]
 
@@ -55,24 +57,24 @@ def hearts(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "settings"),
+    ("recipe", "settings", "cut_in"),
     [
-        ("varnet_cmrxrecon_debug", ["data.num_adjacent=3", "model.num_adjacent=3", "data.mask.acs_lines=6"]),
-        ("mae_debug", ["data.scaling=volume"]),
+        ("varnet_cmrxrecon_debug", ["data.num_adjacent=3", "model.num_adjacent=3", "data.mask.acs_lines=6"], "rank"),
+        ("mae_debug", ["data.scaling=volume"], "cluster"),
     ],
 )
 def test_a_worker_that_is_killed_over_windows_of_frames_or_over_images_costs_no_number_wherever_they_are_made(
-    local_ray, hearts, tmp_path, recipe, settings, kept
+    local_ray, hearts, tmp_path, recipe, settings, cut_in, kept
 ):
     place = [f"data.catalog={hearts}", f"storage={tmp_path}", "workers=2", "checkpoint_every=2", "batch_size=8", "epochs=1", "log_every=1"]
     experiment = override(RECIPES[recipe](), [*settings, *place])
     whole = run(experiment, "name=whole", workers=kept)
-    for where in ("rank", "cluster"):
-        hook, done = kill_once(3, 1, signal.SIGKILL)
-        cut = run(experiment, f"name={where}", f"stream.where={where}", on_record=hook, workers=kept)
-        assert done
-        assert_same_run(whole, cut)
-        assert [line["loss"] for line in lines(cut) if "loss" in line] == [line["loss"] for line in lines(whole) if "loss" in line]
+    assert_same_run(whole, run(experiment, "name=elsewhere", "stream.where=cluster", workers=kept))
+    hook, done = kill_once(3, 1, signal.SIGKILL)
+    cut = run(experiment, "name=cut", f"stream.where={cut_in}", on_record=hook, workers=kept)
+    assert done
+    assert_same_run(whole, cut)
+    assert [line["loss"] for line in lines(cut) if "loss" in line] == [line["loss"] for line in lines(whole) if "loss" in line]
 
 
 def test_a_loss_that_is_not_finite_stops_at_once_and_names_the_slices(experiment):

@@ -33,6 +33,14 @@ def catalog(catalog_uri, tmp_path):
     return load_catalog(str(tmp_path / "prepared"))
 
 
+@pytest.fixture(scope="module")
+def refusing(catalog_uri, tmp_path_factory):
+    """Return a copy of which no subset is ever made; what was embedded of it once stays."""
+    place = tmp_path_factory.mktemp("refusing") / "prepared"
+    shutil.copytree(catalog_uri, place)
+    return load_catalog(str(place))
+
+
 def plainly_chosen(catalog, anatomies, *, side, k, blank_cosine, duplicate_cosine):
     """Return ids and counts of a search as the authors' code does it, written with loops, from the images alone."""
     embed, reader = GradientEmbedder().embed_patches, SliceReader(catalog.root, RangeReader())
@@ -157,7 +165,7 @@ def test_slices_like_the_queries_are_chosen_and_trained_on(catalog, experiment, 
         (["--workers", "99"], "workers=99: the cluster has 4 CPUs"),
     ],
 )
-def test_a_choice_that_cannot_be_made_is_refused(catalog, arguments, message, capsys):
-    assert main([catalog.root, "--name", "x", *arguments]) == 2
+def test_a_choice_that_cannot_be_made_is_refused(refusing, arguments, message, capsys):
+    assert main([refusing.root, "--name", "x", *arguments]) == 2
     assert message in capsys.readouterr().err
-    assert not list(Path(catalog.root).glob("subsets/*"))
+    assert not list(Path(refusing.root).glob("subsets/*"))

@@ -15,7 +15,7 @@ from tests.local_cluster import lines, run
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 
-def test_a_second_start_of_a_run_is_refused_and_the_first_goes_on_and_gives_the_folder_back(experiment):
+def test_a_second_start_of_a_run_is_refused_and_the_first_goes_on_and_gives_the_folder_back(experiment, kept):
     refused = []
 
     def second(record):
@@ -24,15 +24,15 @@ def test_a_second_start_of_a_run_is_refused_and_the_first_goes_on_and_gives_the_
                 run(experiment, "log_every=2")
             refused.append(str(caught.value))
 
-    first = run(experiment, on_record=second)
+    first = run(experiment, on_record=second, workers=kept)
     assert len(refused) == 1
     assert "run: is being written by another, process" in refused[0] or "debug: is being written by another, process" in refused[0]
     assert first.is_finished
     assert [line["global_step"] for line in lines(first) if line["kind"] == "train"] == list(range(1, 11))
-    assert run(experiment, "epochs=3").is_finished
+    assert run(experiment, "epochs=3", workers=kept).is_finished
 
 
-def test_a_run_that_was_followed_stops_before_it_writes_anything_more(experiment):
+def test_a_run_that_was_followed_stops_before_it_writes_anything_more(experiment, kept):
     store = open_store(experiment.run_uri)
     seen = {}
 
@@ -42,7 +42,7 @@ def test_a_run_that_was_followed_stops_before_it_writes_anything_more(experiment
             seen.update({info.key: info for info in store.list() if not info.key.startswith("lease/")}, lease=lease)
 
     with pytest.raises(LeaseError, match="taken over from this process"):
-        run(experiment, "epochs=40", "checkpoint_every=2", on_record=follow, under="lab/sweep")
+        run(experiment, "epochs=40", "checkpoint_every=2", on_record=follow, under="lab/sweep", workers=kept)
     lease = seen.pop("lease")
     # Written in the instant between the take-over and the look at what is there: at most nothing.
     assert {info.key: info for info in store.list() if not info.key.startswith("lease/")} == seen
@@ -50,9 +50,14 @@ def test_a_run_that_was_followed_stops_before_it_writes_anything_more(experiment
     lease.release()
 
 
-def test_a_run_that_is_asked_to_stop_gives_its_folder_back(experiment):
+def test_a_run_that_is_asked_to_stop_gives_its_folder_back(experiment, kept):
     asked = threading.Event()
-    stopped = run(experiment, "epochs=40", asked=asked, on_record=lambda record: asked.set() if record["kind"] == "train" else None)
+
+    def ask(record):
+        if record["kind"] == "train":
+            asked.set()
+
+    stopped = run(experiment, "epochs=40", asked=asked, on_record=ask, workers=kept)
     assert not stopped.is_finished
     with held(open_store(experiment.run_uri)), pytest.raises(LeaseError):
         run(experiment, "epochs=40")

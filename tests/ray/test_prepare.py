@@ -32,6 +32,7 @@ from echotrain.orchestration.jobs import prepare as prepare_module
 from echotrain.orchestration.jobs.inference import InferenceConfig, WorkerSetup
 from echotrain.orchestration.jobs.prepare import PrepareConfig, prepare
 from echotrain.orchestration.runtime.cluster import DriverEnvironment
+from echotrain.orchestration.runtime.notes import Attempts
 from echotrain.orchestration.runtime.sample_maker import Recipe
 from echotrain.orchestration.runtime.workers import WorkerArguments
 from echotrain.storage.embedded import serve_folder
@@ -350,7 +351,7 @@ def test_what_travels_to_the_workers_shows_no_secret(monkeypatch):
     task = prepare_module._Task(store_uri="b", config=ConvertConfig(), limits=limits, deidentifier=deidentifier, environment=environment)
     setup = WorkerSetup(method=InferenceConfig(run="r"))
     training = WorkerArguments(notes=None, group_id="g", environment=environment)
-    recipe = Recipe(LinesData(catalog="c"), 0, StreamConfig(), environment)
+    recipe = Recipe(LinesData(catalog="c"), 0, StreamConfig(), environment, 1, Attempts(None, "k", 1))
     for told in (task, setup, training, recipe):
         fields = recipe._asdict() if told is recipe else dataclasses.asdict(told)
         exported = str(sanitize_for_struct(told)) + repr(told) + str(fields)
@@ -411,7 +412,7 @@ def test_raw_from_a_folder_to_s3_and_senseless_settings_are_refused_at_once(scan
 @pytest.mark.slow
 def test_a_killed_job_resumes_where_it_was_with_nothing_twice_and_nothing_lost(tmp_path):
     source, to = tmp_path / "source", tmp_path / "to"
-    simulate(SimulationConfig(num_patients=60, volumes_per_patient=1, num_slices=1, matrix=48), source)
+    simulate(SimulationConfig(num_patients=30, volumes_per_patient=1, num_slices=1, matrix=48), source)
     command = [sys.executable, "-m", "ray_jobs.prepare", str(source), "--to", str(to), "--workers", "1"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "library")]), "RAY_ADDRESS": "local"}
     # A session of its own, so that the kill takes the cluster along, as it takes a job's container.
@@ -426,7 +427,7 @@ def test_a_killed_job_resumes_where_it_was_with_nothing_twice_and_nothing_lost(t
     time.sleep(1)
     done = {path: path.stat().st_mtime_ns for path in [*to.glob("prepared/*.json"), *to.glob("shards/*.bin")]}
     records = [path for path in done if path.suffix == ".json"]
-    assert 3 <= len(records) < 60
+    assert 3 <= len(records) < 30
     assert not list(to.glob("catalog/*")), "the commit comes last"
     finished = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200, check=False)
     assert finished.returncode == 0, finished.stderr[-2000:]
@@ -435,10 +436,10 @@ def test_a_killed_job_resumes_where_it_was_with_nothing_twice_and_nothing_lost(t
     for path in (*records, *shards_of_records):
         assert path.stat().st_mtime_ns == done[path], "what was finished is not touched again"
     catalog = load_catalog(str(to))
-    assert len(catalog) == 60
+    assert len(catalog) == 30
     assert catalog.version == 1
     assert_payloads_are_whole(catalog)
-    assert len(list(to.glob("shards/*.bin"))) == 60
+    assert len(list(to.glob("shards/*.bin"))) == 30
 
 
 @pytest.mark.parametrize("is_s3", [True, False])

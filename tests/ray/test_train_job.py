@@ -24,6 +24,7 @@ from echotrain.orchestration.runtime.prometheus import GAUGES
 from echotrain.storage.embedded import free_ports, serve_folder
 from echotrain.storage.open import open_store
 from echotrain.training.checkpoint import find_checkpoint, load_weights
+from ray_jobs import train
 from tests.charts.exported_metrics import labels_of
 from tests.charts.promql import asked
 from tests.scrape import Scraper
@@ -120,6 +121,10 @@ def settings(cluster: Cluster, name: str, *more: str) -> list[str]:
     return [*recipe, "workers=2", "batch_size=2", "epochs=3", "checkpoint_every=3", "log_every=1", *more]
 
 
+# What is measured of them is not their ranks.
+ALONE = ("workers=1", "batch_size=1")
+
+
 @pytest.fixture(scope="module")
 def submitted(cluster) -> subprocess.CompletedProcess[str]:
     """Return a run that was submitted as a job, to its end."""
@@ -140,7 +145,7 @@ def test_a_submitted_job_trains_to_a_checkpoint_in_s3(cluster, submitted):
 
 def test_prometheus_sees_the_numbers_of_a_run_while_it_lives(cluster):
     # Ray exports every ten seconds, and a short run may be over before its first scores were.
-    command = [sys.executable, "-m", "ray_jobs.train", *settings(cluster, "watched", "epochs=500", "keep_checkpoints=1")]
+    command = [sys.executable, "-m", "ray_jobs.train", *settings(cluster, "watched", "epochs=500", "keep_checkpoints=1", *ALONE)]
     env = {**cluster.env, "RAY_ADDRESS": cluster.address}
     with subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         try:
@@ -162,7 +167,9 @@ def test_prometheus_sees_the_numbers_of_a_run_while_it_lives(cluster):
 
 
 def test_prometheus_counts_a_run_whose_loss_is_not_finite(cluster):
-    done = cluster.run(sys.executable, "-m", "ray_jobs.train", *settings(cluster, "diverged", "optim.lr=1e37"), address=cluster.address)
+    done = cluster.run(
+        sys.executable, "-m", "ray_jobs.train", *settings(cluster, "diverged", "optim.lr=1e37", *ALONE), address=cluster.address
+    )
     assert done.returncode == 2
     assert "not finite" in done.stderr
     assert cluster.scraper.wait_for(
@@ -212,10 +219,8 @@ def test_a_driver_asked_to_end_saves_first_and_the_same_command_ends_the_run_as_
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
-def test_an_unknown_recipe_and_an_unknown_key_name_the_nearest_and_exit_with_2(cluster):
-    done = cluster.run(sys.executable, "-m", "ray_jobs.train", "varnet_dem")
-    assert done.returncode == 2
-    assert "Did you mean 'varnet_demo'" in done.stderr
-    done = cluster.run(sys.executable, "-m", "ray_jobs.train", "varnet_demo", "optim.learning_rate=1")
-    assert done.returncode == 2
-    assert "Did you mean 'optim.lr'" in done.stderr
+def test_an_unknown_recipe_and_an_unknown_key_name_the_nearest_and_exit_with_2(capsys):
+    assert train.main(["varnet_dem"]) == 2
+    assert "Did you mean 'varnet_demo'" in capsys.readouterr().err
+    assert train.main(["varnet_demo", "optim.learning_rate=1"]) == 2
+    assert "Did you mean 'optim.lr'" in capsys.readouterr().err

@@ -19,11 +19,9 @@ from echotrain.training.experiment import NUMBERLESS, Experiment, flatten, scien
 from echotrain.worker_groups import PublishedGroups, WorkerGroup
 
 ROWS = [("v1", "p1", "train"), ("v2", "p1", "val")]
+SHAPE = {"coils": 4, "height": 24, "width": 20, "padding_left": 0, "padding_right": 20}
 TABLE = pa.Table.from_pylist(
-    [
-        {"dataset": "d", "volume": volume, "patient": patient, "split": split, "kind": "packed", "coils": 4, "height": 24, "width": 20}
-        for volume, patient, split in ROWS
-    ]
+    [{"dataset": "d", "volume": volume, "patient": patient, "split": split, "kind": "packed", **SHAPE} for volume, patient, split in ROWS]
 )
 
 
