@@ -125,7 +125,7 @@ def test_pieces_are_the_rest_of_the_run_each_step_once_and_in_order(request, mon
 
 def first_piece(data):
     stream = PlannedStream(data, seed=0, batch_size=2)
-    piece = Piece(0, 0, [next(iter(stream.plan(0)))])
+    piece = Piece(0, 0, [next(iter(stream.plan(0)))], [()])
     stream.close()
     return piece
 
@@ -183,13 +183,16 @@ def test_no_maker_fills_memory_that_only_a_gpu_needs(lines):
 def test_steps_are_taken_for_no_others(request, kind):
     data = request.getfixturevalue(kind)
     stream = ClusterStream(data, seed=0, batch_size=2, epochs=1)
-    plans, steps = list(stream.plan(0)), list(PlannedStream(data, seed=0, batch_size=2).steps(0))
-    assert list(stream._as_planned((step for step in steps), collections.deque(plans))) == steps
+    planned = [
+        (ids, step.num_global_samples) for piece in stream._left_from(0, 0) for ids, step in zip(piece.ids, piece.steps, strict=True)
+    ]
+    steps = list(PlannedStream(data, seed=0, batch_size=2).steps(0))
+    assert list(cluster_stream._as_planned((step for step in steps), collections.deque(planned))) == steps
     swapped = [steps[1], steps[0], *steps[2:]]
     fewer = [dataclasses.replace(steps[0], num_global_samples=1), *steps[1:]]
     for wrong in (swapped, fewer):
         with pytest.raises(TrainingError, match="came in the place of"):
-            list(stream._as_planned((step for step in wrong), collections.deque(plans)))
+            list(cluster_stream._as_planned((step for step in wrong), collections.deque(planned)))
     stream.close()
 
 
@@ -295,7 +298,7 @@ def test_what_lies_in_the_object_store_is_bounded_by_the_ranks_share_of_it():
 def test_bodies_of_a_piece_lie_in_one_buffer_that_is_read_where_it_lies(lines):
     stream = ClusterStream(lines, seed=0, batch_size=4, epochs=1)
     steps = list(stream.plan(0))[:2]
-    table = make_samples(piece_table(Piece(0, 0, steps)), recipe(lines))
+    table = make_samples(piece_table(Piece(0, 0, steps, [()] * len(steps))), recipe(lines))
     (chunk,) = table["body"].chunks
     found = list(bodies(table))
     assert [body.tobytes() for body in found] == [value.as_py() for value in table["body"]]

@@ -18,7 +18,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -26,8 +25,9 @@ import ray.data
 from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
 from ray.exceptions import RayError
 
+from echotrain.data.catalog.identity import SampleId
 from echotrain.data.config import StreamConfig
-from echotrain.data.planned import PlannedStream, StepPlan
+from echotrain.data.planned import PlannedStream
 from echotrain.data.samples.data_config import DataConfig
 from echotrain.data.samples.wire import packed_nbytes
 from echotrain.data.stream import StepData
@@ -53,6 +53,8 @@ _COUNTED = 2
 # part, which nothing is made before, soon planned.
 _PIECES_PER_MAKER = 128
 _FIRST_PIECES_PER_MAKER = 16
+# Of a part over the one before it.
+_GROWTH = 2
 _MOST_PIECES = 4096
 _LEAST_MAKERS = 4
 # Of a piece whose processes die.
@@ -128,21 +130,9 @@ class ClusterStream(PlannedStream):
         self._notes = self._notes or Notes()
         self._attempts = Attempts(self._notes, f"pieces/{uuid.uuid4().hex}", _MOST_ATTEMPTS)
         recipe = Recipe(self._data, self._seed, self._config, DriverEnvironment.here(), self.catalog.checksum, self._attempts)
-        planned: collections.deque[StepPlan] = collections.deque()
+        planned: _Planned = collections.deque()
         tables = _made(_noted(self._left_from(epoch, first_step), planned), recipe, share=_SHARE_OF_STORE / self._world_size)
-        return _Making(self._as_planned(steps_made(tables, self._data.batch, self._fetcher.pool), planned), self._config)
-
-    def _as_planned(self, steps: Generator[StepData[Any]], planned: collections.deque[StepPlan]) -> Generator[StepData[Any]]:
-        """Yield steps that were made, each of which is the one that the plan has in its place."""
-        with contextlib.closing(steps):
-            for step in steps:
-                plan = planned.popleft()
-                wanted = collections.Counter(row.id for row in self.catalog.rows(plan.positions))
-                found = collections.Counter(sample for batch in step.batches for sample in batch.ids)
-                if found != wanted or step.num_global_samples != plan.num_global_samples:
-                    remedy = "Report this with the run's config.json; with stream.where=rank it trains on what is planned."
-                    raise TrainingError(f"samples {sorted(found - wanted)}", f"came in the place of {sorted(wanted - found)}", remedy)
-                yield step
+        return _Making(_as_planned(steps_made(tables, self._data.batch, self._fetcher.pool), planned), self._config)
 
     def _tell(self, text: str) -> None:
         if self._rank == 0:
@@ -152,14 +142,16 @@ class ClusterStream(PlannedStream):
         """Yield what is left of the run, some steps at a time: first one each, so that the first is soon there."""
         given = 0
         for each in range(epoch, max(self._epochs, epoch + 1)):
-            piece, nbytes = Piece(given, each, []), 0.0
+            piece, nbytes = Piece(given, each, [], []), 0.0
             for step in self.plan(each, first_step if each == epoch else 0):
+                rows = self.catalog.rows(step.positions)
                 piece.steps.append(step)
-                nbytes += self._fetcher.memory_nbytes(self.catalog.rows(step.positions))
+                piece.ids.append(tuple(row.id for row in rows))
+                nbytes += self._fetcher.memory_nbytes(rows)
                 if nbytes >= _MOST_BYTES or len(piece.steps) == self._steps_of_piece(given):
                     yield piece
                     given += 1
-                    piece, nbytes = Piece(given, each, []), 0.0
+                    piece, nbytes = Piece(given, each, [], []), 0.0
             if piece.steps:
                 yield piece
                 given += 1
@@ -170,18 +162,39 @@ class ClusterStream(PlannedStream):
         return min(_MOST_STEPS, 1 << min(rounds, 8))
 
 
-def _noted(pieces: Iterator[Piece], planned: collections.deque[StepPlan]) -> Iterator[Piece]:
+# Ids of each step's samples, and how many samples it has over all ranks.
+_Planned = collections.deque[tuple[tuple[SampleId, ...], int]]
+
+
+def _noted(pieces: Iterator[Piece], planned: _Planned) -> Iterator[Piece]:
     """Yield pieces, and leave word of their steps."""
     for piece in pieces:
-        planned.extend(piece.steps)
+        planned.extend((ids, step.num_global_samples) for ids, step in zip(piece.ids, piece.steps, strict=True))
         yield piece
+
+
+def _as_planned(steps: Generator[StepData[Any]], planned: _Planned) -> Generator[StepData[Any]]:
+    """Yield steps that were made, each of which is the one that the plan has in its place."""
+    with contextlib.closing(steps):
+        for step in steps:
+            ids, num_global_samples = planned.popleft()
+            wanted = collections.Counter(ids)
+            found = collections.Counter(sample for batch in step.batches for sample in batch.ids)
+            if found != wanted or step.num_global_samples != num_global_samples:
+                remedy = "Report this with the run's config.json; with stream.where=rank it trains on what is planned."
+                raise TrainingError(f"samples {sorted(found - wanted)}", f"came in the place of {sorted(wanted - found)}", remedy)
+            yield step
+
+
+def _tables(pieces: Iterator[Piece], number: int) -> list[pa.Table]:
+    return [piece_table(piece) for piece in itertools.islice(pieces, number)]
 
 
 def _made(pieces: Iterator[Piece], recipe: Recipe, *, share: float) -> Generator[pa.Table]:
     """Yield what makers return of some pieces, in order; closing this ends the tasks.
 
     Args:
-        pieces: Are planned, a part at a time, while the part before is made.
+        pieces: Are planned, a part at a time, piece by piece while the part before is made: all at once would hold up what takes the steps.
         recipe: By which they are made.
         share: Of the cluster's object store, at most.
 
@@ -189,20 +202,16 @@ def _made(pieces: Iterator[Piece], recipe: Recipe, *, share: float) -> Generator
         ResourceError: Processes that made samples died again and again.
     """
     hush_ray_data()
-    makers = max(_LEAST_MAKERS, recipe.config.makers)
-
-    def part(per_maker: int) -> list[pa.Table]:
-        some = itertools.takewhile(lambda _: not is_over.is_set(), itertools.islice(pieces, min(_MOST_PIECES, per_maker * makers)))
-        return [piece_table(piece) for piece in some]
-
-    is_over = threading.Event()
+    most = min(_MOST_PIECES, _PIECES_PER_MAKER * max(_LEAST_MAKERS, recipe.config.makers))
+    part = _tables(pieces, min(most, _FIRST_PIECES_PER_MAKER * max(_LEAST_MAKERS, recipe.config.makers)))
     try:
-        with ThreadPoolExecutor(1, thread_name_prefix="echotrain-plan") as planner, contextlib.ExitStack() as stack:
-            stack.callback(is_over.set)
-            ahead = planner.submit(part, _FIRST_PIECES_PER_MAKER)
-            while tables := ahead.result():
-                ahead = planner.submit(part, _PIECES_PER_MAKER)
-                yield from _executed(tables, recipe, share)
+        while part:
+            ahead: list[pa.Table] = []
+            for table in _executed(part, recipe, share):
+                if len(ahead) < most:
+                    ahead += _tables(pieces, _GROWTH)
+                yield table
+            part = ahead
     except RayError as error:
         remedy = "Where memory ran out, lower stream.makers or stream.prefetch_mb"
         raise lost("samples that are made with stream.where=cluster", error, remedy) from error

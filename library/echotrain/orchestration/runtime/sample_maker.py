@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from echotrain.config import to_dict
+from echotrain.data.catalog.identity import SampleId
 from echotrain.data.catalog.store import load_catalog
 from echotrain.data.config import StreamConfig
 from echotrain.data.fetch import Fetcher
@@ -44,11 +45,13 @@ class Piece(NamedTuple):
         number: In the order in which they are made.
         epoch: Of training.
         steps: In order.
+        ids: Of each step's samples.
     """
 
     number: int
     epoch: int
     steps: list[StepPlan]
+    ids: list[tuple[SampleId, ...]]
 
 
 def piece_table(piece: Piece) -> pa.Table:
