@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from echotrain.data.catalog.store import load_catalog
 from echotrain.data.config import StreamConfig
-from echotrain.data.planned import PlannedStream
+from echotrain.data.planned import PlannedStream, StepPlan
 from echotrain.data.samples.batch import Batch
 from echotrain.data.samples.kspace_kt import KtData
 from echotrain.data.samples.kspace_lines import LinesBatch, LinesData
@@ -194,6 +194,25 @@ def test_steps_are_taken_for_no_others(request, kind):
         with pytest.raises(TrainingError, match="came in the place of"):
             list(cluster_stream._as_planned((step for step in wrong), collections.deque(planned)))
     stream.close()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(num=st.integers(0, 400), makers=st.integers(0, 9), most=st.integers(1, 90))
+def test_parts_of_the_plan_are_the_whole_of_it_in_order_and_never_large(monkeypatch, lines, num, makers, most):
+    parts = []
+
+    def executed(part, by, share):
+        parts.append(len(part))
+        yield from part
+
+    monkeypatch.setattr(cluster_stream, "_executed", executed)
+    monkeypatch.setattr(cluster_stream, "_MOST_PIECES", most)
+    step = StepPlan(np.zeros(1, np.int64), np.ones(1, np.float32), 1)
+    pieces = (Piece(number, 0, [step], [()]) for number in range(num))
+    tables = cluster_stream._made(pieces, recipe(lines, checksum=1, makers=makers), share=1.0)
+    assert [table["number"][0].as_py() for table in tables] == list(range(num))
+    assert sum(parts) == num
+    assert max(parts, default=0) < most + cluster_stream._GROWTH
 
 
 def test_an_error_comes_in_the_place_of_its_piece(lines):

@@ -202,8 +202,9 @@ def _made(pieces: Iterator[Piece], recipe: Recipe, *, share: float) -> Generator
         ResourceError: Processes that made samples died again and again.
     """
     hush_ray_data()
-    most = min(_MOST_PIECES, _PIECES_PER_MAKER * max(_LEAST_MAKERS, recipe.config.makers))
-    part = _tables(pieces, min(most, _FIRST_PIECES_PER_MAKER * max(_LEAST_MAKERS, recipe.config.makers)))
+    makers = max(_LEAST_MAKERS, recipe.config.makers)
+    most = min(_MOST_PIECES, _PIECES_PER_MAKER * makers)
+    part = _tables(pieces, min(most, _FIRST_PIECES_PER_MAKER * makers))
     try:
         while part:
             ahead: list[pa.Table] = []
